@@ -1,0 +1,32 @@
+// Package api holds Assay's wire types: the kinds that users write, and the
+// documents that its programs exchange. It imports only the standard library,
+// so that every other package can share it.
+//
+// The JSON tags are the contract. A document that other programs read carries
+// a "schema" member such as [SchemaScan]; its version changes only when a
+// member is removed or changes meaning.
+package api
+
+// Schema names of the machine-readable documents.
+const (
+	SchemaScan       = "assay.dev/scan/v1"
+	SchemaAdmission  = "assay.dev/admission/v1"
+	SchemaAlerts     = "assay.dev/alerts/v1"
+	SchemaCheck      = "assay.dev/check/v1"
+	SchemaExceptions = "assay.dev/exceptions/v1"
+	SchemaDatabase   = "assay.dev/database/v1"
+)
+
+// API groups and kinds that a policies folder may hold.
+const (
+	GroupPolicy = "containersecurity.tigera.io/v1beta1"
+	GroupAlert  = "projectcalico.org/v3"
+	GroupAssay  = "assay.dev/v1alpha1"
+
+	KindContainerAdmissionPolicy = "ContainerAdmissionPolicy"
+	KindGlobalAlert              = "GlobalAlert"
+	KindGlobalAlertTemplate      = "GlobalAlertTemplate"
+	KindVulnerabilityException   = "VulnerabilityException"
+	KindThresholds               = "Thresholds"
+	KindAdmissionSettings        = "AdmissionSettings"
+)

@@ -1,0 +1,122 @@
+package api
+
+import "time"
+
+// Result is the classification of an image. It is always computed, never read
+// from a document that claims it.
+type Result string
+
+// Results, from the best to the worst but for Unknown, which ranks between
+// Warn and Fail where the worst of several images counts.
+const (
+	Pass    Result = "Pass"
+	Warned  Result = "Warn"
+	Fail    Result = "Fail"
+	Unknown Result = "Unknown"
+)
+
+// ScanReport is the document of `assay scan -o json`.
+type ScanReport struct {
+	Schema string `json:"schema"`
+	Images []Scan `json:"images"`
+}
+
+// Scan is an SBOM of one image matched against one vulnerability database
+// build at one time.
+type Scan struct {
+	// Image is the reference as the user gave it, or as `--as` names it.
+	Image string `json:"image"`
+	// Digest is that of the platform manifest, "sha256:…"; absent for what has none.
+	Digest string `json:"digest,omitempty"`
+	// Index is set where the reference led to an index (a multi-platform image).
+	Index *Index `json:"index,omitempty"`
+	// Platform is that of the image, such as "linux/amd64" or "linux/arm/v7".
+	Platform string `json:"platform,omitempty"`
+	// ConfigDigest is the image id that docker and containerd show.
+	ConfigDigest string `json:"config_digest,omitempty"`
+	// Source says what was read: registry, docker, containerd, docker-archive,
+	// oci-archive, oci-dir, dir or sbom.
+	Source string `json:"source,omitempty"`
+
+	// Result and MaxCVSS are computed after exceptions. MaxCVSS is absent when
+	// no counted vulnerability has a score.
+	Result  Result   `json:"result"`
+	MaxCVSS *float64 `json:"max_cvss,omitempty"`
+
+	ScannedAt time.Time     `json:"scanned_at"`
+	Database  *ScanDatabase `json:"database,omitempty"`
+	// Distro is the distribution found, such as "debian 12".
+	Distro string `json:"distro,omitempty"`
+	// Packages is the number of packages in the SBOM.
+	Packages int `json:"packages"`
+	// Error says why the image could not be scanned; its result is Unknown.
+	Error           string          `json:"error,omitempty"`
+	Warnings        []string        `json:"warnings,omitempty"`
+	Vulnerabilities []Vulnerability `json:"vulnerabilities"`
+}
+
+// Index is a multi-platform image: its digest and that of each platform's manifest.
+type Index struct {
+	Digest string `json:"digest"`
+	// Platforms maps "linux/amd64" to "sha256:…".
+	Platforms map[string]string `json:"platforms"`
+}
+
+// ScanDatabase names the vulnerability database that a scan used.
+type ScanDatabase struct {
+	Built  time.Time `json:"built"`
+	Schema string    `json:"schema,omitempty"`
+	// Checksum is that of the database, such as "xxh64:…".
+	Checksum string `json:"checksum,omitempty"`
+}
+
+// Vulnerability is one CVE or advisory in one package of an image.
+type Vulnerability struct {
+	// ID is as the database names it; Aliases are its other names.
+	ID      string   `json:"id"`
+	Aliases []string `json:"aliases,omitempty"`
+	Package string   `json:"package"`
+	Version string   `json:"version"`
+	// Type is Syft's package type: deb, apk, rpm, npm, python, go-module, …
+	Type string `json:"type"`
+	PURL string `json:"purl,omitempty"`
+	// CVSS is the CVSS v3 base score; absent when there is none.
+	CVSS   *float64 `json:"cvss,omitempty"`
+	Vector string   `json:"vector,omitempty"`
+	// Severity is Critical, High, Medium, Low, Negligible or Unknown.
+	Severity string `json:"severity"`
+	Fix      Fix    `json:"fix"`
+	// EPSS is the probability (0–1) of exploitation in the next 30 days.
+	EPSS *float64 `json:"epss,omitempty"`
+	// KEV says that the vulnerability is known to be exploited.
+	KEV bool `json:"kev"`
+	// Published is the day or moment of publication, RFC 3339.
+	Published string `json:"published,omitempty"`
+	// Exception is the one that covers the vulnerability now.
+	Exception *AppliedException `json:"exception,omitempty"`
+	// Namespace is the database's provider namespace, such as "debian:distro:debian:12".
+	Namespace   string   `json:"namespace,omitempty"`
+	DataSource  string   `json:"data_source,omitempty"`
+	Description string   `json:"description,omitempty"`
+	Locations   []string `json:"locations,omitempty"`
+	// Layer is the digest of the layer that brought the package.
+	Layer string `json:"layer,omitempty"`
+}
+
+// Fix says whether and in which versions a vulnerability is fixed.
+type Fix struct {
+	// State is fixed, not-fixed, wont-fix or unknown.
+	State    string   `json:"state"`
+	Versions []string `json:"versions,omitempty"`
+	// Available is when the fix appeared, RFC 3339; absent when not known.
+	Available string `json:"available,omitempty"`
+}
+
+// AppliedException is what a covered vulnerability shows of its exception.
+type AppliedException struct {
+	Name          string `json:"name,omitempty"`
+	Scope         string `json:"scope"`
+	Justification string `json:"justification"`
+	Author        string `json:"author,omitempty"`
+	Expires       string `json:"expires,omitempty"`
+}
