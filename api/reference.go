@@ -63,7 +63,8 @@ func ParseReference(s string) (Reference, error) {
 	if r.Host == "docker.io" && !strings.Contains(rest, "/") {
 		rest = "library/" + rest
 	}
-	if !hostPattern.MatchString(r.Host) {
+	// The grammar reads a host such as ex_ample.com as a first path component.
+	if !hostPattern.MatchString(r.Host) && !pathPattern.MatchString(r.Host) {
 		return bad("the registry host is malformed")
 	}
 	if !pathPattern.MatchString(rest) {

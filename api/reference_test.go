@@ -1,6 +1,7 @@
 package api
 
 import (
+	_ "crypto/sha512" // distribution knows the algorithms that are linked
 	"strings"
 	"testing"
 
