@@ -1,0 +1,111 @@
+package scanner
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/authn/github"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/google"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/assay-dev/assay/api"
+)
+
+// DefaultKeychain finds credentials in the Docker configuration (DOCKER_CONFIG,
+// its credential helpers and Podman's auth.json), then in the environment of
+// Google Cloud and GitHub.
+func DefaultKeychain() authn.Keychain {
+	return authn.NewMultiKeychain(authn.DefaultKeychain, google.Keychain, github.Keychain)
+}
+
+// registryContent reads one repository of a registry.
+type registryContent struct {
+	puller *remote.Puller
+	repo   name.Repository
+	host   string
+	cache  *blobCache
+}
+
+// openRegistry finds the image of a reference in its registry.
+func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error) {
+	ref, err := api.ParseReference(value)
+	if err != nil {
+		return nil, err
+	}
+	var options []name.Option
+	if s.cfg.InsecureHTTP {
+		options = append(options, name.Insecure)
+	}
+	parsed, err := name.ParseReference(ref.String(), options...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	// A puller keeps the outcome of its first handshake, a cancelled one too,
+	// hence one for each scan.
+	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(s.cfg.Keychain),
+		remote.WithTransport(s.cfg.Transport), remote.WithUserAgent(s.cfg.UserAgent))
+	if err != nil {
+		return nil, fmt.Errorf("preparing the pull: %w", err)
+	}
+	what := "tag " + ref.Tag
+	if ref.Digest != "" {
+		what = "digest " + ref.Digest
+	}
+	root, err := puller.Get(ctx, parsed)
+	if err != nil {
+		return nil, registryError(ref.Host, what, err)
+	}
+	c := &registryContent{puller: puller, repo: parsed.Context(), host: ref.Host, cache: s.cache}
+	r := s.resolver(&preloaded{content: c, digest: root.Digest, raw: root.Manifest})
+	f, err := r.resolve(ctx, root.Descriptor)
+	if err != nil {
+		return nil, err
+	}
+	f.source = Registry
+	f.repoDigests = []string{ref.Name() + "@" + root.Digest.String()}
+	if ref.Tag != "" {
+		f.tags = []string{ref.Name() + ":" + ref.Tag}
+	}
+	return f, nil
+}
+
+func (c *registryContent) manifest(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	got, err := c.puller.Get(ctx, c.repo.Digest(d.Digest.String()))
+	if err != nil {
+		return nil, registryError(c.host, "manifest "+d.Digest.String(), err)
+	}
+	return io.NopCloser(bytes.NewReader(got.Manifest)), nil
+}
+
+func (c *registryContent) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	return c.cache.open(ctx, d, func() (io.ReadCloser, error) {
+		l, err := c.puller.Layer(ctx, c.repo.Digest(d.Digest.String()))
+		if err != nil {
+			return nil, registryError(c.host, "blob "+d.Digest.String(), err)
+		}
+		rc, err := l.Compressed()
+		if err != nil {
+			return nil, registryError(c.host, "blob "+d.Digest.String(), err)
+		}
+		return rc, nil
+	})
+}
+
+// preloaded is content whose root manifest was fetched already.
+type preloaded struct {
+	content
+	digest v1.Hash
+	raw    []byte
+}
+
+func (p *preloaded) manifest(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+	if d.Digest == p.digest {
+		return io.NopCloser(bytes.NewReader(p.raw)), nil
+	}
+	return p.content.manifest(ctx, d)
+}
