@@ -48,6 +48,8 @@ func (s *Scanner) catalogImage(ctx context.Context, f *found, name, dir string, 
 	}
 	metadata = append(metadata, image.WithTags(f.tags...), image.WithRepoDigests(f.repoDigests...))
 	b := &budget{maxBytes: s.cfg.MaxImageBytes, maxFiles: s.cfg.MaxFiles}
+	s.licenses.start()
+	defer s.licenses.wait()
 	img := image.New(guard(ctx, f, b, r), nil, unpacked, metadata...)
 	// One download at a time, as Grype's registry source does: more only share the link.
 	fetch := ctx
@@ -61,7 +63,7 @@ func (s *Scanner) catalogImage(ctx context.Context, f *found, name, dir string, 
 	src := stereoscopesource.New(img, stereoscopesource.ImageConfig{Reference: name})
 	defer src.Close()
 	r.stage(Cataloging, nil)
-	return catalog(ctx, src)
+	return s.catalog(ctx, src)
 }
 
 // innermost prefers the error of a bound or of damage to what was wrapped around it.
@@ -96,18 +98,22 @@ func (s *Scanner) catalogDir(ctx context.Context, path, name string, r *reporter
 	}
 	defer src.Close()
 	r.stage(Cataloging, nil)
-	return catalog(ctx, src)
+	return s.catalog(ctx, src)
 }
 
 // catalog runs Syft. When ctx ends early, Syft returns at once and leaves its
 // tasks running; catalog waits for them, so that nobody reads from what is
 // about to be removed.
-func catalog(ctx context.Context, src source.Source) (*sbom.SBOM, error) {
+func (s *Scanner) catalog(ctx context.Context, src source.Source) (*sbom.SBOM, error) {
+	licenses, err := s.licenses.wait()
+	if err != nil {
+		return nil, fmt.Errorf("preparing to read licenses: %w", err)
+	}
 	limit := runtime.NumCPU() * 4
 	cpu, files := newExecutor(ctx, limit), newExecutor(ctx, limit)
-	with := async.SetContextExecutor(ctx, cataloging.ExecutorCPU, cpu)
+	with := async.SetContextExecutor(valuesOf{ctx, licenses}, cataloging.ExecutorCPU, cpu)
 	with = async.SetContextExecutor(with, cataloging.ExecutorFile, files)
-	s, err := syft.CreateSBOM(with, src, catalogConfig())
+	made, err := syft.CreateSBOM(with, src, catalogConfig())
 	cpu.stop()
 	files.stop()
 	if err := ctx.Err(); err != nil {
@@ -116,7 +122,45 @@ func catalog(ctx context.Context, src source.Source) (*sbom.SBOM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the packages: %w", err)
 	}
-	return s, nil
+	return made, nil
+}
+
+// licenseReader is Syft's reader of license texts. Making it takes half a
+// second of CPU, so that it is made once, while the first layers are pulled.
+type licenseReader struct {
+	once sync.Once
+	done chan struct{}
+	ctx  context.Context
+	err  error
+}
+
+func (l *licenseReader) start() {
+	l.once.Do(func() {
+		go func() {
+			defer close(l.done)
+			l.ctx, l.err = syft.SetContextLicenseScanner(context.Background(), catalogConfig().Licenses)
+		}()
+	})
+}
+
+// wait gives a context that carries the reader, which is how Syft takes it.
+func (l *licenseReader) wait() (context.Context, error) {
+	l.start()
+	<-l.done
+	return l.ctx, l.err
+}
+
+// valuesOf is a context with the values of another behind its own.
+type valuesOf struct {
+	context.Context
+	behind context.Context
+}
+
+func (v valuesOf) Value(key any) any {
+	if own := v.Context.Value(key); own != nil {
+		return own
+	}
+	return v.behind.Value(key)
 }
 
 // executor runs Syft's tasks side by side, at most so many on one level, and

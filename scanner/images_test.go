@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -221,6 +222,9 @@ func (m *fakeMatcher) Match(_ context.Context, s sbom.SBOM) ([]api.Vulnerability
 
 var testTime = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 
+// sharedLicenses saves the tests half a second for each scanner.
+var sharedLicenses = sync.OnceValue(func() *licenseReader { return &licenseReader{done: make(chan struct{})} })
+
 // newScanner makes a scanner whose temporary directory must be empty when the test ends.
 func newScanner(t testing.TB, change ...func(*Config)) *Scanner {
 	t.Helper()
@@ -233,6 +237,7 @@ func newScanner(t testing.TB, change ...func(*Config)) *Scanner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.licenses = sharedLicenses()
 	t.Cleanup(func() { emptyDir(t, c.TempDir) })
 	return s
 }

@@ -6,22 +6,12 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/authn/github"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/google"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/assay-dev/assay/api"
 )
-
-// DefaultKeychain finds credentials in the Docker configuration (DOCKER_CONFIG,
-// its credential helpers and Podman's auth.json), then in the environment of
-// Google Cloud and GitHub.
-func DefaultKeychain() authn.Keychain {
-	return authn.NewMultiKeychain(authn.DefaultKeychain, google.Keychain, github.Keychain)
-}
 
 // registryContent reads one repository of a registry.
 type registryContent struct {

@@ -17,8 +17,9 @@ import (
 
 // Scanner scans images. It is safe for concurrent use.
 type Scanner struct {
-	cfg   Config
-	cache *blobCache
+	cfg      Config
+	cache    *blobCache
+	licenses *licenseReader
 }
 
 // Outcome is what a scan gave.
@@ -45,7 +46,7 @@ func New(c Config) (*Scanner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Scanner{cfg: c, cache: cache}, nil
+	return &Scanner{cfg: c, cache: cache, licenses: &licenseReader{done: make(chan struct{})}}, nil
 }
 
 func (s *Scanner) resolver(c content) *resolver {
