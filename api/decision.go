@@ -50,3 +50,67 @@ type ImageDecision struct {
 	ScannedAt string `json:"scanned_at,omitempty"`
 	Message   string `json:"message,omitempty"`
 }
+
+// SchemaReview marks the flat form of an AdmissionReview.
+const SchemaReview = "assay.dev/review/v1"
+
+// Review is the flat form of an AdmissionReview: what the admission decision
+// looks at, and nothing else. Package review makes it in Go, and
+// data.assay.review.flat in Rego.
+type Review struct {
+	Operation   string            `json:"operation"` // CREATE, UPDATE, DELETE or CONNECT
+	Group       string            `json:"group"`
+	Kind        string            `json:"kind"`
+	Subresource string            `json:"subresource"`
+	Namespace   string            `json:"namespace"` // "" for what is cluster-scoped
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels"`
+	// NamespaceLabels is nil when the labels are not known, as opposed to none.
+	NamespaceLabels map[string]string `json:"namespaceLabels"`
+	User            string            `json:"user"`
+	// Owner is the controlling owner reference, nil without one.
+	Owner *Owner `json:"owner"`
+	// HasOld, OldDeleting and TemplateChanged tell of an update: whether the old
+	// object is there, has a deletionTimestamp, and has another pod template.
+	HasOld          bool        `json:"hasOld"`
+	OldDeleting     bool        `json:"oldDeleting"`
+	TemplateChanged bool        `json:"templateChanged"`
+	Containers      []Container `json:"containers"`
+	// OldImages are the images of the old object, sorted, without repeats.
+	OldImages []string `json:"oldImages"`
+	// Malformed says what has the wrong shape; such a review is refused.
+	Malformed []string `json:"malformed"`
+}
+
+// Owner is an owner reference by API group and kind.
+type Owner struct {
+	Group string `json:"group"`
+	Kind  string `json:"kind"`
+}
+
+// Container is a container of any sort, or an image volume as "volume/NAME".
+type Container struct {
+	Container string `json:"container"`
+	// Image is the reference as written, Normal as normalised; they are the same
+	// for what does not parse, which has no Name either.
+	Image  string `json:"image"`
+	Normal string `json:"normal"`
+	Name   string `json:"name,omitempty"`
+	// Tag is empty beside a digest, which alone identifies the image.
+	Tag    string `json:"tag,omitempty"`
+	Digest string `json:"digest,omitempty"`
+}
+
+// NewContainer parses the reference of a container.
+func NewContainer(name, image string) Container {
+	c := Container{Container: name, Image: image, Normal: image}
+	ref, err := ParseReference(image)
+	if err != nil {
+		return c
+	}
+	c.Normal, c.Name, c.Digest = ref.String(), ref.Name(), ref.Digest
+	if ref.Digest == "" {
+		c.Tag = ref.Tag
+	}
+	return c
+}

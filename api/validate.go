@@ -1,0 +1,54 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Validate checks what a scan that was read from a file must have for a
+// decision to rest on it.
+func (s Scan) Validate() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if s.Digest != "" && !digestPattern.MatchString(s.Digest) {
+		add("digest %.80q is no sha256:<64 hexadecimal digits>", s.Digest)
+	}
+	if s.Index != nil {
+		if !digestPattern.MatchString(s.Index.Digest) {
+			add("index.digest %.80q is no digest", s.Index.Digest)
+		}
+		for platform, d := range s.Index.Platforms {
+			if !digestPattern.MatchString(d) {
+				add("index.platforms[%q]: %.80q is no digest", platform, d)
+			}
+		}
+	}
+	if s.ScannedAt.IsZero() {
+		add("scanned_at is missing")
+	}
+	for i, v := range s.Vulnerabilities {
+		if v.ID == "" {
+			add("vulnerabilities[%d]: id is missing", i)
+		}
+		if v.CVSS != nil && (*v.CVSS < 0 || *v.CVSS > 10) {
+			add("vulnerabilities[%d] (%s): cvss %v is not from 0 to 10", i, v.ID, *v.CVSS)
+		}
+		if v.EPSS != nil && (*v.EPSS < 0 || *v.EPSS > 1) {
+			add("vulnerabilities[%d] (%s): epss %v is not from 0 to 1", i, v.ID, *v.EPSS)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Validate checks what an event must have.
+func (e Event) Validate() error {
+	if _, err := time.Parse(time.RFC3339, e.Time); err != nil {
+		return fmt.Errorf("time must be RFC 3339, not %.60q", e.Time)
+	}
+	switch e.Result {
+	case Pass, Warned, Fail, Unknown:
+		return nil
+	}
+	return fmt.Errorf("result must be Pass, Warn, Fail or Unknown, not %.60q", e.Result)
+}

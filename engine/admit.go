@@ -1,0 +1,167 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Admit decides on one review at a moment. Whatever goes wrong, the decision
+// that it returns refuses, and the error says why.
+func (e *Engine) Admit(ctx context.Context, r api.Review, now time.Time) (api.Decision, error) {
+	var d api.Decision
+	if err := e.query(ctx, queryDecision, reviewInput(r, now), &d); err != nil {
+		return api.Decision{
+			Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Images: []api.ImageDecision{},
+			Message: fmt.Sprintf("%s %s: refused: %v", r.Kind, r.Name, err),
+		}, err
+	}
+	return d, nil
+}
+
+// Explain is the decision with, for each image, the values that the criteria saw
+// and every rule that matched, as data.assay.admission.explain gives it.
+func (e *Engine) Explain(ctx context.Context, r api.Review, now time.Time) (json.RawMessage, error) {
+	var raw json.RawMessage
+	err := e.query(ctx, queryExplain, reviewInput(r, now), &raw)
+	return raw, err
+}
+
+// Classification is what the engine says of one image.
+type Classification struct {
+	Result    api.Result `json:"result"`
+	Digest    string     `json:"digest,omitempty"`
+	MaxCVSS   *float64   `json:"max_cvss,omitempty"`
+	ScannedAt string     `json:"scanned_at,omitempty"`
+	// CVEs are the uncovered ones at or over the threshold, the highest first.
+	CVEs []string `json:"cves"`
+}
+
+// Classify classifies an image by its reference, and by a digest where that is
+// known; "" takes the digest that the reference means.
+func (e *Engine) Classify(ctx context.Context, image, digest string, now time.Time) (Classification, error) {
+	var c Classification
+	err := e.query(ctx, queryClassify, classifyInput(image, digest, now), &c)
+	if err != nil {
+		c = Classification{Result: api.Unknown}
+	}
+	return c, err
+}
+
+// ExplainClassification adds the exceptions that apply, and those that do not any more.
+func (e *Engine) ExplainClassification(ctx context.Context, image, digest string, now time.Time) (json.RawMessage, error) {
+	var raw json.RawMessage
+	err := e.query(ctx, queryClassifyX, classifyInput(image, digest, now), &raw)
+	return raw, err
+}
+
+// Alerts are the alerts that fire over events at a moment.
+func (e *Engine) Alerts(ctx context.Context, events []api.Event, now time.Time) ([]api.Alert, error) {
+	normal := make([]api.Event, len(events))
+	for i, event := range events {
+		at, err := time.Parse(time.RFC3339, event.Time)
+		if err != nil {
+			return nil, fmt.Errorf("event %d: time must be RFC 3339, not %.60q", i+1, event.Time)
+		}
+		event.Time = documents.Time(at)
+		normal[i] = event
+	}
+	input, err := ast.InterfaceToValue(map[string]any{"now": documents.Time(now), "events": normal})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrEvaluation, err)
+	}
+	alerts := []api.Alert{}
+	return alerts, e.query(ctx, queryAlerts, input, &alerts)
+}
+
+func (e *Engine) query(ctx context.Context, query string, input ast.Value, out any) error {
+	value, err := e.evaluate(ctx, query, input)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrEvaluation, err)
+	}
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%w: %s has an unexpected shape: %w", ErrEvaluation, query, err)
+	}
+	return nil
+}
+
+func classifyInput(image, digest string, now time.Time) ast.Value {
+	o := ast.NewObject(pair("image", str(image)), pair("now", str(documents.Time(now))))
+	if digest != "" {
+		o.Insert(ast.StringTerm("digest"), str(digest))
+	}
+	return o
+}
+
+func pair(key string, value *ast.Term) [2]*ast.Term {
+	return [2]*ast.Term{ast.InternedTerm(key), value}
+}
+
+func str(s string) *ast.Term { return ast.StringTerm(s) }
+
+func strs(list []string) *ast.Term {
+	terms := make([]*ast.Term, len(list))
+	for i, s := range list {
+		terms[i] = ast.StringTerm(s)
+	}
+	return ast.ArrayTerm(terms...)
+}
+
+func labels(m map[string]string) *ast.Term {
+	pairs := make([][2]*ast.Term, 0, len(m))
+	for k, v := range m {
+		pairs = append(pairs, pair(k, str(v)))
+	}
+	return ast.ObjectTerm(pairs...)
+}
+
+// reviewInput builds the input as OPA's own values: for a large object that is
+// many times faster than a conversion through maps.
+func reviewInput(r api.Review, now time.Time) ast.Value {
+	containers := make([]*ast.Term, len(r.Containers))
+	for i, c := range r.Containers {
+		pairs := [][2]*ast.Term{pair("container", str(c.Container)), pair("image", str(c.Image)), pair("normal", str(c.Normal))}
+		for _, optional := range [][2]string{{"name", c.Name}, {"tag", c.Tag}, {"digest", c.Digest}} {
+			if optional[1] != "" {
+				pairs = append(pairs, pair(optional[0], str(optional[1])))
+			}
+		}
+		containers[i] = ast.ObjectTerm(pairs...)
+	}
+	namespaceLabels, owner := ast.InternedNullTerm, ast.InternedNullTerm
+	if r.NamespaceLabels != nil {
+		namespaceLabels = labels(r.NamespaceLabels)
+	}
+	if r.Owner != nil {
+		owner = ast.ObjectTerm(pair("group", str(r.Owner.Group)), pair("kind", str(r.Owner.Kind)))
+	}
+	return ast.NewObject(
+		pair("schema", ast.InternedTerm(api.SchemaReview)),
+		pair("now", str(documents.Time(now))),
+		pair("operation", str(r.Operation)),
+		pair("group", str(r.Group)),
+		pair("kind", str(r.Kind)),
+		pair("subresource", str(r.Subresource)),
+		pair("namespace", str(r.Namespace)),
+		pair("name", str(r.Name)),
+		pair("labels", labels(r.Labels)),
+		pair("namespaceLabels", namespaceLabels),
+		pair("user", str(r.User)),
+		pair("owner", owner),
+		pair("hasOld", ast.InternedTerm(r.HasOld)),
+		pair("oldDeleting", ast.InternedTerm(r.OldDeleting)),
+		pair("templateChanged", ast.InternedTerm(r.TemplateChanged)),
+		pair("containers", ast.ArrayTerm(containers...)),
+		pair("oldImages", strs(r.OldImages)),
+		pair("malformed", strs(r.Malformed)),
+	)
+}

@@ -1,0 +1,97 @@
+package engine_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+)
+
+var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func load(t testing.TB, yaml string, scans ...api.Scan) *engine.Engine {
+	t.Helper()
+	set, err := policies.Load(fstest.MapFS{"p.yaml": {Data: []byte(yaml)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundles.Build(bundles.Content{Policies: set, Scans: scans})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(engine.Config{})
+	if err := e.Load(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func score(f float64) *float64 { return &f }
+
+func scan(image string, digit string, age time.Duration, scores ...float64) api.Scan {
+	s := api.Scan{Image: image, Digest: "sha256:" + strings.Repeat(digit, 64), ScannedAt: now.Add(-age)}
+	for i, f := range scores {
+		s.Vulnerabilities = append(s.Vulnerabilities, api.Vulnerability{ID: "CVE-2026-" + string(rune('1'+i)), Package: "p", CVSS: score(f)})
+	}
+	return s
+}
+
+func deployment(namespace string, images ...string) api.Review {
+	r := api.Review{
+		Operation: "CREATE", Group: "apps", Kind: "Deployment", Namespace: namespace, Name: "web",
+		NamespaceLabels: map[string]string{"kubernetes.io/metadata.name": namespace}, Labels: map[string]string{"app": "web"},
+	}
+	for i, image := range images {
+		r.Containers = append(r.Containers, api.NewContainer("c"+string(rune('0'+i)), image))
+	}
+	return r
+}
+
+const policy = `
+apiVersion: containersecurity.tigera.io/v1beta1
+kind: ContainerAdmissionPolicy
+metadata:
+  name: reject-failed
+spec:
+  selector: app == 'web' && !(has(skip) || tier in {'x'})
+  namespaceSelector: kubernetes.io/metadata.name == 'prod'
+  order: 10
+  rules:
+  - action: Allow
+    imagePath: {operator: IsOneOf, values: ["^registry.example.com/"]}
+    imageScanStatus: {operator: IsOneOf, values: [Pass, Warn]}
+    imageLastScan: {operator: gt, duration: {days: 3}}
+  - action: Reject
+    imageScanStatus: {operator: IsNoneOf, values: [Pass]}
+`
+
+func TestAdmit(t *testing.T) {
+	e := load(t, policy, scan("registry.example.com/a:1", "a", time.Hour, 9.8, 7.1), scan("registry.example.com/b:1", "b", time.Hour, 7.1),
+		scan("nginx:1", "c", time.Hour, 1.0))
+	for _, c := range []struct {
+		image, namespace, action string
+		rule                     int
+	}{
+		{"registry.example.com/a:1", "prod", api.Reject, 2},
+		{"registry.example.com/b:1", "prod", api.Allow, 1},
+		{"nginx:1", "prod", api.Allow, 0},
+		{"nginx:2", "prod", api.Reject, 2},
+		{"registry.example.com/a:1", "dev", api.Allow, 0},
+	} {
+		d, err := e.Admit(context.Background(), deployment(c.namespace, c.image), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := d.Images[0]
+		if i.Action != c.action || i.Rule != c.rule || d.Allowed != (c.action == api.Allow) {
+			t.Errorf("%s in %s: %+v", c.image, c.namespace, d)
+		}
+		t.Log(d.Message)
+	}
+}

@@ -1,0 +1,149 @@
+package policies
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// customRoot is what a user's packages start with.
+var customRoot = ast.MustParseRef("data.assay.custom")
+
+// withheld says why a user's Rego may not call a built-in function; "" when it may.
+// A verdict must depend on its input and data alone, so that every surface gives
+// the same one at any time.
+func withheld(name string) string {
+	switch {
+	case name == "http.send" || strings.HasPrefix(name, "net."):
+		return "policies have no access to the network"
+	case name == "opa.runtime":
+		return "policies have no access to the environment"
+	case name == "time.now_ns":
+		return "policies take the time from input.now"
+	case slices.Contains([]string{"io.jwt.decode_verify", "crypto.x509.parse_and_verify_certificates", "crypto.x509.parse_and_verify_certificates_with_options"}, name):
+		return "it reads the clock, and policies take the time from input.now"
+	case name == "rand.intn" || name == "uuid.rfc4122":
+		return "the verdict of a policy must not depend on chance"
+	}
+	return ""
+}
+
+// Capabilities are those of the linked OPA without the withheld built-ins and
+// without any network host.
+func Capabilities() *ast.Capabilities {
+	c := ast.CapabilitiesForThisVersion()
+	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return withheld(b.Name) != "" })
+	c.AllowNet = []string{}
+	return c
+}
+
+// parseCustom parses a user's module; it reports what does not parse.
+func parseCustom(name, text string) (*ast.Module, error) {
+	return ast.ParseModuleWithOpts(name, text, ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1})
+}
+
+// checkCustom checks what can be told of one module alone.
+func checkCustom(f *file, text []byte) {
+	module, err := parseCustom(f.name, string(text))
+	if err != nil {
+		f.regoErrors(err)
+		return
+	}
+	if module == nil {
+		return
+	}
+	if path := module.Package.Path; !path.HasPrefix(customRoot) || len(path) <= len(customRoot) {
+		f.report(module.Package.Location.Row, module.Package.Location.Col, "",
+			"the package must be below assay.custom, such as assay.custom.labels, not %s", strings.TrimPrefix(path.String(), "data."))
+	}
+	for _, r := range module.Rules {
+		if r.Head.Name == "reject" && (r.Head.RuleKind() != ast.MultiValue || len(r.Head.Ref()) > 1) {
+			f.report(r.Location.Row, r.Location.Col, "reject", "must be a set of reasons: reject contains reason if { … }")
+		}
+	}
+	ast.WalkTerms(module, func(t *ast.Term) bool {
+		ref, ok := t.Value.(ast.Ref)
+		if !ok {
+			return false
+		}
+		if why := withheld(ref.String()); why != "" && ast.BuiltinMap[ref.String()] != nil {
+			f.report(t.Location.Row, t.Location.Col, "", "%s is not available: %s", ref, why)
+		}
+		return false
+	})
+}
+
+func (f *file) regoErrors(err error) {
+	errs, ok := err.(ast.Errors)
+	if !ok {
+		f.report(0, 0, "", "not Rego: %v", err)
+		return
+	}
+	for _, e := range errs {
+		row, col := 0, 0
+		if e.Location != nil {
+			row, col = e.Location.Row, e.Location.Col
+		}
+		f.report(row, col, "", "%s", e.Message)
+	}
+}
+
+// checkModules compiles a user's modules together, strictly, with what is withheld left out.
+func checkModules(custom map[string]string) Diagnostics {
+	if len(custom) == 0 {
+		return nil
+	}
+	var diags Diagnostics
+	modules := map[string]*ast.Module{}
+	files := map[string]*file{}
+	for name, text := range custom {
+		module, err := parseCustom(name, text)
+		files[name] = newFile(name, []byte(text), &diags)
+		if err != nil {
+			files[name].regoErrors(err)
+			continue
+		}
+		if module != nil {
+			modules[name] = module
+		}
+	}
+	compiler := ast.NewCompiler().WithStrict(true).WithCapabilities(Capabilities())
+	compiler.Compile(modules)
+	for _, e := range compiler.Errors {
+		name := ""
+		if e.Location != nil {
+			name = e.Location.File
+		}
+		if f, ok := files[name]; ok {
+			f.report(e.Location.Row, e.Location.Col, "", "%s", e.Message)
+		} else {
+			diags = append(diags, Diagnostic{File: name, Message: e.Error()})
+		}
+	}
+	return diags
+}
+
+// rejectPackages are the user's packages that have a reject rule, as data paths, sorted.
+func rejectPackages(custom map[string]string) ([]string, error) {
+	found := map[string]bool{}
+	for name, text := range custom {
+		module, err := parseCustom(name, text)
+		if err != nil {
+			return nil, fmt.Errorf("parsing %s: %w", name, err)
+		}
+		if module == nil {
+			continue
+		}
+		if slices.ContainsFunc(module.Rules, func(r *ast.Rule) bool { return r.Head.Name == "reject" }) {
+			found[module.Package.Path.String()] = true
+		}
+	}
+	var paths []string
+	for p := range found {
+		paths = append(paths, p)
+	}
+	slices.Sort(paths)
+	return paths, nil
+}

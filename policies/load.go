@@ -1,0 +1,295 @@
+// Package policies turns a user's folder of policies into Rego: it parses the
+// YAML kinds of package api and the user's own Rego, validates them with
+// diagnostics that name file, line and column, and compiles them to modules
+// that any OPA evaluates together with the library of package rego.
+package policies
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/policies/query"
+	"github.com/assay-dev/assay/policies/selector"
+	"go.yaml.in/yaml/v3"
+)
+
+// maxFiles bounds a policies folder.
+const maxFiles = 10_000
+
+// Set is a validated folder of policies. Its lists are sorted: policies in the
+// order that they apply, the others by name.
+type Set struct {
+	Policies   []Policy
+	Thresholds api.ThresholdsSpec
+	Settings   api.AdmissionSettingsSpec
+	Exceptions []api.VulnerabilityException
+	Alerts     []Alert
+	Templates  []api.GlobalAlertTemplate
+	// Custom holds the user's own modules, Tests their *_test.rego files, by file name.
+	Custom map[string]string
+	Tests  map[string]string
+}
+
+// Origin is where an object stands.
+type Origin struct {
+	File string
+	Line int
+}
+
+// String is "file:line".
+func (o Origin) String() string { return fmt.Sprintf("%s:%d", o.File, o.Line) }
+
+// Policy is a ContainerAdmissionPolicy with its parsed selectors.
+type Policy struct {
+	api.ContainerAdmissionPolicy
+	Origin            Origin
+	RuleOrigins       []Origin
+	Mode              string // api.Enforce, api.Warn or api.Audit
+	selector          selector.Node
+	namespaceSelector selector.Node
+	rules             []rule
+}
+
+// Alert is a GlobalAlert with its parsed query.
+type Alert struct {
+	api.GlobalAlert
+	Origin Origin
+	query  query.Node
+}
+
+// LoadDir loads a folder and the folders below it. Names that start with a dot
+// are left out, so a mounted ConfigMap's ..data is not read twice. A file that
+// is no YAML, JSON or Rego is left out too. The error is [Diagnostics] when
+// the fault is in the files.
+func LoadDir(dir string) (*Set, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading policies: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("reading policies: %s is no folder", dir)
+	}
+	return Load(os.DirFS(dir))
+}
+
+// Load is [LoadDir] over any file system.
+func Load(fsys fs.FS) (*Set, error) {
+	l := &loader{set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
+	files := 0
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name != "." && strings.HasPrefix(d.Name(), "."):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case d.IsDir():
+			return nil
+		}
+		ext := strings.ToLower(path.Ext(name))
+		if !slices.Contains([]string{".yaml", ".yml", ".json", ".rego"}, ext) {
+			return nil
+		}
+		if files++; files > maxFiles {
+			return fmt.Errorf("the folder has more than %d files", maxFiles)
+		}
+		return l.file(fsys, name, ext == ".rego")
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading policies: %w", err)
+	}
+	return l.finish()
+}
+
+// Parse loads one file's text, as a folder that holds only it.
+func Parse(name string, text []byte) (*Set, error) {
+	l := &loader{set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
+	l.text(name, text, strings.HasSuffix(name, ".rego"))
+	return l.finish()
+}
+
+type loader struct {
+	set   *Set
+	diags Diagnostics
+	seen  map[[2]string]Origin // kind and name
+}
+
+func (l *loader) file(fsys fs.FS, name string, isRego bool) error {
+	info, err := fs.Stat(fsys, name) // follows links
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return nil
+	}
+	if !info.Mode().IsRegular() {
+		l.diags = append(l.diags, Diagnostic{File: name, Message: "is no regular file"})
+		return nil
+	}
+	f, err := fsys.Open(name)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	l.text(name, text, isRego)
+	return nil
+}
+
+func (l *loader) text(name string, text []byte, isRego bool) {
+	f := newFile(name, text, &l.diags)
+	if isRego {
+		l.rego(f, text)
+		return
+	}
+	for _, doc := range f.documents(text) {
+		l.document(doc)
+	}
+}
+
+// rego checks a user's module, and keeps it as a policy or as a test.
+func (l *loader) rego(f *file, text []byte) {
+	switch {
+	case len(text) > MaxFile:
+		f.report(0, 0, "", "the file has more than %d bytes", MaxFile)
+	case strings.HasSuffix(f.name, "_test.rego"):
+		l.set.Tests[f.name] = string(text)
+	default:
+		checkCustom(f, text)
+		l.set.Custom[f.name] = string(text)
+	}
+}
+
+func (l *loader) finish() (*Set, error) {
+	s := l.set
+	slices.SortFunc(s.Policies, func(a, b Policy) int {
+		return cmp.Or(compareOrder(a.Spec.Order, b.Spec.Order), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
+	})
+	slices.SortFunc(s.Exceptions, func(a, b api.VulnerabilityException) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
+	slices.SortFunc(s.Alerts, func(a, b Alert) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
+	slices.SortFunc(s.Templates, func(a, b api.GlobalAlertTemplate) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
+	if len(l.diags) == 0 {
+		l.diags = append(l.diags, checkModules(s.Custom)...)
+	}
+	if err := l.diags.err(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func compareOrder(a, b *float64) int {
+	switch {
+	case a == nil && b == nil:
+		return 0
+	case a == nil:
+		return 1
+	case b == nil:
+		return -1
+	}
+	return cmp.Compare(*a, *b)
+}
+
+// list is a kind: List, as kubectl get prints several objects.
+type list struct {
+	api.TypeMeta
+	Metadata anything `json:"metadata,omitempty"`
+	Items    anything `json:"items"`
+}
+
+type anything = json.RawMessage
+
+func (l *loader) document(d document) {
+	n := resolve(d.node)
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		return // nothing but comments
+	}
+	if n.Kind != yaml.MappingNode {
+		d.report(n, "", "must be an object with apiVersion and kind, not %s", describe(n))
+		return
+	}
+	version, kind := memberText(n, "apiVersion"), memberText(n, "kind")
+	if kind == "List" || strings.HasSuffix(kind, "List") && memberNode(n, "items") != nil {
+		l.list(d, n, kind)
+		return
+	}
+	want, ok := groupOf[kind]
+	switch {
+	case kind == "":
+		d.report(n, "kind", "is missing; known kinds are %s", knownKinds())
+	case !ok:
+		d.report(memberNode(n, "kind"), "kind", "unknown kind %q; known are %s", kind, knownKinds())
+	case version != want:
+		at := n
+		if m := memberNode(n, "apiVersion"); m != nil {
+			at = m
+		}
+		d.report(at, "apiVersion", "must be %s for a %s, not %q", want, kind, version)
+	default:
+		l.object(d, kind)
+	}
+}
+
+func (l *loader) list(d document, n *yaml.Node, kind string) {
+	items := memberNode(n, "items")
+	if items == nil || resolve(items).Kind != yaml.SequenceNode {
+		d.report(n, "items", "a %s needs a list of items", kind)
+		return
+	}
+	var outer list
+	before := len(l.diags)
+	d.decode(&outer)
+	if len(l.diags) > before {
+		return
+	}
+	for _, item := range resolve(items).Content {
+		l.document(document{file: d.file, node: item, offset: d.offset})
+	}
+}
+
+var groupOf = map[string]string{
+	api.KindContainerAdmissionPolicy: api.GroupPolicy,
+	api.KindGlobalAlert:              api.GroupAlert,
+	api.KindGlobalAlertTemplate:      api.GroupAlert,
+	api.KindVulnerabilityException:   api.GroupAssay,
+	api.KindThresholds:               api.GroupAssay,
+	api.KindAdmissionSettings:        api.GroupAssay,
+}
+
+func knownKinds() string {
+	var names []string
+	for k := range groupOf {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ") + " and List"
+}
+
+// memberNode is the value of a member of a mapping, nil without.
+func memberNode(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
+		}
+	}
+	return nil
+}
+
+func memberText(n *yaml.Node, name string) string {
+	if m := memberNode(n, name); m != nil {
+		return resolve(m).Value
+	}
+	return ""
+}

@@ -1,0 +1,151 @@
+# METADATA
+# title: Alerts
+# description: >-
+#   Which alerts fire over input.events (api.Event, times of fixed width) at the
+#   moment input.now. The generated module holds the predicates and the keys.
+package assay.alerts
+
+import data.assay.generated.alerts as compiled
+
+# METADATA
+# title: firing
+# description: The alerts that fire (api.Alert), sorted by name and key.
+# entrypoint: true
+firing := [alert | some [_, _, alert] in sort([[name, alert.key, alert] | some name; some alert in of_rule[name]])]
+
+# METADATA
+# title: explain
+# description: The alerts that fire, each rule's window, and the events that its query holds for.
+# entrypoint: true
+explain := {"firing": firing, "rules": {name: {"since": since[name], "events": [i | some i, _ in compiled.hits[name]]} |
+	some name, _ in compiled.rules
+}}
+
+# METADATA
+# description: since[name] is the start of a rule's window, which is outside it.
+since[name] := time.format([time.parse_rfc3339_ns(input.now) - rule.lookback, "UTC", "2006-01-02T15:04:05.000000000Z"]) if {
+	some name, rule in compiled.rules
+}
+
+# METADATA
+# description: An event without instances is tried once, with no instance.
+instances(event) := event.instances if {
+	count(event.instances) > 0
+} else := [{}]
+
+# METADATA
+# description: values(x, field) are what a field contributes to keys, as texts.
+values(x, field) := {text(member) | some member in x[field]} if {
+	is_array(x[field])
+} else := {text(x[field])} if {
+	field in object.keys(x)
+} else := {""}
+
+# METADATA
+# description: list_values(x, field) are the members of a list, none when it is absent.
+list_values(x, field) := {text(member) | some member in x[field]}
+
+text(x) := x if {
+	is_string(x)
+} else := concat(", ", [text_of_member(m) | some m in x]) if {
+	is_array(x)
+} else := sprintf("%v", [x])
+
+text_of_member(m) := m if {
+	is_string(m)
+} else := json.marshal(m)
+
+# groups[name][key] is the set of events behind a key.
+groups[name][key] contains row.event if {
+	some name, rows in compiled.keys
+	some row in rows
+	key := row.key
+}
+
+# A metric, or one alert per key.
+of_rule[name] contains alert if {
+	some name, rule in compiled.rules
+	rule.aggregated
+	some key, events in groups[name]
+	alert := aggregated(name, rule, key, events)
+}
+
+# A metric over all events, of which there may be none.
+of_rule[name] contains alert if {
+	some name, rule in compiled.rules
+	not rule.aggregated
+	rule.metric
+	events := {i | some i, _ in compiled.hits[name]}
+	alert := aggregated(name, rule, {}, events)
+}
+
+# One alert per event.
+of_rule[name] contains alert if {
+	some name, rule in compiled.rules
+	not rule.aggregated
+	not rule.metric
+	some i, _ in compiled.hits[name]
+	event := input.events[i]
+	fields := {f: text(v) | some f, v in event}
+	alert := {
+		"name": name,
+		"severity": rule.severity,
+		"key": {f: object.get(fields, f, "") | some f in ["image", "digest", "time"]},
+		"count": 1,
+		"summary": rendered(rule.summary, fields),
+		"description": rendered(rule.description, fields),
+	}
+}
+
+aggregated(name, rule, key, events) := alert(name, rule, key, events, {}) if {
+	not rule.metric
+} else := alert(name, rule, key, events, {"value": value}) if {
+	value := measured(rule, events)
+	holds(rule.condition, value, rule.threshold)
+}
+
+alert(name, rule, key, events, measure) := object.union(measure, {
+	"name": name,
+	"severity": rule.severity,
+	"key": key,
+	"count": count(events),
+	"summary": rendered(rule.summary, variables),
+	"description": rendered(rule.description, variables),
+}) if {
+	variables := object.union(key, {rule.metric: text(v) | some v in measure})
+}
+
+measured(rule, events) := count(events) if rule.metric == "count"
+
+measured(rule, events) := round(metric(rule.metric, taken) * 1000000) / 1000000 if {
+	rule.metric != "count"
+	taken := [v | some i in events; v := input.events[i][rule.field]; is_number(v)]
+	count(taken) > 0
+}
+
+metric("min", taken) := min(taken)
+
+metric("max", taken) := max(taken)
+
+metric("sum", taken) := sum(taken)
+
+metric("avg", taken) := sum(taken) / count(taken)
+
+holds("eq", value, threshold) if value == threshold
+
+holds("not_eq", value, threshold) if value != threshold
+
+holds("lt", value, threshold) if value < threshold
+
+holds("lte", value, threshold) if value <= threshold
+
+holds("gt", value, threshold) if value > threshold
+
+holds("gte", value, threshold) if value >= threshold
+
+# A template is a list of texts and {"field": name}.
+rendered(template, variables) := concat("", [piece(part, variables) | some part in template])
+
+piece(part, _) := part if is_string(part)
+
+piece(part, variables) := object.get(variables, part.field, "") if is_object(part)

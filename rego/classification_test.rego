@@ -1,0 +1,192 @@
+package assay.classification_test
+
+import data.assay.classification
+
+digest := "sha256:ab00000000000000000000000000000000000000000000000000000000000000"
+
+other := "sha256:cd00000000000000000000000000000000000000000000000000000000000000"
+
+now := "2026-06-01T00:00:00.000000000Z"
+
+thresholds := {"warn": 7, "fail": 9, "options": {}}
+
+images := {"ab": {digest: {"at": "2026-05-31T00:00:00.000000000Z", "ids": ["CVE-1", "CVE-2", "CVE-3"], "s": [9.8, 7, 1], "a": {"CVE-1": ["GHSA-x"]}}}}
+
+names := {"docker.io/library/nginx": {"1": {"digest": digest}, "new": {"digest": other}}}
+
+classify(image, exceptions) := r if {
+	r := classification.result with input as {"now": now, "image": image}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.generated.settings.platforms as ["linux/amd64"]
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {}
+		with data.assay.exceptions as exceptions
+}
+
+plain(scope) := {"plain": scope}
+
+test_by_tag if classify("nginx:1", {}) == {
+	"result": "Fail", "digest": digest, "max_cvss": 9.8,
+	"scanned_at": "2026-05-31T00:00:00.000000000Z", "cves": ["CVE-1"],
+}
+
+test_by_digest if classify(concat("@", ["quay.io/else", digest]), {}).result == "Fail"
+
+# A digest that was never scanned must not fall to a default of 0, a Pass.
+test_unknown_digest_is_unknown if classify(concat("@", ["nginx", other]), {}) == {"result": "Unknown", "digest": other, "cves": []}
+
+test_tag_of_unscanned_digest_is_unknown if classify("nginx:new", {}).result == "Unknown"
+
+test_unknown_tag_is_unknown if classify("nginx:2", {}) == {"result": "Unknown", "cves": []}
+
+test_bad_reference_is_unknown if classify("NGINX", {}).result == "Unknown"
+
+test_exception_any if classify("nginx:1", plain({"any": {"CVE-1": [{}]}})).result == "Warn"
+
+test_exception_by_alias if classify("nginx:1", plain({"any": {"GHSA-x": [{}]}})).result == "Warn"
+
+test_exception_repo if classify("nginx:1", plain({"repo": {"docker.io/library/nginx": {"CVE-1": [{}]}}})).result == "Warn"
+
+test_exception_tag if classify("nginx:1", plain({"image": {"docker.io/library/nginx:1": {"CVE-1": [{}]}}})).result == "Warn"
+
+test_exception_digest if {
+	key := concat("@", ["docker.io/library/nginx", digest])
+	classify("nginx:1", plain({"image": {key: {"CVE-1": [{}]}}})).result == "Warn"
+}
+
+test_exception_of_another_name if classify("nginx:1", plain({"repo": {"docker.io/library/redis": {"CVE-1": [{}]}}})).result == "Fail"
+
+test_tag_exception_not_beside_a_digest if {
+	image := concat("@", ["nginx:1", digest])
+	classify(concat("@", ["nginx", digest]), plain({"image": {"docker.io/library/nginx:1": {"CVE-1": [{}]}}})).result == "Fail"
+	image != ""
+}
+
+test_everything_excepted_is_pass if {
+	r := classify("nginx:1", plain({"any": {id: [{}] | some id in ["CVE-1", "CVE-2", "CVE-3"]}}))
+	r.result == "Pass"
+	not r.max_cvss
+}
+
+# An exception ends at the very second, and one that ended lends nothing to one that did not.
+test_expiry_at_the_second if {
+	classify("nginx:1", plain({"any": {"CVE-1": [{"expires": now}]}})).result == "Fail"
+	classify("nginx:1", plain({"any": {"CVE-1": [{"expires": "2026-06-01T00:00:00.000000001Z"}]}})).result == "Warn"
+	classify("nginx:1", plain({"any": {"CVE-1": [{"expires": now}, {}]}})).result == "Warn"
+	classify("nginx:1", plain({"any": {"CVE-1": [{"expires": ""}]}})).result == "Fail"
+}
+
+# More exceptions than the unrolled chain is long.
+test_beyond_the_unrolled_chain if {
+	ids := [sprintf("CVE-%d", [i]) | some i in numbers.range(10, 29)]
+	many := {"ab": {digest: {"at": now, "ids": ids, "s": [s | some i, _ in ids; s := 10 - (i * 0.1)]}}}
+	every covered in numbers.range(0, 19) {
+		r := classification.result with input as {"now": now, "image": "nginx:1"}
+			with data.assay.generated.thresholds as thresholds
+			with data.assay.images as many
+			with data.assay.names as names
+			with data.assay.indexes as {}
+			with data.assay.exceptions as plain({"any": {id: [{}] | some i, id in ids; i < covered}})
+		r.max_cvss == 10 - (covered * 0.1)
+	}
+}
+
+index := "sha256:ef00000000000000000000000000000000000000000000000000000000000000"
+
+platforms_of(listed, wanted) := r if {
+	r := classification.result with input as {"now": now, "image": concat("@", ["nginx", index])}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.generated.settings.platforms as wanted
+		with data.assay.images as images
+		with data.assay.indexes as {index: {"platforms": listed}}
+		with data.assay.exceptions as {}
+}
+
+test_index_takes_the_worst if {
+	platforms_of({"linux/amd64": digest, "linux/arm64": other}, ["linux/amd64", "linux/arm64"]).digest == digest
+	platforms_of({"linux/amd64": digest, "linux/arm64": other}, ["linux/arm64"]).result == "Unknown"
+	platforms_of({"linux/amd64": digest}, ["linux/amd64", "linux/arm64"]).result == "Fail"
+	platforms_of({"linux/amd64": digest}, ["linux/s390x"]).result == "Unknown"
+}
+
+# --- The criteria beyond the score ---
+
+detailed(options, members, exceptions) := r if {
+	r := classification.result with input as {"now": now, "image": "nginx:1"}
+		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "detailed": true, "options": options}
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
+		with data.assay.exceptions as exceptions
+}
+
+record := {"severity": "High", "fixed": false, "kev": false, "package": "deb/debian/x", "version": "1"}
+
+test_severity_word if {
+	detailed({"score_by_severity": true}, [record], {}).max_cvss == 7
+	not detailed({"score_by_severity": true}, [object.union(record, {"severity": "Unknown"})], {}).max_cvss
+	not detailed({"fail_on_kev": true}, [record], {}).max_cvss
+	detailed({"score_by_severity": true}, [object.union(record, {"score": 3.1})], {}).max_cvss == 3.1
+}
+
+test_kev if {
+	detailed({"fail_on_kev": true}, [object.union(record, {"kev": true})], {}) == {
+		"result": "Fail", "digest": digest, "scanned_at": "2026-05-31T00:00:00.000000000Z", "cves": ["CVE-1"],
+	}
+	detailed({"only_fixable": false}, [object.union(record, {"kev": true})], {}).result == "Pass"
+	detailed({"fail_on_kev": true}, [object.union(record, {"kev": true})], plain({"any": {"CVE-1": [{}]}})).result == "Pass"
+}
+
+test_epss if {
+	detailed({"fail_on_epss": 0.5}, [object.union(record, {"epss": 0.5})], {}).result == "Fail"
+	detailed({"fail_on_epss": 0.5}, [object.union(record, {"epss": 0.49})], {}).result == "Pass"
+	detailed({"fail_on_epss": 0.5}, [record], {}).result == "Pass"
+}
+
+test_only_fixable if {
+	detailed({"only_fixable": true}, [object.union(record, {"score": 9.9})], {}).result == "Pass"
+	detailed({"only_fixable": true}, [object.union(record, {"score": 9.9, "fixed": true})], {}).result == "Fail"
+}
+
+test_grace if {
+	grace := {"grace": {"days": 30, "from": "published"}}
+	scored := object.union(record, {"score": 9.9})
+	detailed(grace, [object.union(scored, {"published": "2026-05-02T00:00:00.000000001Z"})], {}).result == "Pass"
+	detailed(grace, [object.union(scored, {"published": "2026-05-02T00:00:00.000000000Z"})], {}).result == "Fail"
+	detailed(grace, [scored], {}).result == "Fail"
+}
+
+# --- Exceptions that packages or conditions limit ---
+
+conditional(e, members) := r if {
+	r := classification.result with input as {"now": now, "image": "nginx:1"}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
+		with data.assay.exceptions as {"plain": {}, "conditional": {"any": {"CVE-1": [e]}}}
+}
+
+test_packages if {
+	x := {"package": "deb/debian/x", "version": ""}
+	conditional({"packages": [x]}, [record]).result == "Warn"
+	conditional({"packages": [object.union(x, {"version": "1"})]}, [record]).result == "Warn"
+	conditional({"packages": [object.union(x, {"version": "2"})]}, [record]).result == "Fail"
+	conditional({"packages": [x]}, [record, object.union(record, {"package": "deb/debian/y"})]).result == "Fail"
+	conditional({"packages": [x]}, []).result == "Fail"
+	conditional({"packages": []}, [record]).result == "Fail"
+}
+
+test_until if {
+	conditional({"until": {"fixable": true}}, [record]).result == "Warn"
+	conditional({"until": {"fixable": true}}, [object.union(record, {"fixed": true})]).result == "Fail"
+	conditional({"until": {"kev": true}}, [object.union(record, {"kev": true})]).result == "Fail"
+	conditional({"until": {"kev": true}}, [object.union(record, {"fixed": true})]).result == "Warn"
+	conditional({"until": {"cvss": 9}}, [object.union(record, {"score": 9})]).result == "Warn"
+	conditional({"until": {"cvss": 9}}, [object.union(record, {"score": 9.1})]).result == "Fail"
+	conditional({"until": {"epss": 0.5}}, [object.union(record, {"epss": 0.6})]).result == "Fail"
+}

@@ -1,0 +1,270 @@
+# METADATA
+# title: AdmissionReview adapter
+# description: >-
+#   Flattens an AdmissionReview for stock OPA, in step with the Go package
+#   review: a differential test holds the two together.
+package assay.review
+
+import data.assay.generated.settings
+
+request := input.request if is_object(input.request)
+
+flat := {
+	"schema": "assay.dev/review/v1",
+	"now": now,
+	"operation": text(request, "operation"),
+	"group": text(kind, "group"),
+	"kind": text(kind, "kind"),
+	"subresource": text(request, "subResource"),
+	"namespace": namespace,
+	"name": name,
+	"labels": labels,
+	"namespaceLabels": namespace_labels,
+	"user": text(member(request, "userInfo"), "username"),
+	"owner": owner,
+	"hasOld": has_old,
+	"oldDeleting": old_deleting,
+	"templateChanged": template_changed,
+	"containers": array.concat([c | some listed in containers; some c in listed], volume_images),
+	"oldImages": old_images,
+	"malformed": sort(malformed),
+}
+
+# Only an absent "now" is the clock: one that does not parse leaves no decision.
+now := fixed(time.parse_rfc3339_ns(input.now)) if {
+	input.now
+} else := fixed(time.now_ns()) if not "now" in object.keys(input)
+
+fixed(ns) := time.format([ns, "UTC", "2006-01-02T15:04:05.000000000Z"])
+
+# text and member read a member of a JSON object, "" and {} where it has another type.
+text(x, key) := x[key] if {
+	is_string(x[key])
+} else := ""
+
+member(x, key) := x[key] if {
+	is_object(x[key])
+} else := {}
+
+kind := member(request, "kind")
+
+namespace := text(request, "namespace")
+
+object_ := member(request, "object")
+
+old := member(request, "oldObject")
+
+metadata := member(object_, "metadata")
+
+name := first_text([text(request, "name"), text(metadata, "name"), text(metadata, "generateName")])
+
+first_text(list) := [s | some s in list; s != ""][0] if {
+	count([s | some s in list; s != ""]) > 0
+} else := ""
+
+labels := {k: v | some k, v in member(metadata, "labels"); is_string(v)}
+
+# --- Namespace labels: null is "not known" ---
+
+default given_labels := {}
+
+given_labels := input.namespaceLabels
+
+namespace_labels := {} if {
+	namespace == ""
+} else := null if {
+	given_labels == null
+} else := object.union({"kubernetes.io/metadata.name": namespace}, given_labels) if is_object(given_labels)
+
+# --- Owner ---
+
+default owner := null
+
+owner := {"group": group_of(text(ref, "apiVersion")), "kind": text(ref, "kind")} if {
+	controlling := [r | some r in metadata.ownerReferences; r.controller == true]
+	ref := controlling[0]
+}
+
+group_of(version) := split(version, "/")[0] if {
+	contains(version, "/")
+} else := ""
+
+# --- Where the pod spec is ---
+
+default has_old := false
+
+has_old if is_object(request.oldObject)
+
+default old_deleting := false
+
+old_deleting if old.metadata.deletionTimestamp != null
+
+kind_id := concat("/", [text(kind, "group"), text(kind, "kind")])
+
+template_paths := {
+	"/Pod": [],
+	"/ReplicationController": ["spec", "template"],
+	"apps/ReplicaSet": ["spec", "template"],
+	"apps/Deployment": ["spec", "template"],
+	"apps/StatefulSet": ["spec", "template"],
+	"apps/DaemonSet": ["spec", "template"],
+	"batch/Job": ["spec", "template"],
+	"batch/CronJob": ["spec", "jobTemplate", "spec", "template"],
+}
+
+template_path := template_paths[kind_id] if {
+	template_paths[kind_id]
+} else := settings.kinds[kind_id].path
+
+judged_request if {
+	template_path
+	text(request, "operation") in {"CREATE", "UPDATE"}
+	text(request, "subResource") in {"", "ephemeralcontainers"}
+}
+
+template := object.get(object_, template_path, null)
+
+old_template := object.get(old, template_path, null)
+
+default template_changed := false
+
+template_changed if template != old_template
+
+# --- Containers ---
+
+lists := ["initContainers", "containers", "ephemeralContainers"]
+
+pod_spec := member(template, "spec")
+
+# container is one as the flat form has it: the reference as written, and parsed
+# where it can be.
+container(label, image) := object.union({"container": label, "image": image, "normal": image}, parsed_image(image))
+
+parsed_image(image) := parsed if {
+	parsed := without_tag(data.assay.reference.parse(image))
+} else := {}
+
+# In name:tag@digest only the digest identifies.
+without_tag(parsed) := object.remove(parsed, ["tag"]) if {
+	parsed.digest
+} else := parsed
+
+containers := [[container(text(c, "name"), image) |
+	judged_request
+	some c in pod_spec[lists[i]]
+	is_object(c)
+	image := text(c, "image")
+] |
+	some i in [0, 1, 2]
+]
+
+volume_images := [container(concat("/", ["volume", text(v, "name")]), image) |
+	judged_request
+	some v in pod_spec.volumes
+	image := v.image.reference
+	is_string(image)
+	image != ""
+]
+
+old_spec := member(old_template, "spec")
+
+old_images := sort(images_of(old_spec)) if {
+	judged_request
+} else := []
+
+images_of(spec) := {image |
+	some list in lists
+	some c in spec[list]
+	image := c.image
+	is_string(image)
+} | {image |
+	some v in spec.volumes
+	image := v.image.reference
+	is_string(image)
+	image != ""
+}
+
+# --- What has the wrong shape ---
+
+malformed contains "the object is missing" if {
+	judged_request
+	not is_object(request.object)
+}
+
+malformed contains "metadata is no object" if {
+	judged_request
+	wrong(object_, "metadata", "object")
+}
+
+malformed contains "metadata.labels must map strings to strings" if {
+	judged_request
+	wrong(metadata, "labels", "object")
+}
+
+malformed contains "metadata.labels must map strings to strings" if {
+	judged_request
+	some value in member(metadata, "labels")
+	not is_string(value)
+}
+
+malformed contains "the pod template is missing" if {
+	judged_request
+	is_object(request.object)
+	not is_object(template)
+}
+
+malformed contains "the pod spec is missing" if {
+	judged_request
+	is_object(template)
+	not is_object(object.get(template, "spec", null))
+}
+
+malformed contains "the pod spec has no list of containers" if {
+	judged_request
+	is_object(template.spec)
+	not is_array(object.get(pod_spec, "containers", null))
+}
+
+malformed contains sprintf("%s is no list", [list]) if {
+	judged_request
+	some list in ["initContainers", "ephemeralContainers", "volumes"]
+	wrong(pod_spec, list, "array")
+}
+
+malformed contains sprintf("%s[%d] is no object", [list, i]) if {
+	judged_request
+	some list in array.concat(lists, ["volumes"])
+	is_array(pod_spec[list])
+	some i, c in pod_spec[list]
+	not is_object(c)
+}
+
+malformed contains sprintf("%s[%d].image is no string", [list, i]) if {
+	judged_request
+	some list in lists
+	is_array(pod_spec[list])
+	some i, c in pod_spec[list]
+	wrong(c, "image", "string")
+}
+
+malformed contains sprintf("volumes[%d].image is no object", [i]) if {
+	judged_request
+	is_array(pod_spec.volumes)
+	some i, v in pod_spec.volumes
+	wrong(v, "image", "object")
+}
+
+malformed contains sprintf("volumes[%d].image.reference is no string", [i]) if {
+	judged_request
+	is_array(pod_spec.volumes)
+	some i, v in pod_spec.volumes
+	wrong(v.image, "reference", "string")
+}
+
+# wrong holds when a member is there, is not null, and has another type.
+wrong(x, key, type) if {
+	is_object(x)
+	value := x[key]
+	value != null
+	type_name(value) != type
+}

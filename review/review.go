@@ -1,0 +1,308 @@
+// Package review flattens AdmissionReviews and manifests into [api.Review].
+// What a review means is decided in Rego alone; this package only says what
+// there is. Its twin for stock OPA is rego/review.rego, and a differential test
+// holds the two together.
+package review
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+)
+
+// MaxReview bounds an AdmissionReview in bytes: objects in etcd have 1.5 MiB,
+// and a review carries two of them.
+const MaxReview = 8 << 20
+
+// Input is one resource to decide on, with what the input says beside it.
+type Input struct {
+	Review api.Review
+	// Now is the moment that the input carries; zero when it carries none.
+	Now time.Time
+}
+
+// Kinds maps "group/Kind" to the path of its pod template.
+type Kinds map[string][]string
+
+// KindsOf are the built-in kinds and the custom ones of the settings.
+func KindsOf(s api.AdmissionSettingsSpec) Kinds {
+	kinds := Kinds{
+		"/Pod": {}, "/ReplicationController": {"spec", "template"},
+		"apps/ReplicaSet": {"spec", "template"}, "apps/Deployment": {"spec", "template"},
+		"apps/StatefulSet": {"spec", "template"}, "apps/DaemonSet": {"spec", "template"},
+		"batch/Job": {"spec", "template"}, "batch/CronJob": {"spec", "jobTemplate", "spec", "template"},
+	}
+	for _, k := range s.CustomKinds {
+		kinds[k.APIGroup+"/"+k.Kind] = strings.Split(k.PodTemplatePath, ".")
+	}
+	return kinds
+}
+
+// ErrInput is wrapped by every error that lies in the input.
+var ErrInput = errors.New("bad review")
+
+// decodeJSON reads one JSON value, case-sensitive as Rego does, numbers as written.
+func decodeJSON(text []byte) (any, error) {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, err
+	}
+	if dec.More() {
+		return nil, errors.New("there is more after the JSON value")
+	}
+	return v, nil
+}
+
+// FromAdmissionReview flattens an AdmissionReview (admission.k8s.io/v1), which may
+// carry "now" and "namespaceLabels" beside "request". Namespace labels that it
+// does not carry are none but kubernetes.io/metadata.name; null is not known.
+func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
+	if len(text) > MaxReview {
+		return Input{}, fmt.Errorf("%w: it has %d bytes; at most %d are read", ErrInput, len(text), MaxReview)
+	}
+	v, err := decodeJSON(text)
+	if err != nil {
+		return Input{}, fmt.Errorf("%w: not JSON: %w", ErrInput, err)
+	}
+	doc, ok := v.(map[string]any)
+	if !ok {
+		return Input{}, fmt.Errorf("%w: it is no JSON object", ErrInput)
+	}
+	request, ok := doc["request"].(map[string]any)
+	if !ok {
+		return Input{}, fmt.Errorf("%w: it has no request", ErrInput)
+	}
+	var in Input
+	if now, given := doc["now"]; given {
+		s, _ := now.(string)
+		if in.Now, err = time.Parse(time.RFC3339, s); err != nil {
+			return Input{}, fmt.Errorf("%w: now must be RFC 3339, not %.60v", ErrInput, now)
+		}
+	}
+	in.Review = flatten(request, kinds)
+	labels, given := doc["namespaceLabels"]
+	if !given {
+		labels = map[string]any{}
+	}
+	if in.Review.NamespaceLabels, err = namespaceLabels(labels, in.Review.Namespace); err != nil {
+		return Input{}, err
+	}
+	return in, nil
+}
+
+func namespaceLabels(given any, namespace string) (map[string]string, error) {
+	labels := map[string]string{}
+	switch m := given.(type) {
+	case nil:
+		labels = nil
+	case map[string]any:
+		for k, v := range m {
+			s, ok := v.(string)
+			if !ok {
+				return nil, fmt.Errorf("%w: namespaceLabels.%s must be a string", ErrInput, k)
+			}
+			labels[k] = s
+		}
+	default:
+		return nil, fmt.Errorf("%w: namespaceLabels must be an object or null", ErrInput)
+	}
+	return WithName(labels, namespace), nil
+}
+
+// WithName completes namespace labels: those that are known have the
+// namespace's name, and a resource without namespace has none.
+func WithName(labels map[string]string, namespace string) map[string]string {
+	if namespace == "" {
+		return map[string]string{}
+	}
+	if labels == nil {
+		return nil
+	}
+	const key = "kubernetes.io/metadata.name"
+	if _, ok := labels[key]; !ok {
+		out := map[string]string{key: namespace}
+		for k, v := range labels {
+			out[k] = v
+		}
+		return out
+	}
+	return labels
+}
+
+func flatten(request map[string]any, kinds Kinds) api.Review {
+	kind := member(request, "kind")
+	object, old := member(request, "object"), member(request, "oldObject")
+	metadata := member(object, "metadata")
+	r := api.Review{
+		Operation:   text(request, "operation"),
+		Group:       text(kind, "group"),
+		Kind:        text(kind, "kind"),
+		Subresource: text(request, "subResource"),
+		Namespace:   text(request, "namespace"),
+		Name:        firstText(text(request, "name"), text(metadata, "name"), text(metadata, "generateName")),
+		Labels:      map[string]string{},
+		User:        text(member(request, "userInfo"), "username"),
+		Owner:       controllingOwner(metadata),
+		Containers:  []api.Container{},
+		OldImages:   []string{},
+		Malformed:   []string{},
+	}
+	for k, v := range member(metadata, "labels") {
+		if s, ok := v.(string); ok {
+			r.Labels[k] = s
+		}
+	}
+	_, r.HasOld = request["oldObject"].(map[string]any)
+	r.OldDeleting = member(old, "metadata")["deletionTimestamp"] != nil
+
+	path, judged := kinds[r.Group+"/"+r.Kind]
+	if !judged {
+		return r
+	}
+	template, oldTemplate := walk(object, path), walk(old, path)
+	r.TemplateChanged = !equal(template, oldTemplate)
+	if (r.Operation != "CREATE" && r.Operation != "UPDATE") || (r.Subresource != "" && r.Subresource != "ephemeralcontainers") {
+		return r
+	}
+	shape := &shape{}
+	shape.request(request, object, template)
+	r.Malformed = shape.faults()
+	spec := member(template, "spec")
+	for _, list := range containerLists {
+		for _, c := range items(spec, list) {
+			if c, ok := c.(map[string]any); ok {
+				r.Containers = append(r.Containers, api.NewContainer(text(c, "name"), text(c, "image")))
+			}
+		}
+	}
+	for _, v := range items(spec, "volumes") {
+		if image := text(member(v, "image"), "reference"); image != "" {
+			r.Containers = append(r.Containers, api.NewContainer("volume/"+text(v, "name"), image))
+		}
+	}
+	r.OldImages = images(member(oldTemplate, "spec"))
+	return r
+}
+
+var containerLists = []string{"initContainers", "containers", "ephemeralContainers"}
+
+// images are the image strings of a pod spec, sorted, without repeats.
+func images(spec map[string]any) []string {
+	out := []string{}
+	for _, list := range containerLists {
+		for _, c := range items(spec, list) {
+			if c, ok := c.(map[string]any); ok {
+				if image, ok := c["image"].(string); ok {
+					out = append(out, image)
+				}
+			}
+		}
+	}
+	for _, v := range items(spec, "volumes") {
+		if image := text(member(v, "image"), "reference"); image != "" {
+			out = append(out, image)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func controllingOwner(metadata map[string]any) *api.Owner {
+	for _, o := range items(metadata, "ownerReferences") {
+		ref, ok := o.(map[string]any)
+		if !ok || ref["controller"] != true {
+			continue
+		}
+		group, _, found := strings.Cut(text(ref, "apiVersion"), "/")
+		if !found {
+			group = ""
+		}
+		return &api.Owner{Group: group, Kind: text(ref, "kind")}
+	}
+	return nil
+}
+
+// text, member and items read a member of an object; "", nil where it has another type.
+func text(x any, key string) string {
+	m, _ := x.(map[string]any)
+	s, _ := m[key].(string)
+	return s
+}
+
+func member(x any, key string) map[string]any {
+	m, _ := x.(map[string]any)
+	sub, _ := m[key].(map[string]any)
+	return sub
+}
+
+func items(x any, key string) []any {
+	m, _ := x.(map[string]any)
+	list, _ := m[key].([]any)
+	return list
+}
+
+func firstText(list ...string) string {
+	for _, s := range list {
+		if s != "" {
+			return s
+		}
+	}
+	return ""
+}
+
+func walk(object map[string]any, path []string) any {
+	var at any = object
+	if object == nil {
+		at = map[string]any{}
+	}
+	for _, step := range path {
+		m, ok := at.(map[string]any)
+		if !ok {
+			return nil
+		}
+		at = m[step]
+	}
+	return at
+}
+
+// equal compares JSON values as Rego does: numbers by value, not by spelling.
+func equal(a, b any) bool {
+	switch x := a.(type) {
+	case map[string]any:
+		y, ok := b.(map[string]any)
+		if !ok || len(x) != len(y) {
+			return false
+		}
+		for k, v := range x {
+			w, ok := y[k]
+			if !ok || !equal(v, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		y, ok := b.([]any)
+		return ok && slices.EqualFunc(x, y, equal)
+	case json.Number:
+		y, ok := b.(json.Number)
+		if !ok || x == y {
+			return ok
+		}
+		if len(x) > 30 || len(y) > 30 {
+			return false // no number of a pod template; an exponent could cost gigabytes
+		}
+		p, ok1 := new(big.Float).SetString(string(x))
+		q, ok2 := new(big.Float).SetString(string(y))
+		return ok1 && ok2 && p.Cmp(q) == 0
+	}
+	return a == b
+}
