@@ -16,6 +16,8 @@ import (
 	"github.com/anchore/syft/syft/sbom"
 	"github.com/anchore/syft/syft/source"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // SBOMFormat is a format that SBOMs are read from and written to.
@@ -131,26 +133,37 @@ func describeSBOM(s *sbom.SBOM) *found {
 			break
 		}
 	}
+	f.name = withVersion(f.name, m.ManifestDigest)
 	return f
+}
+
+// withVersion adds what CycloneDX keeps apart from the name, a tag or a
+// digest, for a bare name would mean the tag latest.
+func withVersion(name, version string) string {
+	ref, err := api.ParseReference(name)
+	if err != nil || version == "" || ref.Digest != "" || ref.Tag != "latest" || strings.HasSuffix(name, ":latest") {
+		return name
+	}
+	for _, full := range []string{name + "@" + version, name + ":" + version} {
+		if _, err := api.ParseReference(full); err == nil {
+			return full
+		}
+	}
+	return name
 }
 
 // imageName is the reference in what a user gave another scanner, or empty:
 // a path of an archive names nothing.
 func imageName(s string) string {
-	if in, err := ParseInput(s); err == nil {
-		switch in.Kind {
-		case Registry, Docker, Containerd, Reference:
-			s = in.Value
-		default:
-			return ""
-		}
-	} else {
+	// SPDX joins name and version by a colon, also where the version is a digest.
+	s = strings.Replace(s, ":sha256:", "@sha256:", 1)
+	in, err := ParseInput(s)
+	if err != nil || strings.HasPrefix(s, "sha256:") || strings.HasSuffix(s, ".tar") {
 		return ""
 	}
-	if strings.HasPrefix(s, "sha256:") || strings.HasSuffix(s, ".tar") {
-		return ""
+	switch in.Kind {
+	case Registry, Docker, Containerd, Reference:
+		return in.Value
 	}
-	// CycloneDX and SPDX join name and version by a colon, also where the version is a digest.
-	name, _, _ := strings.Cut(s, ":sha256:")
-	return name
+	return ""
 }

@@ -163,7 +163,7 @@ func (s *Scanner) guarded(ctx context.Context, input string, o *Outcome, r *repo
 // plainPath words what the file system says of a path that a user gave.
 func plainPath(err error) error {
 	var pe *fs.PathError
-	if errors.As(err, &pe) && errors.Is(err, fs.ErrNotExist) {
+	if errors.As(err, &pe) && errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errAbsent) {
 		return fmt.Errorf("%w: there is no %s", ErrInput, pe.Path)
 	}
 	return err
