@@ -1,0 +1,299 @@
+package reference
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+)
+
+type object = map[string]any
+
+// builtin maps "group/Kind" to the path of the pod template; a Pod is its own.
+var builtin = map[string]string{
+	"/Pod": "", "/ReplicationController": "spec.template",
+	"apps/ReplicaSet": "spec.template", "apps/Deployment": "spec.template",
+	"apps/StatefulSet": "spec.template", "apps/DaemonSet": "spec.template",
+	"batch/Job": "spec.template", "batch/CronJob": "spec.jobTemplate.spec.template",
+}
+
+// Admit decides a review: an AdmissionReview that may carry namespaceLabels.
+func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
+	var doc object
+	if err := json.Unmarshal(review, &doc); err != nil {
+		return api.Decision{Judged: true, Message: err.Error()}
+	}
+	req, _ := doc["request"].(object)
+	kind, _ := req["kind"].(object)
+	group := text(kind, "group")
+	obj, _ := req["object"].(object)
+	old, hasOld := req["oldObject"].(object)
+	meta, _ := obj["metadata"].(object)
+
+	d := api.Decision{
+		Kind: text(kind, "kind"), Namespace: text(req, "namespace"), Allowed: true, Images: []api.ImageDecision{},
+		Name: cmp.Or(text(req, "name"), text(meta, "name"), text(meta, "generateName")),
+	}
+	pass := func(reason string) api.Decision {
+		d.Reason = reason
+		return d
+	}
+
+	op, sub := text(req, "operation"), text(req, "subResource")
+	isPod := group == "" && d.Kind == "Pod"
+	path, judged := w.templatePath(group, d.Kind)
+	switch {
+	case op != "CREATE" && op != "UPDATE":
+		return pass("operation")
+	case sub != "" && sub != "ephemeralcontainers":
+		return pass("subresource")
+	case !judged:
+		return pass("kind")
+	case d.Namespace != "" && slices.Contains(w.excluded(), d.Namespace):
+		return pass("namespace")
+	}
+
+	if op == "CREATE" && w.madeByController(meta, text(at(req, "userInfo"), "username")) {
+		return pass("owner")
+	}
+
+	containers, err := containersOf(obj, path)
+	if err != nil {
+		d.Allowed, d.Judged, d.Message = false, true, "malformed: "+err.Error()
+		return d
+	}
+
+	if op == "UPDATE" {
+		oldImages := imagesOf(old, path)
+		var fresh []api.Container
+		for _, c := range containers {
+			if !slices.Contains(oldImages, c.Image) {
+				fresh = append(fresh, c)
+			}
+		}
+		deleting := hasOld && text(at(old, "metadata"), "deletionTimestamp") != ""
+		switch {
+		case deleting && len(fresh) == 0:
+			return pass("being deleted")
+		case isPod && hasOld:
+			if len(fresh) == 0 {
+				return pass("no new image")
+			}
+			containers = fresh
+		case !isPod && hasOld && reflect.DeepEqual(at(obj, path), at(old, path)):
+			return pass("template unchanged")
+		}
+	}
+
+	d.Judged = true
+	r := resource{global: d.Namespace == "", labels: stringMap(meta["labels"])}
+	switch given, present := doc["namespaceLabels"]; {
+	case r.global:
+		r.nsLabels, r.known = map[string]string{}, true
+	case present && given == nil:
+		r.known = false
+	default:
+		r.nsLabels, r.known = stringMap(given), true
+		if _, has := r.nsLabels["kubernetes.io/metadata.name"]; !has {
+			r.nsLabels["kubernetes.io/metadata.name"] = d.Namespace
+		}
+	}
+	for _, c := range containers {
+		i := w.decide(r, c, now, &d)
+		d.Images = append(d.Images, i)
+		if i.Action == api.Reject {
+			d.Allowed = false
+		}
+	}
+	return d
+}
+
+// resource is what policies select by.
+type resource struct {
+	global   bool
+	labels   map[string]string
+	nsLabels map[string]string
+	known    bool
+}
+
+// decide judges one container's image and adds to the warnings and audit notes.
+func (w World) decide(r resource, c api.Container, now time.Time, d *api.Decision) api.ImageDecision {
+	v := w.classify(w.subjectOf(c.Image, ""), now)
+	out := api.ImageDecision{Container: c.Container, Image: c.Image, Digest: v.digest, Result: v.result, MaxCVSS: v.max, CVEs: []string{}}
+	out.CVEs = append(out.CVEs, v.cves[:min(len(v.cves), 10)]...)
+	out.MoreCVEs = len(v.cves) - len(out.CVEs)
+
+	for _, p := range w.sortedPolicies() {
+		action, rule := p.verdict(r, c, v, now)
+		if action == "" {
+			continue
+		}
+		switch p.Metadata.Annotations[api.EnforcementAnnotation] {
+		case api.Warn:
+			if action == api.Reject {
+				d.Warnings = append(d.Warnings, fmt.Sprintf("%s: policy %s rule %d would reject %s", c.Container, p.Metadata.Name, rule, c.Image))
+			}
+			continue
+		case api.Audit:
+			if action == api.Reject {
+				d.Audit = append(d.Audit, fmt.Sprintf("%s: policy %s rule %d would reject %s", c.Container, p.Metadata.Name, rule, c.Image))
+			}
+			continue
+		}
+		out.Action, out.Policy, out.Rule = action, p.Metadata.Name, rule
+		return out
+	}
+	out.Action = api.Allow
+	if w.Settings != nil && w.Settings.Spec.DefaultAction == api.Reject {
+		out.Action = api.Reject
+	}
+	return out
+}
+
+type policy api.ContainerAdmissionPolicy
+
+func (w World) sortedPolicies() []policy {
+	var all []policy
+	for _, p := range w.Policies {
+		all = append(all, policy(p))
+	}
+	slices.SortFunc(all, func(a, b policy) int {
+		x, y := a.Spec.Order, b.Spec.Order
+		switch {
+		case x == nil && y != nil:
+			return 1
+		case x != nil && y == nil:
+			return -1
+		case x != nil && *x != *y:
+			return cmp.Compare(*x, *y)
+		}
+		return strings.Compare(a.Metadata.Name, b.Metadata.Name)
+	})
+	return all
+}
+
+// verdict is the action of the first rule that matches, "" for none; an action
+// with rule 0 is a refusal because namespace labels are not known.
+func (p policy) verdict(r resource, c api.Container, v verdict, now time.Time) (string, int) {
+	sel, err := parseSelector(p.Spec.Selector)
+	if err != nil {
+		panic(err)
+	}
+	ns, err := parseSelector(p.Spec.NamespaceSelector)
+	if err != nil {
+		panic(err)
+	}
+	if !sel.matches(r.labels, r.global) {
+		return "", 0
+	}
+	if !r.known && ns.dependsOnLabels() {
+		return api.Reject, 0
+	}
+	if !ns.matches(r.nsLabels, r.global) {
+		return "", 0
+	}
+	for i, rule := range p.Spec.Rules {
+		if holds(rule, c, v, now) {
+			return rule.Action, i + 1
+		}
+	}
+	return "", 0
+}
+
+func holds(rule api.Rule, c api.Container, v verdict, now time.Time) bool {
+	if k := rule.ImagePath; k != nil {
+		some := false
+		for _, value := range k.Values {
+			re := regexp.MustCompile(value)
+			some = some || re.MatchString(c.Image) || re.MatchString(c.Normal)
+		}
+		if some != (k.Operator == api.IsOneOf) {
+			return false
+		}
+	}
+	if k := rule.ImageScanStatus; k != nil {
+		if slices.Contains(k.Values, string(v.result)) != (k.Operator == api.IsOneOf) {
+			return false
+		}
+	}
+	if k := rule.ImageLastScan; k != nil {
+		if v.lastScan == nil {
+			return false
+		}
+		var moment time.Time
+		if k.Duration != nil {
+			moment = now.UTC().AddDate(-k.Duration.Years, -k.Duration.Months, -k.Duration.Days)
+		} else {
+			var err error
+			if moment, err = time.Parse(time.RFC3339, k.Time); err != nil {
+				panic(err)
+			}
+		}
+		if k.Operator == "gt" && !v.lastScan.After(moment) || k.Operator == "lt" && !v.lastScan.Before(moment) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w World) excluded() []string {
+	if w.Settings != nil && w.Settings.Spec.ExcludedNamespaces != nil {
+		return *w.Settings.Spec.ExcludedNamespaces
+	}
+	return api.DefaultExcludedNamespaces()
+}
+
+// templatePath says where the pod template of a kind is, and whether the kind is judged.
+func (w World) templatePath(group, kind string) (string, bool) {
+	if path, ok := builtin[group+"/"+kind]; ok {
+		return path, true
+	}
+	if k := w.customKind(group, kind); k != nil {
+		return k.PodTemplatePath, true
+	}
+	return "", false
+}
+
+func (w World) customKind(group, kind string) *api.CustomKind {
+	if w.Settings != nil {
+		for _, k := range w.Settings.Spec.CustomKinds {
+			if k.APIGroup == group && k.Kind == kind {
+				return &k
+			}
+		}
+	}
+	return nil
+}
+
+// madeByController says whether the requester is a controller that makes
+// resources for the controlling owner, and the owner's kind is judged.
+func (w World) madeByController(meta object, user string) bool {
+	refs, _ := meta["ownerReferences"].([]any)
+	for _, r := range refs {
+		ref, _ := r.(object)
+		if is, _ := ref["controller"].(bool); !is {
+			continue
+		}
+		group, _, found := strings.Cut(text(ref, "apiVersion"), "/")
+		if !found {
+			group = "" // "v1"
+		}
+		kind := text(ref, "kind")
+		if _, ok := builtin[group+"/"+kind]; ok {
+			users := api.DefaultControllers()
+			if w.Settings != nil && len(w.Settings.Spec.Controllers) > 0 {
+				users = w.Settings.Spec.Controllers
+			}
+			return slices.Contains(users, user)
+		}
+		k := w.customKind(group, kind)
+		return k != nil && slices.Contains(k.Controllers, user)
+	}
+	return false
+}
