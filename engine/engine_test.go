@@ -95,3 +95,57 @@ func TestAdmit(t *testing.T) {
 		t.Log(d.Message)
 	}
 }
+
+// Without policies everything is allowed, unless the settings say otherwise.
+func TestAdmitWithoutPolicies(t *testing.T) {
+	for yaml, allowed := range map[string]bool{
+		"": true,
+		"apiVersion: assay.dev/v1alpha1\nkind: AdmissionSettings\nmetadata: {name: default}\nspec: {defaultAction: Reject}\n": false,
+	} {
+		d, err := load(t, yaml).Admit(context.Background(), deployment("prod", "nginx"), now)
+		if err != nil || d.Allowed != allowed || d.Images[0].Policy != "" {
+			t.Errorf("%q: %+v %v", yaml, d, err)
+		}
+	}
+}
+
+// Before the first bundle, and after a failure, nothing is allowed.
+func TestAdmitFailsClosed(t *testing.T) {
+	d, err := engine.New(engine.Config{}).Admit(context.Background(), deployment("prod", "nginx"), now)
+	if err == nil || d.Allowed || d.Message == "" {
+		t.Errorf("%+v %v", d, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if d, err := load(t, "").Admit(ctx, deployment("prod", "nginx"), now); err == nil || d.Allowed {
+		t.Errorf("a cancelled evaluation gives %+v %v", d, err)
+	}
+}
+
+func TestUpdate(t *testing.T) {
+	e := load(t, policy, scan("registry.example.com/a:1", "a", time.Hour, 9.8))
+	ctx := context.Background()
+	classify := func() api.Result {
+		c, err := e.Classify(ctx, "registry.example.com/a:1", "", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Result
+	}
+	if r := classify(); r != api.Fail {
+		t.Fatal(r)
+	}
+	path := []string{"exceptions", "plain", "any", "CVE-2026-1"}
+	if err := e.Update(ctx, engine.Change{Path: path, Value: []any{map[string]any{"name": "x"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if r := classify(); r != api.Pass {
+		t.Fatal(r)
+	}
+	if err := e.Update(ctx, engine.Change{Path: path}); err != nil {
+		t.Fatal(err)
+	}
+	if r := classify(); r != api.Fail {
+		t.Fatal(r)
+	}
+}

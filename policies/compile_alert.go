@@ -39,23 +39,15 @@ func alertRow(s api.GlobalAlertSpec) map[string]any {
 	if summary == "" {
 		summary = s.Description
 	}
-	row := map[string]any{
-		"severity":    s.Severity,
-		"lookback":    d.Nanoseconds(),
-		"summary":     parts(summary),
-		"description": parts(s.Description),
+	threshold := 0.0
+	if s.Threshold != nil {
+		threshold = *s.Threshold
 	}
-	if len(s.AggregateBy) > 0 {
-		row["aggregated"] = true
+	// Every member is there, since OPA checks the types of constants.
+	return map[string]any{
+		"severity": s.Severity, "lookback": d.Nanoseconds(), "summary": parts(summary), "description": parts(s.Description),
+		"aggregated": len(s.AggregateBy) > 0, "metric": s.Metric, "field": s.Field, "condition": s.Condition, "threshold": threshold,
 	}
-	if s.Metric != "" {
-		threshold := 0.0
-		if s.Threshold != nil {
-			threshold = *s.Threshold
-		}
-		row["metric"], row["field"], row["condition"], row["threshold"] = s.Metric, s.Field, s.Condition, threshold
-	}
-	return row
 }
 
 type alertGenerator struct {

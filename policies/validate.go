@@ -323,7 +323,7 @@ func (c checker) exception(e *api.VulnerabilityException) {
 }
 
 func (c checker) thresholds(t api.ThresholdsSpec) {
-	warn, fail := limits(t)
+	warn, fail := Limits(t)
 	for name, v := range map[string]*float64{"warn": t.Warn, "fail": t.Fail} {
 		if v != nil && (*v < 0 || *v > 10) {
 			c.at("spec."+name, "must be from 0.0 to 10.0, not %v", *v)
@@ -343,8 +343,8 @@ func (c checker) thresholds(t api.ThresholdsSpec) {
 	}
 }
 
-// limits are the thresholds with their defaults.
-func limits(t api.ThresholdsSpec) (warn, fail float64) {
+// Limits are the warn and fail thresholds, defaults filled in.
+func Limits(t api.ThresholdsSpec) (warn, fail float64) {
 	warn, fail = api.DefaultWarn, api.DefaultFail
 	if t.Warn != nil {
 		warn = *t.Warn

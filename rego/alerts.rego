@@ -74,7 +74,7 @@ of_rule[name] contains alert if {
 of_rule[name] contains alert if {
 	some name, rule in compiled.rules
 	not rule.aggregated
-	rule.metric
+	rule.metric != ""
 	events := {i | some i, _ in compiled.hits[name]}
 	alert := aggregated(name, rule, {}, events)
 }
@@ -83,7 +83,7 @@ of_rule[name] contains alert if {
 of_rule[name] contains alert if {
 	some name, rule in compiled.rules
 	not rule.aggregated
-	not rule.metric
+	rule.metric == ""
 	some i, _ in compiled.hits[name]
 	event := input.events[i]
 	fields := {f: text(v) | some f, v in event}
@@ -98,7 +98,7 @@ of_rule[name] contains alert if {
 }
 
 aggregated(name, rule, key, events) := alert(name, rule, key, events, {}) if {
-	not rule.metric
+	rule.metric == ""
 } else := alert(name, rule, key, events, {"value": value}) if {
 	value := measured(rule, events)
 	holds(rule.condition, value, rule.threshold)

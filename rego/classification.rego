@@ -31,19 +31,22 @@ explain := object.union(result, {
 	judged := status(subject)
 }
 
-exceptions := [object.union({"cve": id, "in_force": force}, e) |
+exceptions := [object.union(e, {"cve": id, "in_force": holds(force), "covers": holds(covers)}) |
 	judged := status(subject)
 	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
 	some id in image.ids
 	some name in array.concat([id], object.get(image, ["a", id], []))
-	some tree in [data.assay.exceptions.plain, data.assay.exceptions.conditional]
-	some e in covering.reaching(tree, judged.subject, name)
-	force := is_in_force(e)
+	some kind in ["plain", "conditional"]
+	some e in covering.reaching(data.assay.exceptions[kind], judged.subject, name)
+	force := {true | covering.in_force(e)}
+	covers := {true | some true in force; every m in members_of(kind, judged.digest, id) { covering.applies(e, m) }}
 ]
 
-is_in_force(e) if {
-	covering.in_force(e)
-} else := false
+holds(set) := count(set) > 0
+
+members_of("plain", _, _) := []
+
+members_of("conditional", digest, id) := data.assay.details[substring(digest, 7, 2)][digest][id]
 
 subject := object.union(parsed, given) if {
 	parsed := data.assay.reference.parse(input.image)

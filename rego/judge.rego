@@ -238,6 +238,21 @@ refusals contains r if {
 	some r in custom.reject with input.containers as enriched
 }
 
+# METADATA
+# description: >-
+#   refusal(package, reason) is a reason of a user's rule in one form: a reason is a
+#   text, or an object with a message and, to refuse one image only, a container.
+refusal(name, reason) := {"package": name, "message": reason} if is_string(reason)
+
+refusal(name, reason) := object.union({"message": json.marshal(reason)}, object.union(reason, {"package": name})) if {
+	is_object(reason)
+}
+
+refusal(name, reason) := {"package": name, "message": json.marshal(reason)} if {
+	not is_string(reason)
+	not is_object(reason)
+}
+
 enriched := [object.union_n([c, facts[i], object.filter(statuses[i], ["digest", "max"])]) |
 	some i, c in subjects
 ]

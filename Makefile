@@ -1,0 +1,46 @@
+# The verbs of the project. They need Go and the module proxy, nothing else.
+GO      ?= go
+BIN     := bin
+OPA     := $(BIN)/opa
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## list the verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/assay
+	$(GO) build -trimpath -o $(BIN)/assay ./cmd/assay
+
+.PHONY: demo
+demo: build ## scan the example images, admit and reject their Deployments, fire an alert
+	@BIN=$(BIN)/assay GO=$(GO) sh examples/quickstart/demo.sh
+
+.PHONY: test
+test: ## run all tests
+	$(GO) test ./...
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, opa check and opa fmt
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	@$(MAKE) --no-print-directory $(OPA)
+	$(OPA) check --strict rego
+	$(OPA) fmt --fail --list rego examples
+	$(OPA) test rego
+
+$(OPA): go.mod
+	$(GO) build -o $@ github.com/open-policy-agent/opa
+
+.PHONY: bench
+bench: ## run the benchmarks of the evaluator
+	$(GO) test -run '^$$' -bench . -benchmem ./engine
+
+.PHONY: fuzz
+fuzz: ## fuzz every parser for FUZZTIME (default 10s) each
+	sh test/fuzz.sh $(or $(FUZZTIME),10s)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) examples/quickstart/build

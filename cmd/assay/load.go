@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/policies/exceptions"
+	"github.com/open-policy-agent/opa/v1/bundle"
+	"github.com/spf13/cobra"
+)
+
+// Bounds on the files that a command reads.
+const (
+	maxScans  = 2 << 30
+	maxEvents = 2 << 30
+)
+
+// inputs are the flags of commands that decide by policies and data.
+type inputs struct {
+	policies   string
+	scans      []string
+	exceptions []string
+}
+
+func (in *inputs) flags(c *cobra.Command, required bool) {
+	c.Flags().StringVar(&in.policies, "policies", "", "folder of policies, thresholds, exceptions, settings and Rego")
+	c.Flags().StringSliceVar(&in.scans, "scans", nil, "scan report (JSON of 'assay scan'); may be repeated")
+	c.Flags().StringSliceVar(&in.exceptions, "exceptions", nil, "further exceptions: CSV in Calico's columns, YAML, or OpenVEX JSON; may be repeated")
+	if required {
+		must(c.MarkFlagRequired("policies"))
+	}
+	must(c.MarkFlagDirname("policies"))
+}
+
+// must reports a mistake of ours in wiring a flag.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// bundle builds the bundle of the policies and data.
+func (a *app) bundle(in inputs) (*policies.Set, *bundle.Bundle, error) {
+	set := &policies.Set{}
+	var err error
+	if in.policies != "" {
+		if set, err = policies.LoadDir(in.policies); err != nil {
+			return nil, nil, err
+		}
+	}
+	content := bundles.Content{Policies: set}
+	if content.Scans, err = a.readScans(in.scans); err != nil {
+		return nil, nil, err
+	}
+	if content.Exceptions, err = a.readExceptions(in.exceptions); err != nil {
+		return nil, nil, err
+	}
+	b, err := bundles.Build(content)
+	return set, b, err
+}
+
+// engine loads the bundle of the policies and data.
+func (a *app) engine(ctx context.Context, in inputs) (*policies.Set, *engine.Engine, error) {
+	set, b, err := a.bundle(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := engine.New(engine.Config{})
+	return set, e, e.Load(ctx, b)
+}
+
+// readScans reads scan reports. What they claim as results does not count.
+func (a *app) readScans(files []string) ([]api.Scan, error) {
+	var scans []api.Scan
+	for _, name := range files {
+		text, err := a.readInput(name, maxScans)
+		if err != nil {
+			return nil, err
+		}
+		var report api.ScanReport
+		if err := json.Unmarshal(text, &report); err != nil {
+			return nil, fmt.Errorf("%s: not a scan report: %w", name, describeJSON(text, err))
+		}
+		if report.Schema != api.SchemaScan {
+			return nil, fmt.Errorf("%s: not a scan report: its schema is %q, not %s", name, report.Schema, api.SchemaScan)
+		}
+		for i, s := range report.Images {
+			if err := s.Validate(); err != nil {
+				return nil, fmt.Errorf("%s: images[%d]: %w", name, i, err)
+			}
+		}
+		scans = append(scans, report.Images...)
+	}
+	return scans, nil
+}
+
+// describeJSON adds line and column to a JSON error.
+func describeJSON(text []byte, err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	offset := int64(-1)
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &kind):
+		offset = kind.Offset
+	}
+	if offset < 0 || offset > int64(len(text)) {
+		return err
+	}
+	before := text[:offset]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := int(offset) - bytes.LastIndexByte(before, '\n') - 1
+	return fmt.Errorf("line %d, column %d: %w", line, max(column, 1), err)
+}
+
+// readExceptions reads exceptions by the kind of file.
+func (a *app) readExceptions(files []string) ([]api.VulnerabilityException, error) {
+	var all []api.VulnerabilityException
+	for _, name := range files {
+		text, err := a.readInput(name, policies.MaxFile*16)
+		if err != nil {
+			return nil, err
+		}
+		list, err := parseExceptions(name, text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+func parseExceptions(name string, text []byte) ([]api.VulnerabilityException, error) {
+	switch ext := strings.ToLower(filepath.Ext(name)); {
+	case ext == ".yaml" || ext == ".yml":
+		set, err := policies.Parse(filepath.Base(name), text)
+		if err != nil {
+			return nil, err
+		}
+		return set.Exceptions, nil
+	case ext == ".json" || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")):
+		if bytes.Contains(text, []byte("openvex")) {
+			return exceptions.ReadVEX(bytes.NewReader(text))
+		}
+		set, err := policies.Parse(filepath.Base(name), text)
+		if err != nil {
+			return nil, err
+		}
+		return set.Exceptions, nil
+	}
+	return exceptions.ReadCSV(bytes.NewReader(text))
+}
+
+// readEvents reads JSON lines.
+func (a *app) readEvents(name string) ([]api.Event, error) {
+	r := a.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	const maxLine = 16 << 20
+	var events []api.Event
+	lines := bufio.NewScanner(io.LimitReader(r, maxEvents))
+	lines.Buffer(nil, maxLine)
+	for n := 1; lines.Scan(); n++ {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		var e api.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, fmt.Errorf("%s: line %d: not an event: %w", name, n, err)
+		}
+		if err := e.Validate(); err != nil {
+			return nil, fmt.Errorf("%s: line %d: %w", name, n, err)
+		}
+		events = append(events, e)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return events, nil
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes of every command.
+const (
+	exitOK       = 0
+	exitNo       = 1 // the answer is no: a Fail, a rejection, a failed test
+	exitUsage    = 2 // usage, or bad input
+	exitUnscaned = 3 // an image could not be scanned, or is Unknown
+)
+
+// streams are what a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// answer is an error that only carries an exit code: everything is said already.
+type answer int
+
+func (a answer) Error() string { return fmt.Sprintf("exit status %d", int(a)) }
+
+// app is what the subcommands share.
+type app struct {
+	streams
+	log *slog.Logger
+}
+
+// run executes one command line and returns its exit code.
+func run(ctx context.Context, args []string, s streams) int {
+	a := &app{streams: s, log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	err := root.ExecuteContext(ctx)
+	var code answer
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintf(s.err, "%s %v\n", a.paint(s.err, red, "Error:"), err)
+	return exitUsage
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "assay",
+		Short: "Policy as code for container images: scan, classify, admit or reject",
+		Long: `assay scans container images (SBOM by Syft, vulnerabilities by Grype), classifies
+each Pass, Warn or Fail, and decides by policies in git whether a Kubernetes
+workload may run them. Policies compile to Rego: 'opa eval' on the bundle gives
+the same verdict.
+
+Exit status: 0 success; 1 the answer is no (an image fails, a workload is
+rejected, a test fails); 2 usage or bad input; 3 an image could not be scanned.`,
+		Example: `  assay db update
+  assay scan nginx:1.27
+  assay admit -f deployment.yaml --policies policies --scans scans.json`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version(),
+	}
+	root.SetVersionTemplate("assay {{.Version}}\n")
+	root.AddCommand(a.scanCommand(), a.dbCommand(), a.admitCommand(), a.alertsCommand(),
+		a.policyCommand(), a.bundleCommand(), a.exceptionsCommand())
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())
+	})
+	return root
+}
+
+// version is that of the module, or the commit that it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
+			v = s.Value
+		}
+	}
+	return v
+}
+
+// readInput reads a file, or standard input for "-", up to a bound.
+func (a *app) readInput(name string, limit int64) ([]byte, error) {
+	r := a.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r = f
+	}
+	text, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if int64(len(text)) > limit {
+		return nil, fmt.Errorf("reading %s: it has more than %d bytes", name, limit)
+	}
+	return text, nil
+}

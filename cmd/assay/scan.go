@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/scanner"
+	"github.com/spf13/cobra"
+)
+
+// scanFlags are the flags of `assay scan`. Names may be written with '_' or '-'.
+type scanFlags struct {
+	inputs
+	outputs    []string
+	template   string
+	apiURL     string
+	token      string
+	warn, fail float64
+	database   string
+	inputFile  string
+	config     string
+	failOn     string
+	as         string
+	platform   string
+	parallel   int
+	quiet      bool
+	insecure   bool
+	timeout    time.Duration
+	maxBytes   int64
+	cacheDir   string
+	every      time.Duration
+	now        moment
+	given      map[string]bool // flags set by any means
+}
+
+func (a *app) scanCommand() *cobra.Command {
+	f := &scanFlags{}
+	c := &cobra.Command{
+		Use:   "scan INPUT...",
+		Short: "Scan images and classify each Pass, Warn, Fail or Unknown",
+		Long: `Finds the packages of images, matches them against the vulnerability database,
+and classifies each image by thresholds and exceptions.
+
+An INPUT is a reference (nginx:1.27: from a local daemon where one has it, else
+its registry), or one of
+  docker:REF containerd:REF registry:REF
+  docker-archive:FILE oci-archive:FILE oci-dir:DIR dir:DIR
+  sbom:FILE (Syft JSON, CycloneDX JSON or SPDX JSON; sbom:- is standard input)
+
+-o takes a format (table, json, sarif, cyclonedx, spdx-json, template), which goes
+to standard output, or FORMAT=FILE; anything else is a file for the JSON. It may
+be repeated.
+
+Every flag can be set in the environment, as CC_WARN_THRESHOLD for
+--warn_threshold, or in $HOME/.assay.yaml (else $HOME/.tigera-scanner.yaml);
+flags win over the environment, and that over the file.
+
+Exit status: 0; 1 an image is Fail (--fail-on chooses); 2 usage or bad input;
+3 an image could not be scanned or is Unknown (it is in the output all the same).`,
+		Example: `  assay scan nginx:1.27
+  assay scan registry.example.com/shop/web:1.4 -o table -o json=scan.json -o sarif=scan.sarif
+  assay scan oci-archive:web.tar --as registry.example.com/shop/web:1.4 --exceptions exceptions.csv
+  assay scan -i images.json -w 7 -f 9 -o results.json`,
+		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
+	}
+	f.register(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := f.complete(c, a); err != nil {
+			return err
+		}
+		return a.scan(c.Context(), f, args)
+	}
+	return c
+}
+
+func (f *scanFlags) register(c *cobra.Command) {
+	fs := c.Flags()
+	f.flags(c, false)
+	fs.StringArrayVarP(&f.outputs, "output", "o", nil, "FORMAT, FORMAT=FILE, or a FILE for the JSON; may be repeated (default table)")
+	fs.StringVar(&f.template, "template", "", "Go template file for -o template, over the JSON document")
+	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of the Assay server")
+	fs.StringVarP(&f.token, "token", "t", "", "token for the Assay server")
+	fs.Float64VarP(&f.warn, "warn-threshold", "w", api.DefaultWarn, "CVSS score from which an image is Warn")
+	fs.Float64VarP(&f.fail, "fail-threshold", "f", api.DefaultFail, "CVSS score from which an image is Fail")
+	fs.StringVarP(&f.database, "vulnerability-db-path", "p", "", "vulnerability database: a folder, a database file or an archive; also --db")
+	fs.StringVarP(&f.inputFile, "input-file", "i", "", `JSON file {"images": ["…"]} with more inputs`)
+	fs.StringVar(&f.config, "config", "", "configuration file instead of $HOME/.assay.yaml")
+	fs.StringVar(&f.failOn, "fail-on", "fail", "result from which the exit status is 1: fail, warn or never")
+	fs.StringVar(&f.as, "as", "", "reference that names an input without a name")
+	fs.StringVar(&f.platform, "platform", "", "platform to take of an index, such as linux/arm64 (default linux/amd64)")
+	fs.IntVar(&f.parallel, "parallel", 2, "images scanned side by side")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
+	fs.BoolVar(&f.insecure, "insecure-http", false, "talk plain HTTP to registries")
+	fs.DurationVar(&f.timeout, "timeout", scanner.DefaultTimeout, "bound on one scan")
+	fs.Int64Var(&f.maxBytes, "max-image-bytes", scanner.DefaultMaxImageBytes, "bound on an image's layers, unpacked")
+	fs.StringVar(&f.cacheDir, "cache-dir", "", "folder that keeps layers pulled from registries (default none)")
+	fs.DurationVar(&f.every, "every", 0, "repeat the scan at this interval until stopped, such as 24h")
+	fs.Var(&f.now, "now", "moment for exceptions to be in force, instead of the clock")
+	fs.SetNormalizeFunc(calicoNames)
+	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formatNames(), cobra.ShellCompDirectiveDefault)))
+	must(c.RegisterFlagCompletionFunc("fail-on", cobra.FixedCompletions([]string{"fail", "warn", "never"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
+	images, err := a.readImages(f, args)
+	if err != nil {
+		return err
+	}
+	outputs, err := f.plan()
+	if err != nil {
+		return err
+	}
+	set, err := f.set()
+	if err != nil {
+		return err
+	}
+	extra, err := a.readExceptions(f.exceptions)
+	if err != nil {
+		return err
+	}
+	for {
+		code, err := a.scanOnce(ctx, f, images, outputs, bundles.Content{Policies: set, Exceptions: extra})
+		if err != nil {
+			return err
+		}
+		if f.every == 0 {
+			if code != exitOK {
+				return answer(code)
+			}
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(f.every):
+		}
+	}
+}
+
+// set is the policies folder, if any, with the thresholds of the flags.
+func (f *scanFlags) set() (*policies.Set, error) {
+	set := &policies.Set{}
+	var err error
+	if f.policies != "" {
+		if set, err = policies.LoadDir(f.policies); err != nil {
+			return nil, err
+		}
+	}
+	warn, fail := policies.Limits(set.Thresholds)
+	if f.given["warn-threshold"] {
+		warn = f.warn
+	}
+	if f.given["fail-threshold"] {
+		fail = f.fail
+	}
+	if !(0 <= warn && warn <= fail && fail <= 10) {
+		return nil, fmt.Errorf("thresholds must be 0.0 ≤ warn ≤ fail ≤ 10.0: warn is %v, fail is %v", warn, fail)
+	}
+	set.Thresholds.Warn, set.Thresholds.Fail = &warn, &fail
+	return set, nil
+}
+
+// scanOnce scans, classifies and writes the outputs; it returns the exit code.
+func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outputs []output, content bundles.Content) (int, error) {
+	db, err := a.openDatabase(ctx, f.database)
+	if err != nil {
+		return exitUsage, err
+	}
+	defer db.close()
+	s, err := scanner.New(scanner.Config{
+		Matcher: db.matcher, Database: db.info, Platform: f.platform, As: f.as, InsecureHTTP: f.insecure,
+		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Stdin: a.in, Log: a.log, UserAgent: "assay/" + version(),
+	})
+	if err != nil {
+		return exitUsage, err
+	}
+	progress, finish := a.progress(f.quiet, images)
+	outcomes := s.ScanAll(ctx, images, f.parallel, progress)
+	finish()
+	if ctx.Err() != nil {
+		return exitUnscaned, ctx.Err()
+	}
+	report := api.ScanReport{Schema: api.SchemaScan}
+	for _, o := range outcomes {
+		report.Images = append(report.Images, o.Scan)
+	}
+	if err := classify(ctx, report.Images, content, f.now.or(time.Now())); err != nil {
+		return exitUsage, err
+	}
+	for _, o := range outputs {
+		if err := a.write(o, report, outcomes); err != nil {
+			return exitUsage, err
+		}
+	}
+	return exitCode(report.Images, f.failOn), nil
+}
+
+// classify computes each image's result with the engine, each image by itself:
+// two inputs of one name do not decide for one another.
+func classify(ctx context.Context, scans []api.Scan, content bundles.Content, now time.Time) error {
+	for i := range scans {
+		s := &scans[i]
+		s.Result = api.Unknown
+		if s.Error != "" {
+			continue
+		}
+		// What has no digest or no name still needs one to be a document.
+		one := *s
+		digest := one.Digest
+		if digest == "" {
+			digest = "sha256:" + fmt.Sprintf("%064x", i)
+		}
+		one.Digest, one.Index = digest, nil
+		name := one.Image
+		if _, err := api.ParseReference(name); err != nil {
+			name = "unnamed.invalid/image"
+		}
+		content.Scans = []api.Scan{one}
+		b, err := bundles.Build(content)
+		if err != nil {
+			return err
+		}
+		e := engine.New(engine.Config{})
+		if err := e.Load(ctx, b); err != nil {
+			return err
+		}
+		raw, err := e.ExplainClassification(ctx, name, digest, now)
+		if err != nil {
+			return err
+		}
+		var explained explanation
+		if err := json.Unmarshal(raw, &explained); err != nil {
+			return err
+		}
+		s.Result, s.MaxCVSS = explained.Result, explained.MaxCVSS
+		explained.annotate(s)
+	}
+	return nil
+}
+
+func exitCode(scans []api.Scan, failOn string) int {
+	has := func(r api.Result) bool {
+		return slices.ContainsFunc(scans, func(s api.Scan) bool { return s.Result == r })
+	}
+	switch {
+	case failOn != "never" && has(api.Fail), failOn == "warn" && has(api.Warned):
+		return exitNo
+	case has(api.Unknown):
+		return exitUnscaned
+	}
+	return exitOK
+}
+
+// maxInputs bounds the images of one run.
+const maxInputs = 100_000
+
+// readImages are the inputs of the command line and of the input file.
+func (a *app) readImages(f *scanFlags, args []string) ([]string, error) {
+	images := slices.Clone(args)
+	if f.inputFile != "" {
+		text, err := a.readInput(f.inputFile, policies.MaxFile)
+		if err != nil {
+			return nil, err
+		}
+		var list struct {
+			Images []string `json:"images"`
+		}
+		if err := json.Unmarshal(text, &list); err != nil {
+			return nil, fmt.Errorf("%s: must be JSON such as {\"images\": [\"nginx:1.27\"]}: %w", f.inputFile, describeJSON(text, err))
+		}
+		if len(list.Images) == 0 {
+			return nil, fmt.Errorf("%s: \"images\" is empty or missing", f.inputFile)
+		}
+		images = append(images, list.Images...)
+	}
+	if len(images) == 0 {
+		return nil, fmt.Errorf("there is nothing to scan: name an image, such as nginx:1.27 or oci-archive:FILE, or give --input-file\nSee 'assay scan --help'")
+	}
+	if len(images) > maxInputs {
+		return nil, fmt.Errorf("there are %d inputs; at most %d are scanned in one run", len(images), maxInputs)
+	}
+	for _, i := range images {
+		if _, err := scanner.ParseInput(i); err != nil {
+			if hint := schemeFor(i); hint != "" {
+				return nil, fmt.Errorf("%w; did you mean %s:%s?", err, hint, i)
+			}
+			return nil, err
+		}
+	}
+	if f.as != "" && len(images) > 1 {
+		return nil, fmt.Errorf("--as names one image, and there are %d inputs", len(images))
+	}
+	return images, nil
+}
+
+// schemeFor guesses the scheme of a path that was given without one.
+func schemeFor(path string) string {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return ""
+	case info.IsDir():
+		if _, err := os.Stat(filepath.Join(path, "oci-layout")); err == nil {
+			return "oci-dir"
+		}
+		return "dir"
+	case filepath.Ext(path) == ".json":
+		return "sbom"
+	}
+	return "oci-archive"
+}

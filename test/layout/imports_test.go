@@ -1,0 +1,82 @@
+// Package layout_test holds the import rules of docs/design/003-layout.md.
+package layout_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/assay-dev/assay"
+
+// deps are the packages that a package links, tests left out.
+func deps(t *testing.T, pkg string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-deps", module+"/"+pkg).CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list -deps %s: %v\n%s", pkg, err, out)
+	}
+	list := strings.Fields(string(out))
+	if len(list) < 2 {
+		t.Fatalf("%s links only %v", pkg, list)
+	}
+	return list
+}
+
+func isStandard(pkg string) bool {
+	first, _, _ := strings.Cut(pkg, "/")
+	return !strings.Contains(first, ".")
+}
+
+// Packages that everything may import, import the standard library and api only.
+func TestLeavesImportLittle(t *testing.T) {
+	for _, pkg := range []string{"api", "review", "documents", "rego", "policies/selector", "policies/query"} {
+		for _, d := range deps(t, pkg) {
+			if !isStandard(d) && d != module+"/"+pkg && d != module+"/api" {
+				t.Errorf("%s links %s", pkg, d)
+			}
+		}
+	}
+}
+
+// The admission path must link neither the scanners nor Kubernetes.
+func TestEvaluatorLinksNoScanner(t *testing.T) {
+	for _, pkg := range []string{"engine", "policies", "bundles", "review"} {
+		for _, d := range deps(t, pkg) {
+			for _, banned := range []string{"github.com/anchore/", "k8s.io/", module + "/scanner", "modernc.org/sqlite"} {
+				if strings.HasPrefix(d, banned) {
+					t.Errorf("%s links %s", pkg, d)
+				}
+			}
+		}
+	}
+}
+
+// The reference is the judge: it must not see what it judges, and nothing but
+// tests may use it.
+func TestReferenceIsIndependent(t *testing.T) {
+	for _, d := range deps(t, "test/reference") {
+		if strings.HasPrefix(d, module+"/") && d != module+"/api" && d != module+"/test/reference" {
+			t.Errorf("test/reference links %s", d)
+		}
+	}
+	for _, d := range deps(t, "cmd/assay") {
+		if strings.HasPrefix(d, module+"/test/") {
+			t.Errorf("cmd/assay links %s", d)
+		}
+	}
+}
+
+// Only the scanner and the command that wires it import Syft and Grype.
+func TestOnlyTheScannerImportsAnchore(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.ImportPath}}: {{join .Imports \" \"}}", module+"/...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		pkg, imports, _ := strings.Cut(line, ": ")
+		if strings.Contains(imports, "github.com/anchore/") && !strings.HasPrefix(pkg, module+"/scanner") {
+			t.Errorf("%s imports Anchore's modules", pkg)
+		}
+	}
+}
