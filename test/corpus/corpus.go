@@ -103,7 +103,7 @@ func (g *gen) settings() *api.AdmissionSettings {
 	if g.chance(25) {
 		s.Spec.Controllers = some(g, 1+g.IntN(3), users)
 	}
-	if g.chance(60) {
+	if g.chance(75) {
 		s.Spec.CustomKinds = []api.CustomKind{
 			{APIGroup: "argoproj.io", Kind: "Rollout", PodTemplatePath: "spec.template", Controllers: []string{"system:serviceaccount:argo:rollouts"}},
 			{APIGroup: "serving.knative.dev", Kind: "Service", PodTemplatePath: "spec.template"},
@@ -159,9 +159,9 @@ func (g *gen) thresholds() *api.Thresholds {
 		return t
 	}
 	t.Spec.ScoreBySeverity = g.chance(40)
-	t.Spec.FailOnKEV = g.chance(40)
+	t.Spec.FailOnKEV = g.chance(50)
 	t.Spec.OnlyFixable = g.chance(30)
-	if g.chance(40) {
+	if g.chance(50) {
 		t.Spec.FailOnEPSS = ptr(one(g, []float64{0.1, 0.5, 1}))
 	}
 	if g.chance(40) {

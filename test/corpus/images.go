@@ -78,6 +78,7 @@ var flaws = func() []flaw {
 		{"CVE-2021-44228", []string{"GHSA-jfh8-c2jp-5v3q"}},
 		{"GHSA-jfh8-c2jp-5v3q", []string{"CVE-2021-44228"}},
 		{"GHSA-aaaa-bbbb-cccc", []string{"CVE-2024-0001"}},
+		{"CVE-2024-0001", nil},
 		{"GHSA-dddd-eeee-ffff", nil},
 		{"GHSA-two2-cves-here", []string{"CVE-2023-0001", "CVE-2023-0002"}},
 		{"DSA-5000-1", []string{"CVE-2024-0002"}},
@@ -135,7 +136,7 @@ func (g *gen) vulnerability(f flaw) api.Vulnerability {
 		v.Fix.Versions = []string{"99.1"}
 		v.Fix.Available = g.dateNear()
 	}
-	if g.chance(80) {
+	if g.chance(75) {
 		v.CVSS = ptr(g.score())
 	}
 	if g.chance(50) {
@@ -146,8 +147,11 @@ func (g *gen) vulnerability(f flaw) api.Vulnerability {
 
 func (g *gen) vulnerabilities() []api.Vulnerability {
 	out := []api.Vulnerability{}
-	n := one(g, []int{0, 1, 1, 2, 2, 3, 5, 22})
+	n := one(g, []int{0, 1, 1, 2, 2, 3, 5, 24})
 	for _, f := range some(g, n, flaws) {
+		if f.id == "CVE-2024-0001" { // never alone, so that its GHSA is known wherever it is
+			out = append(out, g.vulnerability(flaws[2]))
+		}
 		for range one(g, []int{1, 1, 1, 2, 3}) {
 			out = append(out, g.vulnerability(f))
 		}
@@ -180,7 +184,7 @@ func (g *gen) scannedAt() time.Time {
 // scans are those of the system: several of a digest, failed ones, those of indexes.
 func (g *gen) scans() []api.Scan {
 	var out []api.Scan
-	for range 5 + g.IntN(10) {
+	for range 6 + g.IntN(14) {
 		s := api.Scan{Image: one(g, names), Platform: one(g, platforms), Source: "registry", ScannedAt: g.scannedAt(), Packages: 7}
 		s.Digest = one(g, g.manifests)
 		if g.chance(35) {
@@ -200,7 +204,7 @@ func (g *gen) scans() []api.Scan {
 			s.Image += "@" + subject
 		case n < 4:
 			s.Image += ":" + one(g, tags) + "@" + subject
-		case n < 17:
+		case n < 18:
 			s.Image += ":" + one(g, tags)
 		}
 		s.Vulnerabilities = g.vulnerabilities()
@@ -242,7 +246,7 @@ func (g *gen) exceptions() []api.VulnerabilityException {
 		e.Metadata.Name = fmt.Sprintf("exception-%d", i)
 		f := one(g, flaws)
 		if g.chance(50) {
-			f = flaws[g.IntN(8)]
+			f = flaws[g.IntN(9)]
 		}
 		s := api.VulnerabilityExceptionSpec{CVE: one(g, append([]string{f.id}, f.aliases...)), Justification: "not reachable", Author: "sec@example.com"}
 		if g.chance(8) {

@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	namespaces  = []string{"default", "prod", "dev", "kube-system", "assay-system", "prod"}
+	namespaces  = []string{"default", "prod", "dev", "kube-system", "assay-system", "prod", "default", "dev", "prod"}
 	labelKeys   = []string{"app", "tier", "env", "team.io/name", "in", "kubernetes.io/metadata.name"}
 	labelValues = []string{"web", "db", "prod", "dev", "", "web-db"}
 )

@@ -19,7 +19,7 @@ var users = []string{
 type target struct{ group, version, kind, resource, path string }
 
 var targets = []target{
-	{"", "v1", "Pod", "pods", ""}, {"", "v1", "Pod", "pods", ""}, {"", "v1", "Pod", "pods", ""},
+	{"", "v1", "Pod", "pods", ""}, {"", "v1", "Pod", "pods", ""}, {"", "v1", "Pod", "pods", ""}, {"", "v1", "Pod", "pods", ""},
 	{"", "v1", "ReplicationController", "replicationcontrollers", "spec.template"},
 	{"apps", "v1", "ReplicaSet", "replicasets", "spec.template"},
 	{"apps", "v1", "Deployment", "deployments", "spec.template"},
