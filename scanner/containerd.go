@@ -71,9 +71,19 @@ func (s *Scanner) fromStore(ctx context.Context, store ccontent.Provider, space 
 		return nil, fmt.Errorf("reading containerd's record of the image: %w", err)
 	}
 	root := v1.Descriptor{Digest: h, Size: img.Target.Size, MediaType: types.MediaType(img.Target.MediaType)}
-	f, err := s.resolver(storeContent{store, space}).resolve(ctx, root)
+	c := storeContent{store, space}
+	f, err := s.resolver(c).resolve(ctx, root)
 	if err != nil {
 		return nil, err
+	}
+	// Kubernetes' nodes often discard layers once they are unpacked. Notice it
+	// here, while another source can still be asked.
+	for _, l := range f.layers {
+		rc, err := c.blob(ctx, v1.Descriptor{Digest: l.digest, Size: l.size, MediaType: l.mediaType})
+		if err != nil {
+			return nil, err
+		}
+		rc.Close()
 	}
 	f.source = Containerd
 	return f, nil

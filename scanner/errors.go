@@ -56,9 +56,9 @@ func bytesText(n int64) string {
 }
 
 var (
-	urlQuery = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
-	// The second group keeps the digest of name:tag@sha256:… from reading as a host.
-	urlUser   = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/"'@]*(?:@[^\s/"'@]*)*@`)
+	urlQuery = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^ "'?]*)\?[^\s"']*`)
+	// What follows the host keeps the digest of name:tag@sha256:… from reading as a host.
+	urlUser   = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^ /"']*@`)
 	bareUser  = regexp.MustCompile(`([^\s/"'@:]+):[^\s/"'@]+@([^\s"':]+)(:?)`)
 	authValue = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{8,}`)
 )

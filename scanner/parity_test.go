@@ -1,6 +1,7 @@
 package scanner
 
 import (
+	"encoding/json"
 	"fmt"
 	"sort"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/anchore/syft/syft"
 	"github.com/anchore/syft/syft/cataloging"
+	"github.com/anchore/syft/syft/pkg"
 	"github.com/anchore/syft/syft/sbom"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -20,7 +22,16 @@ func describePackages(s *sbom.SBOM) string {
 		for _, l := range p.Locations.ToSlice() {
 			places = append(places, l.RealPath+"@"+l.FileSystemID)
 		}
-		out = append(out, fmt.Sprintf("%s %s %s %s %v %v %+v", p.ID(), p.Name, p.Version, p.PURL, p.CPEs, places, p.Metadata))
+		metadata, err := json.Marshal(p.Metadata)
+		out = append(out, fmt.Sprintf("%s %s %s %s %v %v %s %v", p.ID(), p.Name, p.Version, p.PURL, p.CPEs, places, metadata, err))
+	}
+	for _, r := range s.Relationships {
+		// The source has an id of its own, and what relates packages to single
+		// files goes with the records of files.
+		_, from := r.From.(pkg.Package)
+		if _, to := r.To.(pkg.Package); from && to {
+			out = append(out, fmt.Sprintf("%s %s %s", r.From.ID(), r.Type, r.To.ID()))
+		}
 	}
 	sort.Strings(out)
 	return strings.Join(out, "\n") + fmt.Sprintf("\n%+v", s.Artifacts.LinuxDistribution)
