@@ -125,7 +125,7 @@ func observations(scans []api.Scan) (names, indexes map[string]any) {
 			digest = s.Index.Digest
 		}
 		ref, err := api.ParseReference(s.Image)
-		if err != nil || digest == "" || ref.Tag == "" {
+		if err != nil || digest == "" || ref.Tag == "" || ref.Digest != "" {
 			continue
 		}
 		key, now := [2]string{ref.Name(), ref.Tag}, seen{Time(s.ScannedAt), digest}

@@ -62,16 +62,19 @@ func (e *Engine) ExplainClassification(ctx context.Context, image, digest string
 
 // Alerts are the alerts that fire over events at a moment.
 func (e *Engine) Alerts(ctx context.Context, events []api.Event, now time.Time) ([]api.Alert, error) {
-	normal := make([]api.Event, len(events))
+	type timed struct {
+		api.Event
+		At string `json:"at"`
+	}
+	list := make([]timed, len(events))
 	for i, event := range events {
 		at, err := time.Parse(time.RFC3339, event.Time)
 		if err != nil {
 			return nil, fmt.Errorf("event %d: time must be RFC 3339, not %.60q", i+1, event.Time)
 		}
-		event.Time = documents.Time(at)
-		normal[i] = event
+		list[i] = timed{event, documents.Time(at)}
 	}
-	input, err := ast.InterfaceToValue(map[string]any{"now": documents.Time(now), "events": normal})
+	input, err := ast.InterfaceToValue(map[string]any{"now": documents.Time(now), "timed": true, "events": list})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvaluation, err)
 	}

@@ -62,9 +62,9 @@ func (g *alertGenerator) alert(a *Alert) {
 		return field.Instance
 	})
 	conditions := []string{
-		"some i, e in input.events",
-		"e.time > data.assay.alerts.since[" + name + "]",
-		"e.time <= input.now",
+		"some i, e in data.assay.alerts.events",
+		"e.at > data.assay.alerts.since[" + name + "]",
+		"e.at <= input.now",
 	}
 	predicate := g.conditions(a.query)
 	_, instance := predicate.uses() // the event is always used, by its time
@@ -111,7 +111,7 @@ func (g *alertGenerator) keys(name string, fields []string) {
 	if bound {
 		instances = "instances"
 	}
-	lines = append([]string{fmt.Sprintf("some i, %s in hits[%s]", instances, name), "e := input.events[i]"}, lines...)
+	lines = append([]string{fmt.Sprintf("some i, %s in hits[%s]", instances, name), "e := data.assay.alerts.events[i]"}, lines...)
 	fmt.Fprintf(&g.body, "keys[%s] contains {\"key\": {%s}, \"event\": i} if {\n\t%s\n}\n\n", name, strings.Join(pairs, ", "), strings.Join(lines, "\n\t"))
 }
 
@@ -120,6 +120,7 @@ func (g *alertGenerator) keys(name string, fields []string) {
 type condition struct {
 	text            string
 	event, instance bool
+	helper          bool // a call of one
 }
 
 type conditionList []condition
@@ -132,10 +133,15 @@ func (l conditionList) uses() (event, instance bool) {
 }
 
 func about(f query.Field, format string, args ...any) condition {
-	return condition{fmt.Sprintf(format, args...), !f.Instance, f.Instance}
+	return condition{text: fmt.Sprintf(format, args...), event: !f.Instance, instance: f.Instance}
 }
 
-func (c condition) negated() condition {
+// not negates a condition, through a helper: of what is inline OPA evaluates the
+// arguments first, and a field that is absent would end the rule.
+func (g *alertGenerator) not(c condition) condition {
+	if !c.helper {
+		c = g.helper(conditionList{c})
+	}
 	c.text = "not " + c.text
 	return c
 }
@@ -150,15 +156,15 @@ func (g *alertGenerator) conditions(n query.Node) conditionList {
 	case query.Or:
 		return conditionList{g.helper(g.conditions(n.X), g.conditions(n.Y))}
 	case query.Not:
-		return conditionList{g.helper(g.conditions(n.X)).negated()}
+		return conditionList{g.not(g.helper(g.conditions(n.X)))}
 	case query.Compare:
 		return conditionList{g.compare(n)}
 	case query.In:
-		if c := g.member(n); n.Negated {
-			return conditionList{c.negated()}
-		} else {
-			return conditionList{c}
+		c := g.member(n)
+		if n.Negated {
+			c = g.not(c)
 		}
+		return conditionList{c}
 	}
 	panic(fmt.Sprintf("policies: unknown query node %T", n))
 }
@@ -183,12 +189,15 @@ func (g *alertGenerator) helper(bodies ...conditionList) condition {
 		}
 		fmt.Fprintf(&g.help, "%s(%s) if {\n\t%s\n}\n\n", name, strings.Join(args, ", "), strings.Join(lines, "\n\t"))
 	}
-	return condition{name + "(e, n)", true, true}
+	return condition{text: name + "(e, n)", event: true, instance: true, helper: true}
 }
 
 func refOf(f query.Field) string {
 	if f.Instance {
 		return "n[" + literal(f.Name) + "]"
+	}
+	if f.Type == query.Time {
+		return "e.at"
 	}
 	return "e[" + literal(f.Name) + "]"
 }
@@ -206,21 +215,22 @@ func literalOf(f query.Field, v query.Value) string {
 }
 
 func (g *alertGenerator) compare(n query.Compare) condition {
-	op, negation := n.Op, ""
-	switch op {
-	case "=":
-		op = "=="
-	case "!=":
-		op, negation = "==", "not "
-	}
 	ref, value := refOf(n.Field), literalOf(n.Field, n.Value)
-	if !n.Field.List {
-		return about(n.Field, "%s%s %s %s", negation, ref, op, value)
+	op := n.Op
+	if op == "=" || op == "!=" {
+		op = "=="
 	}
-	if op == "==" {
-		return about(n.Field, "%s%s in %s", negation, value, ref)
+	c := about(n.Field, "%s %s %s", ref, op, value)
+	switch {
+	case n.Field.List && op == "==":
+		c = about(n.Field, "%s in %s", value, ref)
+	case n.Field.List:
+		c = g.helper(conditionList{about(n.Field, "some member in %s", ref), {text: "member " + op + " " + value}})
 	}
-	return g.helper(conditionList{about(n.Field, "some member in %s", ref), {text: "member " + op + " " + value}})
+	if n.Op == "!=" {
+		c = g.not(c)
+	}
+	return c
 }
 
 // member is the condition that a field, or a member of it, is in a set.

@@ -38,7 +38,10 @@ func (g *generator) conditions(n selector.Node, labels string) []string {
 		if len(n.Values) == 0 {
 			return nil
 		}
-		return []string{"not " + key(n.Key) + " in " + setLiteral(n.Values)}
+		// Only an equality may be negated inline: OPA evaluates the arguments of
+		// other calls first, and a label that is absent would end the rule.
+		is := selector.In{Key: n.Key, Values: n.Values}
+		return []string{"not " + g.selectorHelper(is, labels, [][]string{g.conditions(is, labels)})}
 	case selector.Contains:
 		return []string{fmt.Sprintf("contains(%s, %s)", key(n.Key), literal(n.Value))}
 	case selector.StartsWith:

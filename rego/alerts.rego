@@ -28,6 +28,16 @@ since[name] := time.format([time.parse_rfc3339_ns(input.now) - rule.lookback, "U
 }
 
 # METADATA
+# description: >-
+#   The events, each with its time in fixed width as "at". The engine gives them
+#   so (input.timed); for others they are made here.
+events := input.events if {
+	input.timed
+} else := [object.union(e, {"at": time.format([time.parse_rfc3339_ns(e.time), "UTC", "2006-01-02T15:04:05.000000000Z"])}) |
+	some e in input.events
+]
+
+# METADATA
 # description: An event without instances is tried once, with no instance.
 instances(event) := event.instances if {
 	count(event.instances) > 0
@@ -85,7 +95,7 @@ of_rule[name] contains alert if {
 	not rule.aggregated
 	rule.metric == ""
 	some i, _ in compiled.hits[name]
-	event := input.events[i]
+	event := data.assay.alerts.events[i]
 	fields := {f: text(v) | some f, v in event}
 	alert := {
 		"name": name,
@@ -117,11 +127,17 @@ alert(name, rule, key, events, measure) := object.union(measure, {
 
 measured(rule, events) := count(events) if rule.metric == "count"
 
-measured(rule, events) := round(metric(rule.metric, taken) * 1000000) / 1000000 if {
+measured(rule, events) := six_decimals(metric(rule.metric, taken)) if {
 	rule.metric != "count"
-	taken := [v | some i in events; v := input.events[i][rule.field]; is_number(v)]
+	taken := [v | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
 	count(taken) > 0
 }
+
+# Through text: a quotient of numbers is not always the decimal that
+# it looks like, and "eq" must hold where it is seen to.
+six_decimals(x) := round(x) if {
+	x == round(x)
+} else := to_number(trim_right(trim_right(sprintf("%.6f", [x]), "0"), "."))
 
 metric("min", taken) := min(taken)
 

@@ -49,7 +49,7 @@ members_of("plain", _, _) := []
 members_of("conditional", digest, id) := data.assay.details[substring(digest, 7, 2)][digest][id]
 
 subject := object.union(parsed, given) if {
-	parsed := data.assay.reference.parse(input.image)
+	parsed := data.assay.reference.identity(input.image)
 	given := object.filter(input, ["digest"])
 }
 
@@ -83,7 +83,7 @@ of_targets(s, index, platforms) := worst if {
 	order := sort([[0 - rank[j.result], i] | some i, j in judged])
 	times := sort([j.at | some j in judged; j.at])
 	worst := object.union(judged[order[0][1]], {"at": t | some t in array.slice(times, 0, 1)})
-} else := {"result": "Unknown", "digest": index}
+} else := {"result": "Unknown"}
 
 rank := {"Fail": 4, "Unknown": 3, "Warn": 2, "Pass": 1}
 

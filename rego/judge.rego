@@ -61,9 +61,12 @@ revision := data.assay.revision
 
 default judged := false
 
-judged if {
+judged if not unjudged
+
+# What is malformed is judged, and refused, without looking at an image.
+judging if {
+	judged
 	not malformed
-	not unjudged
 }
 
 malformed if count(input.malformed) > 0
@@ -73,7 +76,7 @@ default allowed := false
 allowed if unjudged
 
 allowed if {
-	judged
+	judging
 	every image in images {
 		image.action == "Allow"
 	}
@@ -152,12 +155,12 @@ new_containers := [c |
 default subjects := []
 
 subjects := new_containers if {
-	judged
+	judging
 	input.operation == "UPDATE"
 	kind_id == "/Pod"
 	input.hasOld
 } else := input.containers if {
-	judged
+	judging
 }
 
 # --- What the policies say of each ---

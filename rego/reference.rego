@@ -37,6 +37,15 @@ parse(s) := parsed if {
 	])
 }
 
+# METADATA
+# description: >-
+#   identity(s) is what identifies an image: in name:tag@digest that is the digest
+#   alone, so the tag is left out.
+identity(s) := object.remove(parsed, ["tag"]) if {
+	parsed := parse(s)
+	parsed.digest
+} else := parse(s)
+
 # split_first cuts s around the first separator; "after" is null without one.
 split_first(s, separator) := {"before": s, "after": null} if not contains(s, separator)
 

@@ -46,6 +46,10 @@ member(x, key) := x[key] if {
 	is_object(x[key])
 } else := {}
 
+items(x, key) := x[key] if {
+	is_array(x[key])
+} else := []
+
 kind := member(request, "kind")
 
 namespace := text(request, "namespace")
@@ -81,7 +85,7 @@ namespace_labels := {} if {
 default owner := null
 
 owner := {"group": group_of(text(ref, "apiVersion")), "kind": text(ref, "kind")} if {
-	controlling := [r | some r in metadata.ownerReferences; r.controller == true]
+	controlling := [r | some r in items(metadata, "ownerReferences"); r.controller == true]
 	ref := controlling[0]
 }
 
@@ -141,17 +145,12 @@ pod_spec := member(template, "spec")
 container(label, image) := object.union({"container": label, "image": image, "normal": image}, parsed_image(image))
 
 parsed_image(image) := parsed if {
-	parsed := without_tag(data.assay.reference.parse(image))
+	parsed := data.assay.reference.identity(image)
 } else := {}
-
-# In name:tag@digest only the digest identifies.
-without_tag(parsed) := object.remove(parsed, ["tag"]) if {
-	parsed.digest
-} else := parsed
 
 containers := [[container(text(c, "name"), image) |
 	judged_request
-	some c in pod_spec[lists[i]]
+	some c in items(pod_spec, lists[i])
 	is_object(c)
 	image := text(c, "image")
 ] |
@@ -160,7 +159,7 @@ containers := [[container(text(c, "name"), image) |
 
 volume_images := [container(concat("/", ["volume", text(v, "name")]), image) |
 	judged_request
-	some v in pod_spec.volumes
+	some v in items(pod_spec, "volumes")
 	image := v.image.reference
 	is_string(image)
 	image != ""
@@ -174,11 +173,11 @@ old_images := sort(images_of(old_spec)) if {
 
 images_of(spec) := {image |
 	some list in lists
-	some c in spec[list]
-	image := c.image
-	is_string(image)
+	some c in items(spec, list)
+	is_object(c)
+	image := text(c, "image")
 } | {image |
-	some v in spec.volumes
+	some v in items(spec, "volumes")
 	image := v.image.reference
 	is_string(image)
 	image != ""
@@ -188,7 +187,7 @@ images_of(spec) := {image |
 
 malformed contains "the object is missing" if {
 	judged_request
-	not is_object(request.object)
+	not is_object(object.get(request, "object", null))
 }
 
 malformed contains "metadata is no object" if {

@@ -201,9 +201,7 @@ func images(spec map[string]any) []string {
 	for _, list := range containerLists {
 		for _, c := range items(spec, list) {
 			if c, ok := c.(map[string]any); ok {
-				if image, ok := c["image"].(string); ok {
-					out = append(out, image)
-				}
+				out = append(out, text(c, "image"))
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func Generate(seed uint64) Case {
 	c.World.Thresholds = g.thresholds()
 	c.World.Policies = g.policies()
 	c.World.Scans = g.scans()
-	c.World.Exceptions = g.exceptions()
+	c.World.Exceptions = g.exceptions(c.World.Scans)
 	c.World.Alerts = g.alerts()
 	c.Events = g.events()
 	for range 6 + g.IntN(5) {

@@ -167,7 +167,7 @@ func (g *gen) template(fields []string) string {
 func (g *gen) pattern() string {
 	return one(g, []string{
 		"CVE-2025-*", "CVE-2025-01?0", "*", "GHSA-*", "CVE-2021-44228", "nginx", "docker.io/*", "*/nginx:*", "Fa?l", "Fail", "Pass",
-		"prod", "web-?", "web-*", "open*", "openssl", "*1.0", "east", "a.b", "NGINX",
+		"prod", "web", "Fai", "ngin", "CVE-2025-01", "*-2025-*5", "web-?", "web-*", "open*", "openssl", "*1.0", "east", "a.b", "NGINX",
 	})
 }
 
