@@ -51,7 +51,7 @@ func (g *gen) exception(scan api.Scan, v api.Vulnerability) api.VulnerabilityExc
 		CVE: one(g, append([]string{v.ID}, v.Aliases...)), Justification: "not reachable", Author: "sec@example.com",
 		Scope: one(g, []string{api.ScopeAny, api.ScopeRepo, api.ScopeImage, api.ScopeImage}),
 	}
-	if g.chance(8) {
+	if (strings.HasPrefix(s.CVE, "CVE-") || strings.HasPrefix(s.CVE, "GHSA-")) && g.chance(8) {
 		s.CVE = strings.ToLower(s.CVE)
 	}
 	name, tag, digest := one(g, names), one(g, tags), g.anyDigest()
