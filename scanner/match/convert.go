@@ -1,0 +1,218 @@
+package match
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	v6 "github.com/anchore/grype/grype/db/v6"
+	grypematch "github.com/anchore/grype/grype/match"
+	"github.com/anchore/grype/grype/pkg"
+	"github.com/anchore/grype/grype/vulnerability"
+
+	"github.com/assay-dev/assay/api"
+)
+
+// convert makes the API's vulnerabilities of Grype's matches.
+func convert(ctx context.Context, matches []grypematch.Match, p vulnerability.Provider, layers map[string]int) ([]api.Vulnerability, error) {
+	c := converter{provider: p, layers: layers, related: map[string]related{}}
+	out := make([]api.Vulnerability, 0, len(matches))
+	for i := range matches {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		v, err := c.vulnerability(&matches[i])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	slices.SortFunc(out, compare)
+	return slices.CompactFunc(out, func(a, b api.Vulnerability) bool { return reflect.DeepEqual(a, b) }), nil
+}
+
+// compare puts the highest score first and those without score last.
+func compare(a, b api.Vulnerability) int {
+	score := func(v api.Vulnerability) float64 {
+		if v.CVSS == nil {
+			return -1
+		}
+		return *v.CVSS
+	}
+	return cmp.Or(
+		cmp.Compare(score(b), score(a)),
+		cmp.Compare(a.ID, b.ID), cmp.Compare(a.Package, b.Package), cmp.Compare(a.Version, b.Version),
+		cmp.Compare(a.PURL, b.PURL), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Namespace, b.Namespace),
+		slices.Compare(a.Locations, b.Locations), cmp.Compare(a.Layer, b.Layer),
+		cmp.Compare(a.Fix.State, b.Fix.State), slices.Compare(a.Fix.Versions, b.Fix.Versions),
+	)
+}
+
+type converter struct {
+	provider vulnerability.Provider
+	layers   map[string]int
+	related  map[string]related
+}
+
+// related is what the record of a related vulnerability adds.
+type related struct {
+	meta      *vulnerability.Metadata
+	published *time.Time
+}
+
+func (c *converter) vulnerability(m *grypematch.Match) (api.Vulnerability, error) {
+	v, p := &m.Vulnerability, &m.Package
+	meta := v.Metadata
+	if meta == nil {
+		var err error
+		if meta, err = c.provider.VulnerabilityMetadata(v.Reference); err != nil { //nolint:staticcheck // as Grype's own presenters do
+			return api.Vulnerability{}, err
+		}
+	}
+	if meta == nil {
+		meta = &vulnerability.Metadata{}
+	}
+	out := api.Vulnerability{
+		ID: v.ID, Package: p.Name, Version: p.Version, Type: string(p.Type), PURL: p.PURL,
+		Severity: severity(meta.Severity), Fix: fix(v.Fix),
+		KEV: len(meta.KnownExploited) > 0, Namespace: v.Namespace,
+		DataSource: meta.DataSource, Description: meta.Description,
+	}
+	published := publishedOf(v.Reference)
+	scores := slices.Clone(meta.Cvss)
+	epss := slices.Clone(meta.EPSS)
+	alias := func(id string) {
+		if id != "" && !strings.EqualFold(id, v.ID) && !slices.Contains(out.Aliases, id) {
+			out.Aliases = append(out.Aliases, id)
+		}
+	}
+	if h := handleOf(v.Reference); h != nil && h.BlobValue != nil {
+		for _, id := range h.BlobValue.Aliases {
+			alias(id)
+		}
+	}
+	for _, ref := range v.RelatedVulnerabilities {
+		alias(ref.ID)
+		r, err := c.lookUp(ref)
+		if err != nil {
+			return api.Vulnerability{}, err
+		}
+		if r.meta == nil {
+			continue
+		}
+		scores = append(scores, r.meta.Cvss...)
+		epss = append(epss, r.meta.EPSS...)
+		out.KEV = out.KEV || len(r.meta.KnownExploited) > 0
+		out.Description = cmp.Or(out.Description, r.meta.Description)
+		if published == nil {
+			published = r.published
+		}
+	}
+	slices.Sort(out.Aliases)
+	if best := bestScore(scores); best != nil {
+		score := best.Metrics.BaseScore
+		out.CVSS, out.Vector = &score, best.Vector
+	}
+	for _, e := range epss {
+		if out.EPSS == nil || e.EPSS > *out.EPSS {
+			probability := e.EPSS
+			out.EPSS = &probability
+		}
+	}
+	if published != nil && !published.IsZero() {
+		out.Published = published.UTC().Format(time.RFC3339)
+	}
+	out.Locations, out.Layer = c.places(p)
+	return out, nil
+}
+
+// lookUp reads the record of a related vulnerability, once for each.
+func (c *converter) lookUp(ref vulnerability.Reference) (related, error) {
+	key := ref.Namespace + "\x00" + ref.ID
+	if r, ok := c.related[key]; ok {
+		return r, nil
+	}
+	var r related
+	meta, err := c.provider.VulnerabilityMetadata(ref) //nolint:staticcheck // as Grype's own presenters do
+	switch {
+	case err != nil && !errors.Is(err, v6.ErrDBDoesNotExist):
+		return r, err
+	case err == nil:
+		r.meta = meta
+	}
+	c.related[key] = r
+	return r, nil
+}
+
+func handleOf(ref vulnerability.Reference) *v6.VulnerabilityHandle {
+	h, _ := ref.Internal.(*v6.VulnerabilityHandle)
+	return h
+}
+
+func publishedOf(ref vulnerability.Reference) *time.Time {
+	if h := handleOf(ref); h != nil {
+		return h.PublishedDate
+	}
+	return nil
+}
+
+const unknown = "Unknown"
+
+func severity(s string) string {
+	for _, known := range []string{"Critical", "High", "Medium", "Low", "Negligible"} {
+		if strings.EqualFold(s, known) {
+			return known
+		}
+	}
+	return unknown
+}
+
+// fix words Grype's fix. Available is when the first of the fixes appeared.
+func fix(f vulnerability.Fix) api.Fix {
+	out := api.Fix{State: string(f.State)}
+	if out.State == "" {
+		out.State = string(vulnerability.FixStateUnknown)
+	}
+	for _, v := range f.Versions {
+		if v != "" && !slices.Contains(out.Versions, v) {
+			out.Versions = append(out.Versions, v)
+		}
+	}
+	var first time.Time
+	for _, a := range f.Available {
+		if !a.Date.IsZero() && (first.IsZero() || a.Date.Before(first)) {
+			first = a.Date
+		}
+	}
+	if !first.IsZero() {
+		out.Available = first.UTC().Format(time.RFC3339)
+	}
+	return out
+}
+
+// places gives the paths that show the package, and the lowest layer among
+// them: files such as the status file of dpkg are rewritten by later layers.
+func (c *converter) places(p *pkg.Package) (paths []string, layer string) {
+	lowest := -1
+	for _, l := range p.Locations.ToSlice() {
+		if l.RealPath != "" {
+			paths = append(paths, l.RealPath)
+		}
+		if l.FileSystemID == "" {
+			continue
+		}
+		n, known := c.layers[l.FileSystemID]
+		switch {
+		case known && (lowest < 0 || n < lowest):
+			lowest, layer = n, l.FileSystemID
+		case !known && layer == "" && len(c.layers) == 0:
+			layer = l.FileSystemID
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths), layer
+}

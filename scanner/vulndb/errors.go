@@ -1,0 +1,83 @@
+package vulndb
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrMissing: there is no database.
+	ErrMissing = errors.New("there is no vulnerability database")
+	// ErrExpired: the database was built too long ago. It comes as an [*ExpiredError].
+	ErrExpired = errors.New("the vulnerability database is too old")
+	// ErrCorrupt: the database or its archive is damaged.
+	ErrCorrupt = errors.New("the vulnerability database is damaged")
+	// ErrSchema: the database is sound but not of the schema that Assay reads.
+	ErrSchema = errors.New("the vulnerability database has another schema")
+	// ErrTooLarge: an archive, or what it holds, is over a bound.
+	ErrTooLarge = errors.New("the vulnerability database is too large")
+	// ErrAdvisory: an advisory cannot be used. It comes as an [*AdvisoryError].
+	ErrAdvisory = errors.New("bad advisory")
+)
+
+const howToGet = "run `assay db update`, or `assay db import` an archive, or `assay db build` one from advisories"
+
+func missing(where string) error {
+	return fmt.Errorf("%w in %s: %s", ErrMissing, where, howToGet)
+}
+
+func corrupt(what string, err error) error {
+	if err == nil {
+		return fmt.Errorf("%w: %s", ErrCorrupt, what)
+	}
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTooLarge) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrCorrupt, what, err)
+}
+
+// ExpiredError says how old the database is and how old it may be.
+type ExpiredError struct {
+	Built    time.Time
+	Age, Max time.Duration
+}
+
+func (e *ExpiredError) Error() string {
+	return fmt.Sprintf("%s: it was built on %s, %s ago, and may be %s old: run `assay db update` or `assay db import`",
+		ErrExpired, e.Built.UTC().Format(time.RFC3339), hours(e.Age), hours(e.Max))
+}
+
+// Is makes errors.Is(err, ErrExpired) hold.
+func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
+
+func hours(d time.Duration) string {
+	s := d.Round(time.Minute).String()
+	s = strings.TrimSuffix(s, "0s")
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// AdvisoryError is what is wrong with one advisory of one file.
+type AdvisoryError struct {
+	File string
+	// ID is that of the advisory; empty where it has none.
+	ID  string
+	Err error
+}
+
+func (e *AdvisoryError) Error() string {
+	if e.ID == "" {
+		return fmt.Sprintf("%s: %v", e.File, e.Err)
+	}
+	return fmt.Sprintf("%s: %s: %v", e.File, e.ID, e.Err)
+}
+
+// Is makes errors.Is(err, ErrAdvisory) hold.
+func (e *AdvisoryError) Is(target error) bool { return target == ErrAdvisory }
+
+func (e *AdvisoryError) Unwrap() error { return e.Err }
