@@ -106,6 +106,6 @@ ended(e, member) if {
 	member.kev
 }
 
-ended(e, member) if member.score > e.until.cvss
+ended(e, member) if data.assay.classification.score_of(member) > e.until.cvss
 
 ended(e, member) if member.epss > e.until.epss
