@@ -49,18 +49,24 @@ func (n StartsWith) String() string { return n.Key + " starts with " + quote(n.V
 func (n EndsWith) String() string   { return n.Key + " ends with " + quote(n.Value) }
 func (n In) String() string         { return n.Key + " in " + quoteSet(n.Values) }
 func (n NotIn) String() string      { return n.Key + " not in " + quoteSet(n.Values) }
-func (n Not) String() string        { return "!" + wrapped(n.X) }
-func (n And) String() string        { return wrapped(n.X) + " && " + wrapped(n.Y) }
-func (n Or) String() string         { return wrapped(n.X) + " || " + wrapped(n.Y) }
+func (n Not) String() string        { return "!" + inParens(n.X, isNot(n.X) || isAnd(n.X) || isOr(n.X)) }
+func (n And) String() string {
+	return inParens(n.X, isOr(n.X)) + " && " + inParens(n.Y, isOr(n.Y) || isAnd(n.Y))
+}
+func (n Or) String() string { return n.X.String() + " || " + inParens(n.Y, isOr(n.Y)) }
 
-// wrapped puts parentheses around what an operator would tear apart.
-func wrapped(n Node) string {
-	switch n.(type) {
-	case And, Or:
+// inParens puts parentheses around what an operator would tear apart, and no
+// more, so that a selector within the bounds prints as one within the bounds.
+func inParens(n Node, needed bool) string {
+	if needed {
 		return "(" + n.String() + ")"
 	}
 	return n.String()
 }
+
+func isNot(n Node) bool { _, is := n.(Not); return is }
+func isAnd(n Node) bool { _, is := n.(And); return is }
+func isOr(n Node) bool  { _, is := n.(Or); return is }
 
 // quote takes the quote that the text does not hold; there are no escapes, so
 // a text never holds both.
@@ -105,8 +111,10 @@ func (e *Error) Error() string { return fmt.Sprintf("offset %d: %s", e.Offset, e
 // Bounds of a selector.
 const (
 	MaxLength = 64 << 10
-	// MaxTerms bounds terms and nesting, so that what is generated stays small.
+	// MaxTerms bounds the terms, so that what is generated stays small.
 	MaxTerms = 1000
+	// MaxDepth bounds the nesting of parentheses.
+	MaxDepth = 1000
 )
 
 // Parse parses a selector; an empty one is All. The error is nil or describes the
@@ -178,7 +186,10 @@ func (p *parser) operation() (Node, *Error) {
 		negated = !negated
 	}
 	t := p.next()
-	if p.terms++; p.terms > MaxTerms || p.depth > MaxTerms {
+	if t.kind != open {
+		p.terms++
+	}
+	if p.terms > MaxTerms {
 		return nil, &Error{t.at, fmt.Sprintf("the selector has more than %d terms", MaxTerms)}
 	}
 	node, err := p.term(t)
@@ -199,7 +210,9 @@ func (p *parser) term(t token) (Node, *Error) {
 	case label:
 		return p.comparison(t.text)
 	case open:
-		p.depth++
+		if p.depth++; p.depth > MaxDepth {
+			return nil, &Error{t.at, fmt.Sprintf("more than %d parentheses are open", MaxDepth)}
+		}
 		node, err := p.or()
 		p.depth--
 		if err != nil {

@@ -1,6 +1,7 @@
 package selector
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -13,8 +14,11 @@ func TestParse(t *testing.T) {
 		{"a in {}", "a in {}"}, {"a in{'x',}", "a in {'x'}"}, {"a not in {'x', \"y\"}", "a not in {'x', 'y'}"}, {"a notin {'x'}", "a not in {'x'}"},
 		{"a contains 'x'", "a contains 'x'"}, {"a starts with 'x'", "a starts with 'x'"}, {"a startswith'x'", "a starts with 'x'"}, {"a ends \twith 'x'", "a ends with 'x'"},
 		{"!has(a)", "!has(a)"}, {"!!has(a)", "has(a)"}, {"!!!has(a)", "!has(a)"}, {"! ( has(a) )", "!has(a)"},
-		{"!a == 'b'", "!a == 'b'"}, {"a == 'b' && c == 'd' || e == 'f'", "(a == 'b' && c == 'd') || e == 'f'"},
+		{"!a == 'b'", "!a == 'b'"}, {"a == 'b' && c == 'd' || e == 'f'", "a == 'b' && c == 'd' || e == 'f'"},
 		{"a == 'b' && (c == 'd' || e == 'f')", "a == 'b' && (c == 'd' || e == 'f')"}, {"((all()))", "all()"},
+		{"!(!has(a))", "!(!has(a))"}, {"has(a) && has(b) && has(c)", "has(a) && has(b) && has(c)"}, {"has(a) && (has(b) && has(c))", "has(a) && (has(b) && has(c))"},
+		{"(has(a) || has(b)) && has(c)", "(has(a) || has(b)) && has(c)"}, {"has(a) || (has(b) || has(c))", "has(a) || (has(b) || has(c))"}, {"!(has(a) && has(b))", "!(has(a) && has(b))"},
+		{"a in {'b'} || c contains\"d\"&&!e ends with'f'", "a in {'b'} || c contains 'd' && !e ends with 'f'"}, {"startswith starts with 'a'", "startswith starts with 'a'"}, {"-./_ == ''", "-./_ == ''"},
 		{"in == 'x'", "in == 'x'"}, {"has == 'x'", "has == 'x'"}, {"all == 'x'", "all == 'x'"}, {"a == 'é\\n'", "a == 'é\\n'"},
 	} {
 		node, err := Parse(c.in)
@@ -41,9 +45,38 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseBounds(t *testing.T) {
-	for _, s := range []string{strings.Repeat("(", MaxLength), strings.Repeat("!", MaxLength), strings.Repeat("all()&&", 9000) + "all()", strings.Repeat("x", MaxLength+1), strings.Repeat("(", 2000) + "all()" + strings.Repeat(")", 2000)} {
+	for _, s := range []string{strings.Repeat("(", MaxLength), strings.Repeat("!", MaxLength), strings.Repeat("!(", MaxLength/2), strings.Repeat("all()&&", 9000) + "all()", strings.Repeat("x", MaxLength+1), strings.Repeat("(", 2000) + "all()" + strings.Repeat(")", 2000)} {
 		if _, err := Parse(s); err == nil {
 			t.Errorf("%.20s… is accepted", s)
+		}
+	}
+}
+
+// What is at the bounds prints as what is within them.
+func TestStringStaysWithinBounds(t *testing.T) {
+	for _, s := range []string{
+		strings.Repeat("all()&&", MaxTerms-1) + "all()", strings.Repeat("has(a)&&all()||", MaxTerms/2-1) + "global()",
+		strings.Repeat("(", MaxDepth) + "all()" + strings.Repeat(")", MaxDepth),
+		strings.Repeat("!(all()||", MaxTerms-1) + "all()" + strings.Repeat(")", MaxTerms-1),
+	} {
+		node, err := Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(node.String())
+		if err != nil || !reflect.DeepEqual(again, node) {
+			t.Errorf("%.20s… prints as %.20s…: %v", s, node, err)
+		}
+	}
+}
+
+func TestDependsOnLabels(t *testing.T) {
+	for s, want := range map[string]bool{
+		"": false, "all()": false, "!global() || all() && !(all())": false, "has(a)": true, "all() || a == 'b'": true, "!(global() && a in {})": true, "a != 'b'": true,
+	} {
+		node, err := Parse(s)
+		if err != nil || DependsOnLabels(node) != want {
+			t.Errorf("%q: %v, want %v (%v)", s, DependsOnLabels(node), want, err)
 		}
 	}
 }
@@ -53,6 +86,10 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
+		oracle := &calico{in: s}
+		if _, err := Parse(s); len(s) < 900 && (err == nil) != oracle.accepts() {
+			t.Fatalf("%q: Calico's rules accept it: %v, we say %v", s, err != nil, err)
+		}
 		node, err := Parse(s)
 		if err != nil {
 			if err.Offset < 0 || err.Offset > len(s) || err.Message == "" {
@@ -61,7 +98,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		again, err := Parse(node.String())
-		if err != nil || again.String() != node.String() {
+		if err != nil || !reflect.DeepEqual(again, node) {
 			t.Fatalf("%q prints as %q, which gives %v %v", s, node, again, err)
 		}
 	})
