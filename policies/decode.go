@@ -81,6 +81,11 @@ func (f *file) documents(text []byte) []document {
 			line := 1
 			if m := yamlLine.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
 				line, _ = strconv.Atoi(m[1])
+				// The library counts the lines of its parser, unlike those of its
+				// scanner, from 0.
+				if strings.Contains(err.Error(), "did not find expected") {
+					line++
+				}
 			}
 			f.report(line+offset, 1, "", "not YAML: %s", yamlLine.ReplaceAllString(err.Error(), ""))
 			return

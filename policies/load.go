@@ -26,7 +26,7 @@ import (
 const maxFiles = 10_000
 
 // Set is a validated folder of policies. Its lists are sorted: policies in the
-// order that they apply, the others by name.
+// order that they apply, exceptions by CVE, the others by name.
 type Set struct {
 	Policies   []Policy
 	Thresholds api.ThresholdsSpec
@@ -178,7 +178,7 @@ func (l *loader) finish() (*Set, error) {
 	slices.SortFunc(s.Policies, func(a, b Policy) int {
 		return cmp.Or(compareOrder(a.Spec.Order, b.Spec.Order), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
-	slices.SortFunc(s.Exceptions, func(a, b api.VulnerabilityException) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
+	slices.SortFunc(s.Exceptions, CompareExceptions)
 	slices.SortFunc(s.Alerts, func(a, b Alert) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	slices.SortFunc(s.Templates, func(a, b api.GlobalAlertTemplate) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	if len(l.diags) == 0 {
@@ -188,6 +188,11 @@ func (l *loader) finish() (*Set, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// CompareExceptions orders by CVE, then name.
+func CompareExceptions(a, b api.VulnerabilityException) int {
+	return cmp.Or(cmp.Compare(a.Spec.CVE, b.Spec.CVE), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 }
 
 func compareOrder(a, b *float64) int {

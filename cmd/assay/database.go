@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/scanner"
@@ -34,12 +35,15 @@ func databaseDir() (string, error) {
 // openDatabase opens the database at a path, or the current one. When it is
 // missing, damaged or too old, that is an error: nothing is ever matched
 // against less than a whole database.
-func (a *app) openDatabase(ctx context.Context, path string) (*database, error) {
+func (a *app) openDatabase(ctx context.Context, path string, maxAge time.Duration) (*database, error) {
 	dir, err := databaseDir()
 	if err != nil {
 		return nil, err
 	}
-	store, err := vulndb.New(vulndb.Config{Dir: dir})
+	if maxAge == 0 {
+		maxAge = -1 // any age
+	}
+	store, err := vulndb.New(vulndb.Config{Dir: dir, MaxAge: maxAge})
 	if err != nil {
 		return nil, err
 	}

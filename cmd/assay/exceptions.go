@@ -68,11 +68,12 @@ ignored. Every bad row is reported with its line, and then nothing is written.`,
 	return c
 }
 
-// exceptionsYAML writes exceptions as a YAML stream.
+// exceptionsYAML writes exceptions as a YAML stream, sorted: a file in git shows
+// in its diff what changed.
 func exceptionsYAML(list []api.VulnerabilityException) ([]byte, error) {
 	var b bytes.Buffer
 	seen := map[string]bool{}
-	for _, e := range list {
+	for _, e := range slices.SortedFunc(slices.Values(list), policies.CompareExceptions) {
 		if seen[e.Metadata.Name] {
 			continue // the same exception twice is one
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/assay-dev/assay/api"
@@ -14,6 +15,7 @@ import (
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/spf13/cobra"
 )
 
@@ -26,6 +28,7 @@ type scanFlags struct {
 	token      string
 	warn, fail float64
 	database   string
+	maxAge     time.Duration
 	inputFile  string
 	config     string
 	failOn     string
@@ -92,6 +95,7 @@ func (f *scanFlags) register(c *cobra.Command) {
 	fs.Float64VarP(&f.warn, "warn-threshold", "w", api.DefaultWarn, "CVSS score from which an image is Warn")
 	fs.Float64VarP(&f.fail, "fail-threshold", "f", api.DefaultFail, "CVSS score from which an image is Fail")
 	fs.StringVarP(&f.database, "vulnerability-db-path", "p", "", "vulnerability database: a folder, a database file or an archive; also --db")
+	fs.DurationVar(&f.maxAge, "max-db-age", vulndb.DefaultMaxAge, "age from which the vulnerability database is refused; 0 for any age")
 	fs.StringVarP(&f.inputFile, "input-file", "i", "", `JSON file {"images": ["…"]} with more inputs`)
 	fs.StringVar(&f.config, "config", "", "configuration file instead of $HOME/.assay.yaml")
 	fs.StringVar(&f.failOn, "fail-on", "fail", "result from which the exit status is 1: fail, warn or never")
@@ -171,7 +175,7 @@ func (f *scanFlags) set() (*policies.Set, error) {
 
 // scanOnce scans, classifies and writes the outputs; it returns the exit code.
 func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outputs []output, content bundles.Content) (int, error) {
-	db, err := a.openDatabase(ctx, f.database)
+	db, err := a.openDatabase(ctx, f.database, f.maxAge)
 	if err != nil {
 		return exitUsage, err
 	}
@@ -289,11 +293,19 @@ func (a *app) readImages(f *scanFlags, args []string) ([]string, error) {
 		return nil, fmt.Errorf("there are %d inputs; at most %d are scanned in one run", len(images), maxInputs)
 	}
 	for _, i := range images {
-		if _, err := scanner.ParseInput(i); err != nil {
-			if hint := schemeFor(i); hint != "" {
-				return nil, fmt.Errorf("%w; did you mean %s:%s?", err, hint, i)
-			}
+		in, err := scanner.ParseInput(i)
+		if err == nil && in.Kind != scanner.Reference {
+			continue
+		}
+		hint := schemeFor(i)
+		switch {
+		case err != nil && hint != "":
+			return nil, fmt.Errorf("%w; did you mean %s:%s?", err, hint, i)
+		case err != nil:
 			return nil, err
+		case hint != "" && strings.ContainsAny(filepath.Ext(i), "abcdefghijklmnopqrstuvwxyz") && !strings.Contains(i, ":"):
+			// x.tar is a reference too, but nobody means that one.
+			return nil, fmt.Errorf("%s is a file or a folder; did you mean %s:%s? For the image of that name write registry:%s", i, hint, i, i)
 		}
 	}
 	if f.as != "" && len(images) > 1 {

@@ -82,7 +82,7 @@ func lookupEnv(flag string) (value, name string) {
 		names = append(names, "CC_OUTPUT_FILE")
 	}
 	for _, n := range names {
-		if v, ok := os.LookupEnv(n); ok {
+		if v := os.Getenv(n); v != "" {
 			return v, n
 		}
 	}

@@ -1,5 +1,11 @@
 package query
 
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Type is what the values of a field are.
 type Type int
 
@@ -36,6 +42,18 @@ func Fields() []Field {
 	}
 }
 
+// Resolve finds a field by its name, or by the name that it has in Calico's
+// vulnerability data set. The result has Assay's name.
+func Resolve(name string) (Field, bool) {
+	switch name {
+	case "image_tag":
+		name = "tag"
+	case "cluster_name":
+		name = "cluster"
+	}
+	return Lookup(name)
+}
+
 // Lookup finds a field by name.
 func Lookup(name string) (Field, bool) {
 	for _, f := range Fields() {
@@ -44,4 +62,51 @@ func Lookup(name string) (Field, bool) {
 		}
 	}
 	return Field{}, false
+}
+
+func unknownField(name string) string {
+	var names []string
+	nearest, distance := "", 3
+	for _, f := range Fields() {
+		names = append(names, f.Name)
+		if d := editDistance(strings.ToLower(name), f.Name); d < distance && d < len(f.Name)-1 {
+			nearest, distance = f.Name, d
+		}
+	}
+	for _, f := range Fields() {
+		if nearest == "" && len(name) > 2 && (strings.HasPrefix(f.Name, strings.ToLower(name)) || strings.Contains(f.Name, "_"+strings.ToLower(name)+"_")) {
+			nearest = f.Name
+		}
+	}
+	hint := ""
+	if nearest != "" {
+		hint = fmt.Sprintf(" (did you mean %s?)", nearest)
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("unknown field %.60q%s; known are %s", name, hint, strings.Join(names, ", "))
+}
+
+// editDistance counts the bytes to insert, remove or replace; of long names it
+// says only that they are far.
+func editDistance(a, b string) int {
+	if len(a) > 40 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }

@@ -3,8 +3,12 @@
 //
 //	registry = "quay.io/tigera" AND (result = Fail OR max_cvss_score >= 9) AND NOT cve IN {"CVE-2021-*"}
 //
-// Keys and values are identifiers, quoted strings or numbers; keywords may be in
-// either case. Time is linear in the length.
+// Keys and values are identifiers, strings in quotes or numbers; keywords may be
+// in either case. All that Calico's grammar accepts over the fields of its
+// vulnerability data set that an event has is accepted, apart from an empty
+// operand of OR and empty parentheses; so are values without quotes that are made
+// of the characters of references and CVE ids, numbers in sets, and && and ||.
+// "key EMPTY" holds where the field is absent. Time is linear in the length.
 package query
 
 import (
@@ -46,12 +50,13 @@ func (In) node()      {}
 
 // Value is a literal of the field's type.
 type Value struct {
-	// Text is the value of a Text field, and of a Time field in UTC.
+	// Text is the value of a Text field.
 	Text string
-	// Number is the value of a Number field, as written.
+	// Number is the value of a Number field, in decimal without exponent.
 	Number string
 	Bool   bool
-	Time   time.Time
+	// Time is the value of a Time field; a day, or a time without zone, is UTC.
+	Time time.Time
 	// Wildcard says that * and ? of Text stand for any text and any character.
 	Wildcard bool
 }
@@ -85,10 +90,13 @@ func (e *Error) Error() string { return fmt.Sprintf("offset %d: %s", e.Offset, e
 const (
 	MaxLength = 64 << 10
 	MaxTerms  = 1000
+	MaxDepth  = 1000 // of parentheses
 	MaxValues = 10_000
 )
 
-// Parse parses a query with the values of its substitutions. An empty query is nil.
+// Parse parses a query with the values of its substitutions, whose names may be
+// in any case, as in Calico; values that are empty do not count. An empty query
+// is nil. The error is nil or describes the first fault.
 func Parse(text string, substitutions map[string][]string) (Node, *Error) {
 	if len(text) > MaxLength {
 		return nil, &Error{0, fmt.Sprintf("the query has %d bytes; at most %d are allowed", len(text), MaxLength)}
@@ -139,7 +147,7 @@ func (p *parser) and() (Node, *Error) {
 
 func (p *parser) chain(keyword string, operand func() (Node, *Error), build func(x, y Node) Node) (Node, *Error) {
 	x, err := operand()
-	for err == nil && p.peek().isKeyword(keyword) {
+	for err == nil && p.peek().is(keyword) {
 		p.next()
 		var y Node
 		if y, err = operand(); err == nil {
@@ -151,7 +159,7 @@ func (p *parser) chain(keyword string, operand func() (Node, *Error), build func
 
 func (p *parser) not() (Node, *Error) {
 	negated := false
-	for p.peek().isKeyword("NOT") {
+	for p.peek().is("NOT") {
 		p.next()
 		negated = !negated
 	}
@@ -164,65 +172,78 @@ func (p *parser) not() (Node, *Error) {
 
 func (p *parser) term() (Node, *Error) {
 	t := p.next()
-	if p.terms++; p.terms > MaxTerms || p.depth > MaxTerms {
+	if p.terms > MaxTerms {
 		return nil, &Error{t.at, fmt.Sprintf("the query has more than %d terms", MaxTerms)}
 	}
 	switch {
-	case t.kind == symbol && t.text == "(":
-		p.depth++
+	case t.is("("):
+		if p.depth++; p.depth > MaxDepth {
+			return nil, &Error{t.at, fmt.Sprintf("more than %d parentheses are open", MaxDepth)}
+		}
 		n, err := p.or()
 		p.depth--
 		if err != nil {
 			return nil, err
 		}
-		if c := p.next(); c.kind != symbol || c.text != ")" {
+		if c := p.next(); !c.is(")") {
 			return nil, &Error{c.at, fmt.Sprintf("expected ) for the ( at offset %d, found %s", t.at, c)}
 		}
 		return n, nil
 	case t.isValue() && !t.anyKeyword():
+		p.terms++
 		return p.comparison(t)
 	}
 	return nil, &Error{t.at, fmt.Sprintf("expected a field, NOT or (, found %s", t)}
 }
 
 func (p *parser) comparison(key token) (Node, *Error) {
-	field, ok := Lookup(key.text)
+	field, ok := Resolve(key.text)
 	if !ok {
 		return nil, &Error{key.at, unknownField(key.text)}
 	}
 	op := p.next()
-	if op.isKeyword("IN") || op.isKeyword("NOTIN") {
+	switch {
+	case op.is("IN"), op.is("NOTIN"):
 		values, err := p.set(field)
-		return In{Field: field, Negated: op.isKeyword("NOTIN"), Values: values}, err
-	}
-	if op.kind != operator {
-		return nil, &Error{op.at, fmt.Sprintf("expected =, !=, <, <=, >, >=, IN or NOTIN after %s, found %s", key.text, op)}
-	}
-	if field.Type == Bool && op.text != "=" && op.text != "!=" {
+		if err != nil {
+			return nil, err
+		}
+		return In{Field: field, Negated: op.is("NOTIN"), Values: values}, nil
+	case op.is("EMPTY"):
+		return empty(field, op.at)
+	case op.kind != operator:
+		return nil, &Error{op.at, fmt.Sprintf("expected =, !=, <, <=, >, >=, IN, NOTIN or EMPTY after %s, found %s", key.text, op)}
+	case field.Type == Bool && op.text != "=" && op.text != "!=":
 		return nil, &Error{op.at, fmt.Sprintf("%s is true or false: compare it with = or !=", field.Name)}
 	}
 	t := p.next()
 	if t.kind == substitution {
 		return nil, &Error{t.at, fmt.Sprintf("${%s} stands for a set: use IN or NOTIN", t.text)}
 	}
-	if !t.isValue() || t.anyKeyword() {
+	if !t.isValue() {
 		return nil, &Error{t.at, fmt.Sprintf("expected a value, found %s", t)}
 	}
 	value, err := typed(field, t.text, t.at)
-	return Compare{Field: field, Op: op.text, Value: value}, err
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(field.Name, "result") && (op.text == "=" || op.text == "!=") && t.text != "" &&
+		!slices.Contains([]string{"Pass", "Warn", "Fail", "Unknown"}, t.text) {
+		return nil, &Error{t.at, fmt.Sprintf("%s is Pass, Warn, Fail or Unknown, not %.60q", field.Name, t.text)}
+	}
+	return Compare{Field: field, Op: op.text, Value: value}, nil
 }
 
-func unknownField(name string) string {
-	var names []string
-	hint := ""
-	for _, f := range Fields() {
-		names = append(names, f.Name)
-		if hint == "" && name != "" && (strings.EqualFold(f.Name, name) || strings.HasPrefix(f.Name, strings.ToLower(name)) || strings.HasPrefix(strings.ToLower(name), f.Name)) {
-			hint = fmt.Sprintf(" (did you mean %s?)", f.Name)
-		}
+// empty holds where a field is absent, in terms of the other nodes: a text that
+// is there matches *, and no number of the data set is under 0.
+func empty(field Field, at int) (Node, *Error) {
+	switch field.Type {
+	case Text:
+		return In{Field: field, Negated: true, Values: []Value{{Text: "*", Wildcard: true}}}, nil
+	case Number:
+		return Not{Compare{Field: field, Op: ">=", Value: Value{Number: "0"}}}, nil
 	}
-	slices.Sort(names)
-	return fmt.Sprintf("unknown field %.60q%s; known are %s", name, hint, strings.Join(names, ", "))
+	return nil, &Error{at, fmt.Sprintf("%s is never absent", field.Name)}
 }
 
 // set parses {a, "b*", ${c}} or ${c}.
@@ -231,7 +252,7 @@ func (p *parser) set(field Field) ([]Value, *Error) {
 	if t.kind == substitution {
 		return p.substitute(field, t)
 	}
-	if t.kind != symbol || t.text != "{" {
+	if !t.is("{") {
 		return nil, &Error{t.at, fmt.Sprintf("expected a set such as {\"a\", \"b\"} or a ${substitution}, found %s", t)}
 	}
 	var values []Value
@@ -244,7 +265,7 @@ func (p *parser) set(field Field) ([]Value, *Error) {
 				return nil, err
 			}
 			values = append(values, more...)
-		case t.isValue() && !t.anyKeyword():
+		case t.isValue():
 			v, err := p.member(field, t.text, t.at)
 			if err != nil {
 				return nil, err
@@ -254,19 +275,33 @@ func (p *parser) set(field Field) ([]Value, *Error) {
 			return nil, &Error{t.at, fmt.Sprintf("expected a value of the set, found %s", t)}
 		}
 		t = p.next()
-		if t.kind == symbol && t.text == "}" {
+		if t.is("}") {
 			return values, nil
 		}
-		if t.kind != symbol || t.text != "," {
+		if !t.is(",") {
 			return nil, &Error{t.at, fmt.Sprintf("expected , or } in the set, found %s", t)}
 		}
 	}
 }
 
 func (p *parser) substitute(field Field, t token) ([]Value, *Error) {
-	list, ok := p.substitutions[t.text]
-	if !ok {
-		return nil, &Error{t.at, fmt.Sprintf("there is no substitution named %q", t.text)}
+	var list []string
+	found := 0
+	for name, values := range p.substitutions {
+		if strings.EqualFold(name, t.text) {
+			list = values
+			found++
+		}
+	}
+	if found == 0 {
+		return nil, &Error{t.at, fmt.Sprintf("there is no substitution named %.60q", t.text)}
+	}
+	if found > 1 {
+		return nil, &Error{t.at, fmt.Sprintf("there are %d substitutions named %.60q, but for upper and lower case", found, t.text)}
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "" })
+	if len(list) == 0 {
+		return nil, &Error{t.at, fmt.Sprintf("the substitution %.60q has no values", t.text)}
 	}
 	var values []Value
 	for _, s := range list {
@@ -293,8 +328,15 @@ func typed(field Field, s string, at int) (Value, *Error) {
 	switch field.Type {
 	case Number:
 		f, err := strconv.ParseFloat(s, 64)
-		if err != nil || f != f || f > 1e15 || f < -1e15 {
+		if err != nil || strings.Trim(s, "0123456789.+-eE") != "" {
 			return Value{}, &Error{at, fmt.Sprintf("%s is a number, which %.60q is not", field.Name, s)}
+		}
+		highest := 10.0
+		if field.Name == "epss" {
+			highest = 1
+		}
+		if f < 0 || f > highest {
+			return Value{}, &Error{at, fmt.Sprintf("%s is from 0 to %v, not %.60q", field.Name, highest, s)}
 		}
 		return Value{Number: strconv.FormatFloat(f, 'f', -1, 64)}, nil
 	case Bool:
@@ -306,11 +348,12 @@ func typed(field Field, s string, at int) (Value, *Error) {
 		}
 		return Value{}, &Error{at, fmt.Sprintf("%s is true or false, not %.60q", field.Name, s)}
 	case Time:
-		t, err := time.Parse(time.RFC3339, s)
-		if err != nil {
-			return Value{}, &Error{at, fmt.Sprintf("%s is RFC 3339, such as \"2026-01-31T00:00:00Z\", not %.60q", field.Name, s)}
+		for _, layout := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+			if t, err := time.Parse(layout, s); err == nil {
+				return Value{Time: t}, nil
+			}
 		}
-		return Value{Time: t}, nil
+		return Value{}, &Error{at, fmt.Sprintf("%s is RFC 3339, such as \"2026-01-31T00:00:00Z\", not %.60q", field.Name, s)}
 	}
 	return Value{Text: s}, nil
 }

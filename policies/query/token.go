@@ -3,7 +3,10 @@ package query
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 type kind int
@@ -32,7 +35,10 @@ func (t token) String() string {
 
 func (t token) isValue() bool { return t.kind == word || t.kind == quoted }
 
-func (t token) isKeyword(k string) bool { return t.kind == word && strings.EqualFold(t.text, k) }
+// is says whether the token is a symbol, or a keyword in any case.
+func (t token) is(s string) bool {
+	return t.kind == symbol && t.text == s || t.kind == word && strings.EqualFold(t.text, s)
+}
 
 func (t token) anyKeyword() bool {
 	return t.kind == word && slices.Contains([]string{"AND", "OR", "NOT", "IN", "NOTIN"}, strings.ToUpper(t.text))
@@ -40,6 +46,8 @@ func (t token) anyKeyword() bool {
 
 const space = " \t\r\n"
 
+// tokenize splits a query. Of text/scanner, which Calico's parser rests on, it
+// keeps that comments are skipped and that there are three sorts of quotes.
 func tokenize(src string) ([]token, *Error) {
 	var tokens []token
 	at := 0
@@ -53,11 +61,18 @@ func tokenize(src string) ([]token, *Error) {
 		if rest == "" {
 			return append(tokens, token{end, "", at}), nil
 		}
-		switch c := rest[0]; {
-		case c == '"' || c == '\'':
-			text, n := unquote(rest)
+		if n, is := comment(rest); is {
 			if n == 0 {
-				return nil, &Error{at, fmt.Sprintf("the string has no closing %c", c)}
+				return nil, &Error{at, "the comment has no closing */"}
+			}
+			at += n
+			continue
+		}
+		switch c := rest[0]; {
+		case c == '"' || c == '\'' || c == '`':
+			text, n, err := unquote(rest)
+			if err != nil {
+				return nil, &Error{at + err.Offset, err.Message}
 			}
 			add(quoted, text, n)
 		case strings.HasPrefix(rest, "${"):
@@ -68,48 +83,95 @@ func tokenize(src string) ([]token, *Error) {
 			add(substitution, strings.TrimSpace(rest[2:n]), n+1)
 		case strings.IndexByte("(){},", c) >= 0:
 			add(symbol, rest[:1], 1)
+		case strings.HasPrefix(rest, "&&"):
+			add(word, "AND", 2)
+		case strings.HasPrefix(rest, "||"):
+			add(word, "OR", 2)
 		case strings.IndexByte("=!<>", c) >= 0:
-			op := rest[:1]
-			if len(rest) > 1 && rest[1] == '=' && c != '=' {
-				op = rest[:2]
+			op, n := rest[:1], 1
+			after := strings.TrimLeft(rest[1:], space)
+			if c != '=' && strings.HasPrefix(after, "=") {
+				op, n = op+"=", len(rest)-len(after)+1
 			}
 			if op == "!" {
-				return nil, &Error{at, "expected !=, found a single !"}
+				add(word, "NOT", 1)
+			} else {
+				add(operator, op, n)
 			}
-			add(operator, op, len(op))
 		default:
 			n := strings.IndexFunc(rest, func(r rune) bool { return !wordRune(r) })
 			if n < 0 {
 				n = len(rest)
 			}
 			if n == 0 {
-				return nil, &Error{at, fmt.Sprintf("unexpected character %q; put values with such characters in quotes", []rune(rest)[0])}
+				r, _ := utf8.DecodeRuneInString(rest)
+				return nil, &Error{at, fmt.Sprintf("unexpected character %q; put values with such characters in quotes", r)}
 			}
 			add(word, rest[:n], n)
 		}
 	}
 }
 
-// wordRune says what may stand in a value without quotes: what CVE ids, image
-// references and wildcards are made of.
-func wordRune(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-./:@*?+", r)
+// comment gives the length of the comment that a text starts with, 0 for one
+// that has no end.
+func comment(s string) (length int, is bool) {
+	switch {
+	case strings.HasPrefix(s, "//"):
+		if n := strings.IndexByte(s, '\n'); n >= 0 {
+			return n, true
+		}
+		return len(s), true
+	case strings.HasPrefix(s, "/*"):
+		if n := strings.Index(s[2:], "*/"); n >= 0 {
+			return n + 4, true
+		}
+		return 0, true
+	}
+	return 0, false
 }
 
-// unquote reads a string in quotes; a backslash keeps a quote or a backslash. The
-// length is 0 when the string has no end.
-func unquote(s string) (text string, length int) {
+// wordRune says what may stand in a value without quotes: what identifiers,
+// CVE ids, image references and wildcards are made of.
+func wordRune(r rune) bool {
+	return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_-./:@*?+", r)
+}
+
+// unquote reads a string in quotes with the escapes of Go, or in back quotes
+// without. The offset of an error counts from the start of the string.
+func unquote(s string) (text string, length int, fault *Error) {
+	quote, rest := s[0], s[1:]
+	if quote == '`' {
+		if n := strings.IndexByte(rest, '`'); n >= 0 {
+			return rest[:n], n + 2, nil
+		}
+		return "", 0, &Error{0, "the string has no closing `"}
+	}
 	var b strings.Builder
-	for i := 1; i < len(s); i++ {
+	for rest != "" {
 		switch {
-		case s[i] == s[0]:
-			return b.String(), i + 1
-		case s[i] == '\\' && i+1 < len(s) && (s[i+1] == '\\' || s[i+1] == '"' || s[i+1] == '\''):
-			i++
-			b.WriteByte(s[i])
+		case rest[0] == quote:
+			if !utf8.ValidString(b.String()) {
+				return "", 0, &Error{0, "the string is not UTF-8"}
+			}
+			return b.String(), len(s) - len(rest) + 1, nil
+		case rest[0] != '\\':
+			b.WriteByte(rest[0])
+			rest = rest[1:]
+		case len(rest) > 1 && (rest[1] == '"' || rest[1] == '\''):
+			b.WriteByte(rest[1])
+			rest = rest[2:]
 		default:
-			b.WriteByte(s[i])
+			r, multibyte, after, err := strconv.UnquoteChar(rest, quote)
+			if err != nil {
+				return "", 0, &Error{len(s) - len(rest), `unknown escape; write \\ for a backslash`}
+			}
+			if multibyte {
+				b.WriteRune(r)
+			} else {
+				b.WriteByte(byte(r))
+			}
+			rest = after
 		}
 	}
-	return "", 0
+	return "", 0, &Error{0, fmt.Sprintf("the string has no closing %c", quote)}
 }
