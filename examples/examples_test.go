@@ -618,6 +618,11 @@ func TestPolicies(t *testing.T) {
 		if got := [2]int{len(set.Policies), len(set.Alerts)}; got != want {
 			t.Errorf("%s has %v policies and alerts, want %v", dir, got, want)
 		}
+		for _, p := range set.Policies {
+			if got := p.Spec.NamespaceSelector; dir == "quickstart/policies" && got != "environment == 'production'" {
+				t.Errorf("%s is for namespaces %q, not for production", p.Metadata.Name, got)
+			}
+		}
 		if dir == "custom-rego/policies" && (len(set.Custom) != 1 || len(set.Tests) != 1) {
 			t.Errorf("%s has %d modules and %d tests", dir, len(set.Custom), len(set.Tests))
 		}
@@ -669,8 +674,10 @@ func TestReviewIsTheDeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	var review struct {
-		Kind    string
-		Request struct {
+		Kind            string
+		Now             time.Time
+		NamespaceLabels map[string]string
+		Request         struct {
 			UID, Operation, Namespace, Name string
 			Object                          struct {
 				Metadata struct {
@@ -690,7 +697,8 @@ func TestReviewIsTheDeployment(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := review.Request
-	if review.Kind != "AdmissionReview" || r.UID == "" || r.Operation != "CREATE" || len(r.Object.Metadata.ManagedFields) == 0 {
+	if review.Kind != "AdmissionReview" || r.UID == "" || r.Operation != "CREATE" || len(r.Object.Metadata.ManagedFields) == 0 ||
+		review.Now.IsZero() || review.NamespaceLabels["environment"] != "production" {
 		t.Errorf("%+v", review)
 	}
 	manifest, err := os.ReadFile("quickstart/deployments/" + r.Name + ".yaml")
