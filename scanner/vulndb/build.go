@@ -74,6 +74,9 @@ func Build(ctx context.Context, paths []string, out string, built time.Time) (re
 		if err := v6.Hydrater()(dir); err != nil {
 			return nil, fmt.Errorf("indexing the vulnerability database: %w", err)
 		}
+		if err := settle(filepath.Join(dir, v6.VulnerabilityDBFileName), built); err != nil {
+			return nil, err
+		}
 	}
 	meta, err := v6.WriteImportMetadata(afero.NewOsFs(), dir, "assay db build")
 	if err != nil {
@@ -240,7 +243,7 @@ func compile(ctx context.Context, records map[string][]record, work, dir string,
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return setBuilt(filepath.Join(dir, v6.VulnerabilityDBFileName), built)
+	return settle(filepath.Join(dir, v6.VulnerabilityDBFileName), built)
 }
 
 // writeWorkspace lays out the records of one provider as Grype's builder expects.
@@ -279,21 +282,4 @@ func writeWorkspace(ctx context.Context, work, name string, records []record, bu
 		return nil, err
 	}
 	return w.ReadState()
-}
-
-// setBuilt replaces the time that Grype's builder takes from the clock.
-func setBuilt(file string, built time.Time) error {
-	gdb, err := v6.NewLowLevelDB(file, false, true, false)
-	if err != nil {
-		return err
-	}
-	sqlDB, err := gdb.DB()
-	if err != nil {
-		return err
-	}
-	err = gdb.Model(&v6.DBMetadata{}).Where("true").Update("build_timestamp", built).Error
-	if err == nil {
-		err = gdb.Exec("VACUUM").Error
-	}
-	return errors.Join(err, sqlDB.Close())
 }
