@@ -172,9 +172,6 @@ func (p *parser) not() (Node, *Error) {
 
 func (p *parser) term() (Node, *Error) {
 	t := p.next()
-	if p.terms > MaxTerms {
-		return nil, &Error{t.at, fmt.Sprintf("the query has more than %d terms", MaxTerms)}
-	}
 	switch {
 	case t.is("("):
 		if p.depth++; p.depth > MaxDepth {
@@ -190,7 +187,9 @@ func (p *parser) term() (Node, *Error) {
 		}
 		return n, nil
 	case t.isValue() && !t.anyKeyword():
-		p.terms++
+		if p.terms++; p.terms > MaxTerms {
+			return nil, &Error{t.at, fmt.Sprintf("the query has more than %d terms", MaxTerms)}
+		}
 		return p.comparison(t)
 	}
 	return nil, &Error{t.at, fmt.Sprintf("expected a field, NOT or (, found %s", t)}

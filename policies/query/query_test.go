@@ -2,8 +2,11 @@ package query
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // show prints a node as a prefix expression.
@@ -43,7 +46,7 @@ func value(f Field, v Value) string {
 	return v.Text
 }
 
-var substitutions = map[string][]string{"hosts": {"a", "b*"}}
+var substitutions = map[string][]string{"hosts": {"a", "", "b*"}, "none": {"", ""}, "twice": {"a"}, "TWICE": {"b"}}
 
 func TestParse(t *testing.T) {
 	for in, want := range map[string]string{
@@ -65,6 +68,21 @@ func TestParse(t *testing.T) {
 		`time > "2026-01-31T01:00:00+01:00"`:                        "(time > 2026-01-31T00:00:00Z)",
 		"changed = FALSE AND namespace = prod":                      "(and (changed = false) (namespace = prod))",
 		"image = registry.example.com:5000/a/b:1.2@x AND kev!=true": "(and (image = registry.example.com:5000/a/b:1.2@x) (kev != true))",
+		// As in Calico.
+		"tag = AND or tag=in":                                        "(or (tag = AND) (tag = in))",
+		"cve IN {not, and}":                                          "(cve in true not and)",
+		"kev = true && tag = x || ! tag = y":                         "(or (and (kev = true) (tag = x)) (not (tag = y)))",
+		"tag ! = x AND max_cvss_score > = 7":                         "(and (tag != x) (max_cvss_score >= 7))",
+		"image_tag = v1 AND \"cluster_name\" = east":                 "(and (tag = v1) (cluster = east))",
+		"tag = é_1 // not v2\n AND /* the\n rest */ kev = true":      "(and (tag = é_1) (kev = true))",
+		"registry NOTIN ${HOSTS}":                                    "(registry in false a ~b*)",
+		`tag = "\x41\u00e9\n" AND tag = 'a"b' AND tag = ` + "`a\\b`": "(and (and (tag = Aé\n) (tag = a\"b)) (tag = a\\b))",
+		"NOT tag EMPTY OR epss empty":                                "(or (not (tag in false ~*)) (not (epss >= 0)))",
+		"cve EMPTY AND pod EMPTY":                                    "(and (cve in false ~*) (pod in false ~*))",
+		"tag = 1.27 AND tag = 7":                                     "(and (tag = 1.27) (tag = 7))",
+		"time >= 2026-01-31":                                         "(time >= 2026-01-31T00:00:00Z)",
+		"previous_result = '' or result < 'M'":                       "(or (previous_result = ) (result < M))",
+		"max_cvss_score IN {7, 8.50, 1e1}":                           "(max_cvss_score in true 7 8.5 10)",
 	} {
 		n, err := Parse(in, substitutions)
 		if err != nil {
@@ -74,9 +92,9 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for in, offset := range map[string]int{
-		"nosuch = 1": 0, "cvss = 1": 0, "result": 6, "result =": 8, "result = AND": 9, "result = Fail result = Warn": 14, "(result = Fail": 14,
+		"nosuch = 1": 0, "cvss = 1": 0, "result": 6, "result =": 8, "result = AND": 9, "tag =": 5, "tag = (": 6, "result = Fail result = Warn": 14, "(result = Fail": 14,
 		"result = Fail)": 13, "max_cvss_score = high": 17, "kev = 1": 6, "kev < true": 4, "time = now": 7, "registry IN {}": 13, "registry IN {a b}": 15,
-		"registry IN ${nosuch}": 12, "registry = ${hosts}": 11, "registry IN {a,}": 15, `registry = "a`: 11, "registry ! a": 9, "registry = é": 11, "AND": 0, "NOT": 3, "${hosts}": 0, "registry IN ${hosts": 12,
+		"registry IN ${nosuch}": 12, "registry = ${hosts}": 11, "registry IN {a,}": 15, `registry = "a`: 11, "registry ! a": 9, "! (": 3, "kev = true &": 11, "registry = §": 11, `registry = "a\qb"`: 13, "registry = `a": 11, "registry = \"\\xff\"": 11, "/* x": 0, "kev EMPTY": 4, "time empty": 5, "result = Failed": 9, "previous_result != fail": 19, "epss > 50": 7, "max_cvss_score = 0x7": 17, "max_cvss_score < -1": 17, "tag EMPTY EMPTY": 10, "tag = &&": 6, "registry IN ${none}": 12, "registry IN ${Twice}": 12, "registry IN (a)": 12, "tag a": 4, "node_name = x": 0, "AND": 0, "NOT": 3, "${hosts}": 0, "registry IN ${hosts": 12,
 	} {
 		_, err := Parse(in, substitutions)
 		if err == nil {
@@ -88,10 +106,57 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseBounds(t *testing.T) {
-	for _, s := range []string{strings.Repeat("(", MaxLength), strings.Repeat("NOT ", 15000), strings.Repeat("kev=true AND ", 4000) + "kev=true", strings.Repeat(" ", MaxLength+1)} {
+	for _, s := range []string{strings.Repeat("(", MaxLength), strings.Repeat("NOT ", 15000), strings.Repeat("NOT (", 12000), "tag IN {" + strings.Repeat("a,", MaxValues) + "a}", strings.Repeat("(", MaxDepth+1) + "kev=true" + strings.Repeat(")", MaxDepth+1), strings.Repeat("kev=true AND ", 4000) + "kev=true", strings.Repeat(" ", MaxLength+1)} {
 		if _, err := Parse(s, nil); err == nil {
 			t.Errorf("%.20s… is accepted", s)
 		}
+	}
+}
+
+func TestParseAtTheBounds(t *testing.T) {
+	for _, s := range []string{
+		strings.Repeat("kev=true AND ", MaxTerms-1) + "kev=true", strings.Repeat("(", MaxDepth) + "kev=true" + strings.Repeat(")", MaxDepth), strings.Repeat("!", MaxLength-8) + "kev=true",
+		"tag IN {" + strings.Repeat("a,", MaxValues-1) + "a}",
+	} {
+		if _, err := Parse(s, nil); err != nil {
+			t.Errorf("%.20s…: %v", s, err)
+		}
+	}
+}
+
+func TestUnknownField(t *testing.T) {
+	for name, want := range map[string]string{
+		"registyr": "registry", "results": "result", "max_cvs_score": "max_cvss_score", "cvss": "max_cvss_score", "CVE": "cve", "repo": "repository", "xyzzy": "", "node_name": "", strings.Repeat("x", 5000): "",
+	} {
+		_, err := Parse(name+" = x", nil)
+		if err == nil {
+			t.Errorf("%.20s is known", name)
+			continue
+		}
+		if hinted := strings.Contains(err.Message, "did you mean "); hinted != (want != "") || !strings.Contains(err.Message, want) || !strings.Contains(err.Message, "known are changed, cluster") {
+			t.Errorf("%.20s: %s, want %q", name, err.Message, want)
+		}
+	}
+}
+
+// The tables of names stay in step with the data set.
+func TestFieldsAreThoseOfAnEvent(t *testing.T) {
+	want := map[string]bool{}
+	for _, typ := range []reflect.Type{reflect.TypeFor[api.Event](), reflect.TypeFor[api.Instance]()} {
+		for i := range typ.NumField() {
+			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			want[name] = true
+		}
+	}
+	delete(want, "instances")
+	for _, f := range Fields() {
+		if !want[f.Name] {
+			t.Errorf("%s is no field of an event", f.Name)
+		}
+		delete(want, f.Name)
+	}
+	for name := range want {
+		t.Errorf("%s is missing", name)
 	}
 }
 
@@ -100,7 +165,11 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if _, err := Parse(s, substitutions); err != nil && (err.Offset < 0 || err.Offset > len(s) || err.Message == "") {
+		n, err := Parse(s, substitutions)
+		if again, _ := Parse("("+s+"\n)", substitutions); err == nil && n != nil && show(again) != show(n) {
+			t.Fatalf("%q means %s, and %s in parentheses", s, show(n), show(again))
+		}
+		if err != nil && (err.Offset < 0 || err.Offset > len(s) || err.Message == "") {
 			t.Fatalf("%q: %+v", s, err)
 		}
 	})

@@ -16,7 +16,7 @@ const (
 	word              // an identifier, a number or a keyword
 	quoted            // a string in quotes
 	operator          // = != < <= > >=
-	symbol            // ( ) { } ,
+	symbol            // ( ) { } , and keywords written as && || !
 	substitution      // ${name}
 )
 
@@ -84,9 +84,9 @@ func tokenize(src string) ([]token, *Error) {
 		case strings.IndexByte("(){},", c) >= 0:
 			add(symbol, rest[:1], 1)
 		case strings.HasPrefix(rest, "&&"):
-			add(word, "AND", 2)
+			add(symbol, "AND", 2)
 		case strings.HasPrefix(rest, "||"):
-			add(word, "OR", 2)
+			add(symbol, "OR", 2)
 		case strings.IndexByte("=!<>", c) >= 0:
 			op, n := rest[:1], 1
 			after := strings.TrimLeft(rest[1:], space)
@@ -94,7 +94,7 @@ func tokenize(src string) ([]token, *Error) {
 				op, n = op+"=", len(rest)-len(after)+1
 			}
 			if op == "!" {
-				add(word, "NOT", 1)
+				add(symbol, "NOT", 1)
 			} else {
 				add(operator, op, n)
 			}
