@@ -35,7 +35,8 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 		Args: cobra.NoArgs,
 	}
 	out := outputFlag(c)
-	in.flags(c, true)
+	in.flags(c)
+	must(c.MarkFlagRequired("policies"))
 	c.Flags().StringSliceVarP(&files, "filename", "f", nil, "AdmissionReview or manifests; - is standard input; may be repeated")
 	c.Flags().StringToStringVar(&labels, "namespace-labels", nil, "labels of the namespace, k=v,...; without it they are none but its name")
 	c.Flags().BoolVar(&labelsUnknown, "namespace-labels-unknown", false, "decide as if the namespace's labels were not known")

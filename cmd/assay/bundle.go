@@ -32,7 +32,7 @@ equal revision, which is printed.`,
   opa eval -b bundle.tar.gz -i review.json data.assay.admission.decision`,
 		Args: cobra.ExactArgs(1),
 	}
-	in.flags(c, false)
+	in.flags(c)
 	must(c.Flags().MarkHidden("policies"))
 	c.Flags().StringVarP(&out, "output", "o", "", "file to write, - for standard output")
 	must(c.MarkFlagRequired("output"))

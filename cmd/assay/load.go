@@ -34,14 +34,17 @@ type inputs struct {
 	exceptions []string
 }
 
-func (in *inputs) flags(c *cobra.Command, required bool) {
+// policyFlags adds --policies and --exceptions.
+func (in *inputs) policyFlags(c *cobra.Command) {
 	c.Flags().StringVar(&in.policies, "policies", "", "folder of policies, thresholds, exceptions, settings and Rego")
-	c.Flags().StringSliceVar(&in.scans, "scans", nil, "scan report (JSON of 'assay scan'); may be repeated")
 	c.Flags().StringSliceVar(&in.exceptions, "exceptions", nil, "further exceptions: CSV in Calico's columns, YAML, or OpenVEX JSON; may be repeated")
-	if required {
-		must(c.MarkFlagRequired("policies"))
-	}
 	must(c.MarkFlagDirname("policies"))
+}
+
+// flags adds --scans to them.
+func (in *inputs) flags(c *cobra.Command) {
+	in.policyFlags(c)
+	c.Flags().StringSliceVar(&in.scans, "scans", nil, "scan report (JSON of 'assay scan'); may be repeated")
 }
 
 // must reports a mistake of ours in wiring a flag.

@@ -142,7 +142,7 @@ Exit status: 0 all pass; 1 one fails; 2 usage, bad input, or no test was found.`
 		Args:    cobra.ExactArgs(1),
 	}
 	out := outputFlag(c)
-	in.flags(c, false)
+	in.flags(c)
 	must(c.Flags().MarkHidden("policies"))
 	c.Flags().StringVar(&pattern, "run", "", "run only the tests whose name matches this regular expression")
 	c.RunE = func(c *cobra.Command, args []string) error {

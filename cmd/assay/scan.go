@@ -87,7 +87,7 @@ Exit status: 0; 1 an image is Fail (--fail-on chooses); 2 usage or bad input;
 
 func (f *scanFlags) register(c *cobra.Command) {
 	fs := c.Flags()
-	f.flags(c, false)
+	f.policyFlags(c)
 	fs.StringArrayVarP(&f.outputs, "output", "o", nil, "FORMAT, FORMAT=FILE, or a FILE for the JSON; may be repeated (default table)")
 	fs.StringVar(&f.template, "template", "", "Go template file for -o template, over the JSON document")
 	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of the Assay server")
