@@ -1,0 +1,105 @@
+package assay.covering_test
+
+import data.assay.covering
+
+now := "2026-06-01T00:00:00.000000000Z"
+
+later := "2026-06-01T00:00:00.000000001Z"
+
+digest := "sha256:ab00000000000000000000000000000000000000000000000000000000000000"
+
+subject := {"name": "docker.io/library/nginx", "keys": ["docker.io/library/nginx:1", "docker.io/library/nginx@sha256:ab"]}
+
+image := {"ids": ["CVE-1"], "a": {"CVE-1": ["GHSA-x"]}}
+
+record := {"severity": "High", "fixed": false, "kev": false, "package": "deb/debian/x", "version": "1"}
+
+excepted(plain, id) if {
+	covering.excepted(subject, id) with input as {"now": now} with data.assay.exceptions as {"plain": plain}
+}
+
+test_reach if {
+	excepted({"any": {"CVE-1": [{}]}}, "CVE-1")
+	excepted({"repo": {"docker.io/library/nginx": {"CVE-1": [{}]}}}, "CVE-1")
+	excepted({"image": {"docker.io/library/nginx:1": {"CVE-1": [{}]}}}, "CVE-1")
+	excepted({"image": {"docker.io/library/nginx@sha256:ab": {"CVE-1": [{}]}}}, "CVE-1")
+	not excepted({"any": {"CVE-1": [{}]}}, "CVE-2")
+	not excepted({"any": {"CVE-1": []}}, "CVE-1")
+	not excepted({"repo": {"docker.io/library/nginx:1": {"CVE-1": [{}]}}}, "CVE-1")
+	not excepted({"image": {"docker.io/library/nginx:2": {"CVE-1": [{}]}}}, "CVE-1")
+	not excepted({}, "CVE-1")
+}
+
+in_force(e) if {
+	covering.in_force(e) with input as {"now": now}
+}
+
+# Without a moment, what has an end is over.
+test_in_force if {
+	in_force({})
+	in_force({"expires": later})
+	not in_force({"expires": now})
+	not in_force({"expires": ""})
+	not in_force({"expires": null})
+	covering.in_force({}) with input as {}
+	not covering.in_force({"expires": later}) with input as {}
+}
+
+member_covered(exceptions, member) if {
+	covering.member_covered(subject, image, "CVE-1", member) with input as {"now": now}
+		with data.assay.exceptions as exceptions
+		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "options": {}}
+}
+
+# All of a group is covered when each member is, by whichever exception.
+covered(exceptions, members) if {
+	covering.covered(subject, digest, image, "CVE-1") with input as {"now": now}
+		with data.assay.exceptions as exceptions
+		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
+		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "options": {}}
+}
+
+x := {"packages": [{"package": "deb/debian/x", "version": ""}]}
+
+y := {"packages": [{"package": "deb/debian/y", "version": ""}]}
+
+in_y := object.union(record, {"package": "deb/debian/y"})
+
+limited(list) := {"conditional": {"any": {"CVE-1": list}}}
+
+test_members_covered_by_different_exceptions if {
+	covered(limited([x, y]), [record, in_y])
+	covered({"conditional": {"any": {"CVE-1": [x]}, "repo": {subject.name: {"GHSA-x": [y]}}}}, [record, in_y])
+	covered({"conditional": {"any": {"CVE-1": [x]}, "image": {subject.keys[1]: {"CVE-1": [y]}}}}, [record, in_y])
+	not covered(limited([x]), [record, in_y])
+	not covered(limited([]), [record])
+	not covered(limited([x]), [])
+}
+
+test_limited_exceptions_expire if {
+	covered(limited([object.union(x, {"expires": later})]), [record])
+	not covered(limited([object.union(x, {"expires": now})]), [record])
+	not covered(limited([object.union(x, {"expires": now}), y]), [record])
+}
+
+test_each_end if {
+	member_covered(limited([{"until": {"fixable": true, "kev": true, "cvss": 9, "epss": 0.5}}]), object.union(record, {"score": 9, "epss": 0.5}))
+	every change in [{"fixed": true}, {"kev": true}, {"score": 9.1}, {"epss": 0.51}] {
+		not member_covered(limited([{"until": {"fixable": true, "kev": true, "cvss": 9, "epss": 0.5}}]), object.union(record, change))
+	}
+}
+
+test_member_covered if {
+	member_covered({"plain": {"any": {"CVE-1": [{}]}}}, record)
+	member_covered({"plain": {"any": {"GHSA-x": [{}]}}}, record)
+	member_covered(limited([x]), record)
+	not member_covered(limited([y]), record)
+	not member_covered({}, record)
+}
+
+test_reaching if {
+	tree := {"any": {"CVE-1": [{"n": 1}]}, "repo": {subject.name: {"CVE-1": [{"n": 2}]}}, "image": {key: {"CVE-1": [{"n": 3}]} | some key in subject.keys}}
+	[e.n | some e in covering.reaching(tree, subject, "CVE-1")] == [1, 2, 3, 3]
+	covering.reaching(tree, subject, "CVE-2") == []
+	covering.reaching({}, subject, "CVE-1") == []
+}
