@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -27,10 +28,17 @@ var (
 	digestPattern = regexp.MustCompile(`^sha256:[a-f0-9]{64}$`)
 )
 
-// maxText bounds a justification or an author, in bytes.
-const maxText = 10_000
+// Bounds of one exception: the bytes of a text, and the members of a list.
+const (
+	maxText = 10_000
+	maxList = 1000
+)
 
-// Validate returns all that is wrong with an exception.
+// Validate returns all that is wrong with an exception. For created and expires,
+// a day such as 2026-01-31 is its first moment in UTC: at that moment an
+// exception that expires then no longer counts. Tags and a digest may stand side
+// by side: the exception then reaches those tags and that digest. ReadCSV is more
+// tolerant in what it takes for an exception of scope any or repo.
 func Validate(e api.VulnerabilityExceptionSpec) []FieldError {
 	var faults []FieldError
 	add := func(path, format string, args ...any) {
@@ -42,17 +50,25 @@ func Validate(e api.VulnerabilityExceptionSpec) []FieldError {
 	if strings.TrimSpace(e.Justification) == "" {
 		add("justification", "is missing")
 	}
-	if len(e.Justification) > maxText || len(e.Author) > maxText {
-		add("justification", "justification and author may have %d bytes", maxText)
+	for _, text := range []struct{ path, value string }{{"justification", e.Justification}, {"author", e.Author}} {
+		if len(text.value) > maxText {
+			add(text.path, "has %d bytes; at most %d are allowed", len(text.value), maxText)
+		}
+		if !utf8.ValidString(text.value) {
+			add(text.path, "is not UTF-8")
+		}
 	}
 	validateScope(e, add)
-	for path, text := range map[string]string{"created": e.Created, "expires": e.Expires} {
-		if text == "" {
+	for _, text := range []struct{ path, value string }{{"created", e.Created}, {"expires", e.Expires}} {
+		if text.value == "" {
 			continue
 		}
-		if _, err := parseTime(text); err != nil {
-			add(path, "must be RFC 3339, such as 2026-01-31T00:00:00Z, or a day, such as 2026-01-31, not %.60q", text)
+		if _, err := parseTime(text.value); err != nil {
+			add(text.path, "must be RFC 3339, such as 2026-01-31T00:00:00Z, or a day, such as 2026-01-31, not %.60q", text.value)
 		}
+	}
+	if len(e.Packages) > maxList {
+		add("packages", "has %d members; at most %d are allowed", len(e.Packages), maxList)
 	}
 	for i, p := range e.Packages {
 		if _, _, err := documents.ParsePURL(p); err != nil {
@@ -95,6 +111,9 @@ func validateScope(e api.VulnerabilityExceptionSpec, add func(path, format strin
 	} else if _, err := api.NormalizedName(e.Registry, e.Repository); err != nil {
 		add("repository", "%v", err)
 	}
+	if len(e.Tags) > maxList {
+		add("tags", "has %d members; at most %d are allowed", len(e.Tags), maxList)
+	}
 	for i, tag := range e.Tags {
 		if !tagPattern.MatchString(tag) {
 			add(fmt.Sprintf("tags[%d]", i), "is no tag: %.60q", tag)
@@ -107,7 +126,7 @@ func validateScope(e api.VulnerabilityExceptionSpec, add func(path, format strin
 		add("scope", "is repo, which takes no tags and no digest; the scope of these is image")
 	}
 	if e.Scope == api.ScopeImage && len(e.Tags) == 0 && e.Digest == "" {
-		add("tags", "the scope is image: give tags or a digest")
+		add("tags", "are missing: the scope is image; for all images of the repository it is repo")
 	}
 }
 
