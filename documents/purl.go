@@ -13,7 +13,7 @@ import (
 func ParsePURL(s string) (name, version string, err error) {
 	rest, ok := strings.CutPrefix(s, "pkg:")
 	if !ok {
-		return "", "", fmt.Errorf("%.80q is no package URL: it does not start with pkg:", s)
+		return "", "", fmt.Errorf("%.80q is no package URL: it has no pkg: in front", s)
 	}
 	rest, _, _ = strings.Cut(rest, "#")
 	rest, _, _ = strings.Cut(rest, "?")

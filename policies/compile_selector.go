@@ -40,7 +40,7 @@ func (g *generator) conditions(n selector.Node, labels string) []string {
 		}
 		// Only an equality may be negated inline: OPA evaluates the arguments of
 		// other calls first, and a label that is absent would end the rule.
-		is := selector.In{Key: n.Key, Values: n.Values}
+		is := selector.In(n)
 		return []string{"not " + g.selectorHelper(is, labels, [][]string{g.conditions(is, labels)})}
 	case selector.Contains:
 		return []string{fmt.Sprintf("contains(%s, %s)", key(n.Key), literal(n.Value))}

@@ -68,7 +68,7 @@ func writeFile(name string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) //nolint:errcheck // gone after the rename
+	defer os.Remove(f.Name()) // gone after the rename, if all went well
 	if _, err = f.Write(text); err == nil {
 		err = f.Chmod(0o644)
 	}

@@ -78,7 +78,7 @@ func (f *format) Set(s string) error {
 func outputFlag(c *cobra.Command) *format {
 	f := format("text")
 	c.Flags().VarP(&f, "output", "o", "output format")
-	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)) //nolint:errcheck // fails only for a flag that does not exist
+	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	return &f
 }
 

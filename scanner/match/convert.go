@@ -69,7 +69,8 @@ func (c *converter) vulnerability(m *grypematch.Match) (api.Vulnerability, error
 	meta := v.Metadata
 	if meta == nil {
 		var err error
-		if meta, err = c.provider.VulnerabilityMetadata(v.Reference); err != nil { //nolint:staticcheck // as Grype's own presenters do
+		//lint:ignore SA1019 as Grype's own presenters do
+		if meta, err = c.provider.VulnerabilityMetadata(v.Reference); err != nil {
 			return api.Vulnerability{}, err
 		}
 	}
@@ -130,6 +131,21 @@ func (c *converter) vulnerability(m *grypematch.Match) (api.Vulnerability, error
 	return out, nil
 }
 
+// publisher tells when a vulnerability was published, which the metadata of
+// Grype's providers do not. Distributions often leave it to the CVE.
+type publisher interface {
+	Published(vulnerability.Reference) (*time.Time, error)
+}
+
+func (c *converter) publisher() (publisher, bool) {
+	p := c.provider
+	if r, ok := p.(*recorder); ok {
+		p = r.Provider
+	}
+	out, ok := p.(publisher)
+	return out, ok
+}
+
 // lookUp reads the record of a related vulnerability, once for each.
 func (c *converter) lookUp(ref vulnerability.Reference) (related, error) {
 	key := ref.Namespace + "\x00" + ref.ID
@@ -137,12 +153,18 @@ func (c *converter) lookUp(ref vulnerability.Reference) (related, error) {
 		return r, nil
 	}
 	var r related
-	meta, err := c.provider.VulnerabilityMetadata(ref) //nolint:staticcheck // as Grype's own presenters do
+	//lint:ignore SA1019 as Grype's own presenters do
+	meta, err := c.provider.VulnerabilityMetadata(ref)
 	switch {
 	case err != nil && !errors.Is(err, v6.ErrDBDoesNotExist):
 		return r, err
 	case err == nil:
 		r.meta = meta
+	}
+	if p, ok := c.publisher(); ok {
+		if r.published, err = p.Published(ref); err != nil {
+			return r, err
+		}
 	}
 	c.related[key] = r
 	return r, nil
