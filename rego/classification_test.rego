@@ -190,3 +190,62 @@ test_until if {
 	conditional({"until": {"cvss": 9}}, [object.union(record, {"score": 9.1})]).result == "Fail"
 	conditional({"until": {"epss": 0.5}}, [object.union(record, {"epss": 0.6})]).result == "Fail"
 }
+
+# --- Explain ---
+
+explained(image, exceptions, members) := r if {
+	r := classification.explain with input as {"now": now, "image": image}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.generated.settings.platforms as ["linux/amd64"]
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
+		with data.assay.exceptions as exceptions
+}
+
+test_explain if explained("nginx:1", {}, []) == {
+	"result": "Fail", "digest": digest, "max_cvss": 9.8, "scanned_at": "2026-05-31T00:00:00.000000000Z", "cves": ["CVE-1"],
+	"thresholds": {"warn": 7, "fail": 9},
+	"vulnerabilities": [{"id": "CVE-1", "score": 9.8}],
+	"exceptions": [],
+}
+
+test_explain_plain_exceptions if {
+	listed := explained("nginx:1", plain({"any": {"GHSA-x": [{"expires": now}], "CVE-1": [{"reason": "r"}], "CVE-9": [{}]}}), [record]).exceptions
+	listed == [
+		{"cve": "CVE-1", "reason": "r", "in_force": true, "covers": true},
+		{"cve": "CVE-1", "expires": now, "in_force": false, "covers": false},
+	]
+}
+
+test_explain_conditional_exceptions if {
+	x := {"packages": [{"package": "deb/debian/x", "version": ""}]}
+	y := {"packages": [{"package": "deb/debian/y", "version": ""}]}
+	listed := explained("nginx:1", {"conditional": {"any": {"CVE-1": [x, y]}}}, [record]).exceptions
+	[[e.in_force, e.covers] | some e in listed] == [[true, true], [true, false]]
+}
+
+test_explain_of_unknown if {
+	explained("nginx:2", plain({"any": {"CVE-1": [{}]}}), []) == {
+		"result": "Unknown", "cves": [], "thresholds": {"warn": 7, "fail": 9}, "vulnerabilities": [], "exceptions": [],
+	}
+	explained("nginx:new", {}, []).digest == other
+}
+
+entry(exceptions) := r if {
+	r := classification.result.result with input as {"now": now, "image": "nginx:2", "digest": digest}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.exceptions as exceptions
+}
+
+# The digest of an entry of a scan report goes beside its tag, and exceptions for either apply.
+test_given_digest if {
+	entry({}) == "Fail"
+	every key in ["docker.io/library/nginx:2", concat("@", ["docker.io/library/nginx", digest])] {
+		entry(plain({"image": {key: {"CVE-1": [{}]}}})) == "Warn"
+	}
+}
