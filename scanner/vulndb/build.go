@@ -51,7 +51,7 @@ func Build(ctx context.Context, paths []string, out string, built time.Time) (re
 		return nil, err
 	}
 	archive := strings.HasSuffix(out, ".tar.zst")
-	if err := checkOut(out, archive); err != nil {
+	if err := errors.Join(checkPath(out), checkOut(out, archive)); err != nil {
 		return nil, err
 	}
 	parent := filepath.Dir(filepath.Clean(out))

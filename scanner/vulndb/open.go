@@ -151,7 +151,7 @@ func (s *Store) openDir(ctx context.Context, dir string, cleanup func() error) (
 	// Grype reads the date of EPSS at the first question, unguarded: ask before
 	// anyone can ask side by side.
 	_, _ = reader.GetEpss("CVE-0000-0000")
-	provider := v6.NewVulnerabilityProvider(reader)
+	provider := newProvider(reader)
 	var once sync.Once
 	return &DB{
 		Provider: provider,
@@ -190,7 +190,7 @@ func (s *Store) inspect(ctx context.Context, dir string) (*Status, v6.Reader, er
 	if err != nil {
 		return nil, nil, corrupt("reading its checksum", err)
 	}
-	reader, err := v6.NewReader(v6.Config{DBDirPath: dir})
+	reader, err := v6.NewReader(v6.Config{DBDirPath: private(file)})
 	if err != nil {
 		if cerr := checkContent(ctx, file); cerr != nil {
 			return nil, nil, cerr

@@ -109,6 +109,9 @@ func (s *Store) work() (string, error) {
 	if s.cfg.Dir == "" {
 		return "", errors.New("the directory of the vulnerability database is not set")
 	}
+	if err := checkPath(s.cfg.Dir); err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
 		return "", fmt.Errorf("making the directory of the vulnerability database: %w", err)
 	}
