@@ -249,3 +249,45 @@ test_given_digest if {
 		entry(plain({"image": {key: {"CVE-1": [{}]}}})) == "Warn"
 	}
 }
+
+# --- Thresholds and the list of vulnerabilities ---
+
+graded(score) := r if {
+	r := classification.result with input as {"now": now, "image": "nginx:1"}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.images as {"ab": {digest: {"at": now, "ids": ["CVE-1"], "s": [score]}}}
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.exceptions as {}
+}
+
+test_threshold_edges if {
+	[graded(s).result | some s in [9.1, 9, 8.9, 7, 6.9, 0]] == ["Fail", "Fail", "Warn", "Warn", "Pass", "Pass"]
+	[graded(s).cves | some s in [9, 8.9, 7, 6.9]] == [["CVE-1"], ["CVE-1"], ["CVE-1"], []]
+}
+
+test_covered_vulnerabilities_are_not_listed if {
+	classify("nginx:1", plain({"any": {"CVE-1": [{}]}})).cves == ["CVE-2"]
+	classify("nginx:1", plain({"any": {"CVE-2": [{}]}})).cves == ["CVE-1"]
+}
+
+# With the criteria beyond the score: the highest first, those without score last.
+test_order_of_detailed_vulnerabilities if {
+	members := {
+		"CVE-1": [object.union(record, {"score": 9.1})],
+		"CVE-2": [object.union(record, {"score": 9.9})],
+		"CVE-3": [object.union(record, {"kev": true})],
+		"CVE-0": [object.union(record, {"score": 8.9})],
+		"CVE-4": [object.union(record, {"score": 1, "kev": true}), object.union(record, {"score": 9.5})],
+	}
+	r := classification.result with input as {"now": now, "image": "nginx:1"}
+		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "detailed": true, "options": {"fail_on_kev": true}}
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {"ab": {digest: members}}
+		with data.assay.exceptions as {}
+	r.result == "Fail"
+	r.max_cvss == 9.9
+	r.cves == ["CVE-2", "CVE-4", "CVE-1", "CVE-3"]
+}

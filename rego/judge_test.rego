@@ -311,6 +311,16 @@ test_foreign_schema_is_refused if {
 	decide(object.union(pod, {"schema": "assay.dev/review/v2"}), allow_all) == refusal
 }
 
+# A schema decides what an input is, whatever else it holds.
+test_schema_beside_a_request if {
+	review := {"request": {"operation": "DELETE", "kind": {"group": "", "kind": "Pod"}}}
+	decide(review, allow_all).allowed
+	every schema in ["assay.dev/review/v1", "assay.dev/review/v2", "", 7, null] {
+		doc := object.union(review, {"schema": schema})
+		decide(doc, allow_all) == refusal
+	}
+}
+
 test_inputs_of_other_types_are_refused if {
 	every x in [null, 1, "x", [], true, {}, {"request": 1}, {"request": null}] {
 		not decide(x, allow_all).allowed
