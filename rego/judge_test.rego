@@ -231,6 +231,14 @@ test_update_of_what_is_being_deleted if {
 	judged(changed(pod, {"oldDeleting": true, "oldImages": ["bad:1", "good:1"]}))
 }
 
+# The rules of updates are for updates: an old object beside a CREATE changes nothing.
+test_create_with_an_old_object_judges_all if {
+	old := {"hasOld": true, "templateChanged": false, "oldImages": ["bad:1"]}
+	containers(decide(changed(pod, old), allow_all)) == ["web", "side"]
+	containers(decide(changed(pod, object.union(old, {"oldImages": ["bad:1", "good:1"]})), allow_all)) == ["web", "side"]
+	containers(decide(changed(deployment, old), allow_all)) == ["web", "side"]
+}
+
 # --- What is malformed ---
 
 test_malformed_is_refused if {
@@ -491,6 +499,8 @@ test_remedies if {
 	rejected(bad, ["path", "time"], {}) == rejected(bad, ["time"], {})
 	rejected(bad, ["path"], {}) == concat("", [bad_start, "use an image that this rule does not name"])
 	rejected(bad, [], {}) == concat("", [bad_start, "a policy or rule before it must allow the image"])
+	endswith(rejected(unparsed, ["path"], {}), "; to admit it, use an image that this rule does not name")
+	endswith(rejected(unparsed, ["time"], {}), "; to admit it, have it scanned again")
 	good_message := rejected(good, ["status"], {})
 	good_message == "good:1 (container side): policy a rule 3 rejects it: result Pass, last scanned 2026-05-31T12:00:00; to admit it, a policy or rule before it must allow the image"
 }
