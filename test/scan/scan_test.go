@@ -225,7 +225,7 @@ func scan(t testing.TB, db database, args ...string) run {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			disk.Store(max(disk.Load(), bytesIn(tmp)))
