@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/anchore/grype/grype/version"
@@ -32,8 +33,12 @@ func (a affected) format() version.Format {
 	switch a.namespace {
 	case "github:go":
 		return version.GolangFormat
-	case "github:npm":
+	case "github:npm", "github:rust":
 		return version.SemanticFormat
+	case "github:gem":
+		return version.GemFormat
+	case "github:maven":
+		return version.MavenFormat
 	case "github:python":
 		return version.PythonFormat
 	}
@@ -68,6 +73,12 @@ func namespaceOf(ecosystem string) (string, error) {
 		return "github:npm", nil
 	case "PyPI":
 		return "github:python", nil
+	case "RubyGems":
+		return "github:gem", nil
+	case "Maven":
+		return "github:maven", nil
+	case "crates.io":
+		return "github:rust", nil
 	case "Debian":
 		if !regexp.MustCompile(`^\d{1,3}$`).MatchString(release) {
 			return "", fmt.Errorf("the ecosystem %q names no release: write such as Debian:12", ecosystem)
@@ -82,7 +93,7 @@ func namespaceOf(ecosystem string) (string, error) {
 	case "":
 		return "", errors.New("package.ecosystem is missing")
 	}
-	return "", fmt.Errorf("the ecosystem %q is none of Go, npm, PyPI, Debian:N and Alpine:vX.Y", ecosystem)
+	return "", fmt.Errorf("the ecosystem %q is none of Go, npm, PyPI, RubyGems, Maven, crates.io, Debian:N and Alpine:vX.Y", ecosystem)
 }
 
 func (o *osvAffected) resolve() (affected, error) {
@@ -120,9 +131,10 @@ func (o *osvAffected) resolve() (affected, error) {
 	return a, nil
 }
 
-// read makes intervals of the events of a range, which come in order.
+// read makes intervals of the events of a range.
 func (a *affected) read(events []osvEvent) ([]interval, error) {
 	var out []interval
+	events = a.inOrder(events)
 	open, from := false, ""
 	for _, e := range events {
 		set := 0
@@ -165,6 +177,34 @@ func (a *affected) read(events []osvEvent) ([]interval, error) {
 		return nil, errors.New("it has no events")
 	}
 	return out, nil
+}
+
+// inOrder sorts events by their versions, as OSV reads them in whatever order
+// they stand. Where versions do not compare, the order stays as it is.
+func (a *affected) inOrder(events []osvEvent) []osvEvent {
+	at := func(e osvEvent) string { return e.Introduced + e.Fixed + e.LastAffected }
+	comparable := true
+	sorted := slices.Clone(events)
+	slices.SortStableFunc(sorted, func(x, y osvEvent) int {
+		v, w := at(x), at(y)
+		switch {
+		case v == w:
+			return 0
+		case v == "0" && x.Introduced != "":
+			return -1
+		case w == "0" && y.Introduced != "":
+			return 1
+		}
+		order, err := version.New(v, a.format()).Compare(version.New(w, a.format()))
+		if err != nil {
+			comparable = false
+		}
+		return order
+	})
+	if !comparable {
+		return events
+	}
+	return sorted
 }
 
 // join words a constraint. From the beginning to no end it is empty: any version.

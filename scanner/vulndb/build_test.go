@@ -89,15 +89,15 @@ func TestBuildRefusesAllAtOnce(t *testing.T) {
 	}
 	affects := `"affected":[{"package":{"ecosystem":"npm","name":"a"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"}]}]}]`
 	put("a-fine.json", `{"id":"A-1",`+affects+`}`)
-	put("b-garbage.json", `{`)
+	put("b-garbage.json", "{\n\n\"id\" 7}")
 	put("c-empty.json", ``)
 	put("d-twice.json", `{"id":"A-1",`+affects+`}`)
 	put("e-noid.json", `{`+affects+`}`)
-	put("f-array.json", `[{"id":"A-2",`+affects+`},{"id":"A-3"},7,null]`)
+	put("f-array.json", `[{"id":"A-2",`+affects+`},{"id":"A-3"},`+"\n\n"+`7,null]`)
 	put("g-score.json", `{"id":"A-4","severity":[{"type":"CVSS_V3","score":"CVSS:3.1/AV:N"}],`+affects+`}`)
 	put("h-epss.json", `{"id":"A-5","database_specific":{"epss":{"probability":0.5}},`+affects+`}`)
 	put("i-kev.json", `{"id":"CVE-2021-44228","database_specific":{"kev":"yes"},`+affects+`}`)
-	put("j-maven.json", `{"id":"A-6","affected":[{"package":{"ecosystem":"Maven","name":"a:b"},"versions":["1"]}]}`)
+	put("j-packagist.json", `{"id":"A-6","affected":[{"package":{"ecosystem":"Packagist","name":"a/b"},"versions":["1"]}]}`)
 	put("k-debian.json", `{"id":"A-7","affected":[{"package":{"ecosystem":"Debian","name":"a"},"versions":["1"]}]}`)
 	put("l-events.json", `{"id":"A-8","affected":[{"package":{"ecosystem":"npm","name":"a"},"ranges":[{"type":"SEMVER","events":[{"fixed":"1.0.0"}]}]}]}`)
 	put("m-version.json", `{"id":"A-9","affected":[{"package":{"ecosystem":"Go","name":"a"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1 || 2"}]}]}]}`)
@@ -108,9 +108,9 @@ func TestBuildRefusesAllAtOnce(t *testing.T) {
 		t.Fatalf("error: %v", err)
 	}
 	want := []string{
-		"b-garbage.json: it is no", "c-empty.json: the file is empty", "A-1: it is also in", "e-noid.json: the id",
-		"f-array.json: A-3: it names no affected", "f-array.json: advisory 3: ", "f-array.json: advisory 4: it is null",
-		"A-4: the CVSS vector", "A-5: epss is about a CVE", "CVE-2021-44228: kev is true", `A-6: affected[0]: the ecosystem "Maven"`,
+		"b-garbage.json:3: it is no", "c-empty.json: the file is empty", "A-1: it is also in", "e-noid.json: the id",
+		"f-array.json: A-3: it names no affected", "f-array.json:3: advisory 3: ", "f-array.json: advisory 4: it is null",
+		"A-4: the CVSS vector", "A-5: epss is about a CVE", "CVE-2021-44228: kev is true", `A-6: affected[0]: the ecosystem "Packagist"`,
 		"A-7: affected[0]: the ecosystem \"Debian\" names no release", "A-8: affected[0]: ranges[0]: 1.0.0 comes without introduced",
 		"is no version", "A-10: published is no time", "A-10: the severity", "there is no /nowhere",
 	}
@@ -135,6 +135,7 @@ func TestIntervals(t *testing.T) {
 		"all":         {`"ranges":[{"type":"SEMVER","events":[{"introduced":"0"}]}]`, []interval{{"", ""}}},
 		"fixed":       {`"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.2.3"}]}]`, []interval{{"< 1.2.3", "1.2.3"}}},
 		"two":         {`"ranges":[{"type":"SEMVER","events":[{"introduced":"1.0.0"},{"fixed":"1.2.3"},{"introduced":"2.0.0"}]}]`, []interval{{">= 1.0.0, < 1.2.3", "1.2.3"}, {">= 2.0.0", ""}}},
+		"unordered":   {`"ranges":[{"type":"SEMVER","events":[{"fixed":"2.10.0"},{"fixed":"1.2.3"},{"introduced":"2.9.0"},{"introduced":"0"}]}]`, []interval{{"< 1.2.3", "1.2.3"}, {">= 2.9.0, < 2.10.0", "2.10.0"}}},
 		"last":        {`"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"last_affected":"1.2.3"}]}]`, []interval{{"<= 1.2.3", ""}}},
 		"versions":    {`"versions":["1.0.0","2.0.0"]`, []interval{{"= 1.0.0", ""}, {"= 2.0.0", ""}}},
 		"union":       {`"ranges":[{"type":"GIT","events":[{"introduced":"0"}]},{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"1.2.3"}]}],"versions":["1.0.0","2.0.0"]`, []interval{{"< 1.2.3", "1.2.3"}, {"= 2.0.0", ""}}},

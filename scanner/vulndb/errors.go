@@ -65,16 +65,22 @@ func hours(d time.Duration) string {
 // AdvisoryError is what is wrong with one advisory of one file.
 type AdvisoryError struct {
 	File string
+	// Line is where the JSON is wrong, from 1; 0 where it is right.
+	Line int
 	// ID is that of the advisory; empty where it has none.
 	ID  string
 	Err error
 }
 
 func (e *AdvisoryError) Error() string {
-	if e.ID == "" {
-		return fmt.Sprintf("%s: %v", e.File, e.Err)
+	where := e.File
+	if e.Line > 0 {
+		where = fmt.Sprintf("%s:%d", where, e.Line)
 	}
-	return fmt.Sprintf("%s: %s: %v", e.File, e.ID, e.Err)
+	if e.ID != "" {
+		where += ": " + e.ID
+	}
+	return fmt.Sprintf("%s: %v", where, e.Err)
 }
 
 // Is makes errors.Is(err, ErrAdvisory) hold.

@@ -33,6 +33,9 @@ type osvAdvisory struct {
 		Severity string          `json:"severity"`
 		EPSS     *osvEPSS        `json:"epss"`
 		KEV      json.RawMessage `json:"kev"`
+		CVSS     struct {
+			Source string `json:"source"`
+		} `json:"cvss"`
 	} `json:"database_specific"`
 }
 
@@ -50,6 +53,14 @@ type osvEPSS struct {
 	Probability *float64 `json:"probability"`
 	Percentile  float64  `json:"percentile"`
 	Date        string   `json:"date"`
+}
+
+type osvKEV struct {
+	DateAdded  string `json:"date_added"`
+	DueDate    string `json:"due_date"`
+	Vendor     string `json:"vendor"`
+	Product    string `json:"product"`
+	Ransomware string `json:"ransomware"`
 }
 
 type osvAffected struct {
@@ -81,23 +92,29 @@ type osvEvent struct {
 // withdrawn are left out. Every advisory that cannot be used has an error.
 func parseOSV(file string, content []byte) ([]*advisory, []error) {
 	bad := func(id string, err error) error { return &AdvisoryError{File: file, ID: id, Err: err} }
-	content = bytes.TrimSpace(bytes.TrimPrefix(content, []byte("\xef\xbb\xbf")))
-	if len(content) == 0 {
+	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
+	if len(bytes.TrimSpace(content)) == 0 {
 		return nil, []error{bad("", errors.New("the file is empty"))}
 	}
 	raw := []json.RawMessage{content}
-	if content[0] == '[' {
+	if bytes.TrimSpace(content)[0] == '[' {
 		raw = nil
 		if err := json.Unmarshal(content, &raw); err != nil {
-			return nil, []error{bad("", fmt.Errorf("it is no JSON: %w", err))}
+			return nil, []error{&AdvisoryError{File: file, Line: lineOf(content, 0, err), Err: fmt.Errorf("it is no JSON: %w", err)}}
 		}
 	}
 	var out []*advisory
 	var errs []error
+	start, end := 0, 0
 	for i, r := range raw {
+		// What an array holds comes back as it stands in the file, in order.
+		start = end + max(bytes.Index(content[end:], r), 0)
+		end = start + len(r)
 		var o *osvAdvisory
 		if err := json.Unmarshal(r, &o); err != nil {
-			errs = append(errs, bad(nth(i, len(raw)), fmt.Errorf("it is no advisory in OSV's format: %w", err)))
+			errs = append(errs, &AdvisoryError{
+				File: file, Line: lineOf(content, start, err), ID: nth(i, len(raw)), Err: fmt.Errorf("it is no advisory in OSV's format: %w", err),
+			})
 			continue
 		}
 		if o == nil {
@@ -123,6 +140,24 @@ func parseOSV(file string, content []byte) ([]*advisory, []error) {
 	return out, errs
 }
 
+// lineOf says in which line of a file an error of JSON is, 0 when it does not
+// tell; start is where in the file the text begins that was read.
+func lineOf(content []byte, start int, err error) int {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	at := int64(start)
+	switch {
+	case errors.As(err, &syntax):
+		at += syntax.Offset
+	case errors.As(err, &kind):
+		at += kind.Offset
+	default:
+		return 0
+	}
+	before := content[:min(max(at-1, 0), int64(len(content)))]
+	return 1 + bytes.Count(before, []byte("\n"))
+}
+
 func nth(i, of int) string {
 	if of == 1 {
 		return ""
@@ -139,11 +174,11 @@ type advisory struct {
 	text                string
 	published, modified string
 	vectors             []string
+	source              string // who gave the vectors, such as nvd@nist.gov
 	severity            string
 	urls                []string
 	epss                *osvEPSS
-	kev                 bool
-	kevAdded            string
+	kev                 *osvKEV
 	affected            []affected
 }
 
@@ -155,7 +190,7 @@ func (o *osvAdvisory) resolve() (*advisory, []error) {
 			errs = append(errs, err)
 		}
 	}
-	a := &advisory{id: o.ID, text: strings.TrimSpace(o.Summary), epss: o.DatabaseSpecific.EPSS}
+	a := &advisory{id: o.ID, text: strings.TrimSpace(o.Summary), epss: o.DatabaseSpecific.EPSS, source: strings.TrimSpace(o.DatabaseSpecific.CVSS.Source)}
 	if !validID(o.ID) {
 		check(fmt.Errorf("the id %q is none", o.ID))
 	}
@@ -329,15 +364,13 @@ func (a *advisory) setEPSS() error {
 }
 
 func (a *advisory) setKEV(raw json.RawMessage) error {
-	var obj struct {
-		DateAdded string `json:"date_added"`
-	}
+	kev := &osvKEV{}
 	switch text := string(bytes.TrimSpace(raw)); {
 	case text == "" || text == "null" || text == "false":
 		return nil
 	case text == "true":
 	case text[0] == '{':
-		if err := json.Unmarshal(raw, &obj); err != nil {
+		if err := json.Unmarshal(raw, kev); err != nil {
 			return fmt.Errorf("kev: %w", err)
 		}
 	default:
@@ -346,8 +379,9 @@ func (a *advisory) setKEV(raw json.RawMessage) error {
 	if len(a.cves) == 0 {
 		return errors.New("kev is about a CVE, and the advisory names none")
 	}
-	a.kev = true
-	added, err := moment("kev.date_added", obj.DateAdded)
-	a.kevAdded = added
-	return err
+	a.kev = kev
+	var added, due error
+	kev.DateAdded, added = moment("kev.date_added", kev.DateAdded)
+	kev.DueDate, due = moment("kev.due_date", kev.DueDate)
+	return errors.Join(added, due)
 }

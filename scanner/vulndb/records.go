@@ -62,8 +62,11 @@ func recordsOf(advisories []*advisory, day string) map[string][]record {
 				"cve": c.id, "epss": *c.epss.Probability, "percentile": c.epss.Percentile, "date": cmp.Or(epssDay, day),
 			})
 		}
-		if c.kev {
-			add("kev", kevSchema, c.id, object{"cveID": c.id, "dateAdded": c.kevAdded})
+		if k := c.kev; k != nil {
+			add("kev", kevSchema, c.id, object{
+				"cveID": c.id, "dateAdded": k.DateAdded, "dueDate": k.DueDate,
+				"vendorProject": k.Vendor, "product": k.Product, "knownRansomwareCampaignUse": k.Ransomware,
+			})
 		}
 	}
 	return out
@@ -170,11 +173,13 @@ func (a *advisory) os(namespace string, list []affected) object {
 type cve struct {
 	id, text            string
 	published, modified string
-	vectors             []string
+	scores              []score
 	epss                *osvEPSS
-	kev                 bool
-	kevAdded            string
+	kev                 *osvKEV
 }
+
+// score is a CVSS vector and who gave it.
+type score struct{ vector, source string }
 
 // mergeCVEs gathers the CVEs of the advisories, in order. An advisory of
 // several CVEs has one score: it says nothing of each, so none gets it unless
@@ -195,17 +200,14 @@ func mergeCVEs(advisories []*advisory) []*cve {
 			c.modified = max(c.modified, a.modified)
 			for _, v := range a.vectors {
 				if len(a.cves) == 1 || strings.EqualFold(a.id, id) {
-					c.vectors = appendNew(c.vectors, v)
+					c.add(score{v, a.source})
 				}
 			}
 			if e := a.epss; e != nil && (c.epss == nil || newer(e, c.epss)) {
 				c.epss = e
 			}
-			if a.kev {
-				c.kev = true
-				if c.kevAdded == "" || a.kevAdded != "" && a.kevAdded < c.kevAdded {
-					c.kevAdded = a.kevAdded
-				}
+			if a.kev != nil && (c.kev == nil || c.kev.DateAdded == "" || a.kev.DateAdded != "" && a.kev.DateAdded < c.kev.DateAdded) {
+				c.kev = a.kev
 			}
 		}
 	}
@@ -220,18 +222,40 @@ func newer(a, b *osvEPSS) bool {
 	return cmp.Or(cmp.Compare(a.Date, b.Date), cmp.Compare(*a.Probability, *b.Probability)) > 0
 }
 
-// nvd is the record of a CVE. It names no CPEs: it only gives the score.
+// add notes a score once, by its source where one is known.
+func (c *cve) add(s score) {
+	for i, have := range c.scores {
+		if have.vector != s.vector {
+			continue
+		}
+		if have == s || s.source == "" {
+			return
+		}
+		if have.source == "" {
+			c.scores[i].source = s.source
+			return
+		}
+	}
+	c.scores = append(c.scores, s)
+}
+
+// nvd is the record of a CVE. It names no CPEs: it only gives the scores, those
+// of NVD itself as primary ones.
 func (c *cve) nvd() object {
 	metrics := object{}
 	for _, key := range []string{"3.0", "3.1"} {
 		list := []object{}
-		for _, v := range c.vectors {
-			if cvssVersion(v) != key {
+		for _, s := range c.scores {
+			if cvssVersion(s.vector) != key {
 				continue
 			}
-			score, _ := scoreV3(v)
-			list = append(list, object{"source": "nvd@nist.gov", "type": "Primary", "cvssData": object{
-				"version": key, "vectorString": v, "baseScore": score, "baseSeverity": strings.ToUpper(severityOf(score)),
+			kind := "Secondary"
+			if s.source == "nvd@nist.gov" {
+				kind = "Primary"
+			}
+			base, _ := scoreV3(s.vector)
+			list = append(list, object{"source": s.source, "type": kind, "cvssData": object{
+				"version": key, "vectorString": s.vector, "baseScore": base, "baseSeverity": strings.ToUpper(severityOf(base)),
 			}})
 		}
 		if len(list) > 0 {
