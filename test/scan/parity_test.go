@@ -141,8 +141,11 @@ func debianRoot(t testing.TB) string {
 	const needs = "this test reads the package records of the machine that it runs on, which must be Debian " +
 		"with more than 100 packages installed (a debian container does)"
 	release, err := os.ReadFile("/etc/os-release")
-	if err != nil || !slices.Contains(strings.Split(string(release), "\n"), "ID=debian") {
-		t.Fatalf("%s: /etc/os-release does not say ID=debian (%v)", needs, err)
+	if err != nil {
+		t.Fatalf("%s: %v", needs, err)
+	}
+	if !slices.Contains(strings.Split(string(release), "\n"), "ID=debian") {
+		t.Fatalf("%s: /etc/os-release does not say ID=debian", needs)
 	}
 	paths := []string{"/etc/os-release", "/usr/lib/os-release", "/var/lib/dpkg/status"}
 	for _, pattern := range []string{"/var/lib/dpkg/status.d/*", "/var/lib/dpkg/info/*.list", "/var/lib/dpkg/info/*.md5sums"} {
