@@ -169,10 +169,12 @@ func (e *Engine) evaluate(ctx context.Context, query string, input ast.Value) (v
 	defer cancel()
 	q := l.queries[query]
 	results, err := q.Eval(ctx, rego.EvalParsedInput(input))
+	// OPA notices the end of a context some time after it: what came too late
+	// does not count, whether or not it came.
+	if late := ctx.Err(); late != nil {
+		return nil, fmt.Errorf("%w within %s: %w", ErrEvaluation, e.deadline, late)
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w within %s: %w", ErrEvaluation, e.deadline, err)
-		}
 		return nil, fmt.Errorf("%w: %w", ErrEvaluation, err)
 	}
 	if len(results) != 1 || len(results[0].Expressions) != 1 {

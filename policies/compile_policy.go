@@ -114,9 +114,9 @@ func (g *generator) rule(set, title string, at Origin, conditions []string) {
 		literal(title), literal(at.String()), set, len(g.table)-1, strings.Join(conditions, "\n\t"))
 }
 
-// ruleOf writes the bodies of a policy's rule: cheap conditions that the index
-// knows come first, regular expressions last. The image path is matched as
-// written and as normalised, in a body each.
+// ruleOf writes the body of a policy's rule: cheap conditions that the index
+// knows come first, regular expressions last. The image path is matched in each
+// of its forms: as written and as normalised.
 func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r rule) {
 	if r.results != nil {
 		if len(r.results) == 0 {
@@ -146,16 +146,14 @@ func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r 
 	helper := g.path(r.patterns)
 	if r.noneOf {
 		g.rule(set, title, at, slices.Concat(conditions, times,
-			[]string{"not " + helper + "(input.c.image)", "not " + helper + "(input.c.normal)"}))
+			[]string{"every form in input.c.forms {\n\t\tnot " + helper + "(form)\n\t}"}))
 		return
 	}
-	for _, form := range []string{"input.c.image", "input.c.normal"} {
-		var prefix []string
-		if prefixes := prefixesOf(r.patterns); prefixes != nil {
-			prefix = []string{fmt.Sprintf("strings.any_prefix_match(%s, %s)", form, literal(prefixes))}
-		}
-		g.rule(set, title, at, slices.Concat(conditions, prefix, times, []string{helper + "(" + form + ")"}))
+	var prefix []string
+	if prefixes := prefixesOf(r.patterns); prefixes != nil {
+		prefix = []string{fmt.Sprintf("strings.any_prefix_match(input.c.forms, %s)", literal(prefixes))}
 	}
+	g.rule(set, title, at, slices.Concat(conditions, prefix, times, []string{"some form in input.c.forms", helper + "(form)"}))
 }
 
 // prefixesOf are the prefixes of patterns, nil when one of them has none.

@@ -48,7 +48,10 @@ members_of("plain", _, _) := []
 
 members_of("conditional", digest, id) := data.assay.details[substring(digest, 7, 2)][digest][id]
 
+# Without a moment that compares as text with those of the data, nothing is known.
 subject := object.union(parsed, given) if {
+	time.parse_rfc3339_ns(input.now)
+	regex.match(`^.{29}Z$`, input.now)
 	parsed := data.assay.reference.identity(input.image)
 	given := object.filter(input, ["digest"])
 }
@@ -106,12 +109,14 @@ scored(who, digest, image) := {"result": grade(highest), "max": highest} if {
 } else := {"result": "Pass"}
 
 # METADATA
-# description: grade(score) is the result of a maximum score.
+# description: grade(score) is the result of a maximum score, Unknown without thresholds.
 grade(score) := "Fail" if {
 	score >= thresholds.fail
 } else := "Warn" if {
 	score >= thresholds.warn
-} else := "Pass"
+} else := "Pass" if {
+	score < thresholds.warn
+} else := "Unknown"
 
 # top is the position of the first CVE that is not covered. The first eight are
 # tried one by one, since most images stop there; what is left, all at once.

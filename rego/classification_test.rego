@@ -291,3 +291,16 @@ test_order_of_detailed_vulnerabilities if {
 	r.max_cvss == 9.9
 	r.cves == ["CVE-2", "CVE-4", "CVE-1", "CVE-3"]
 }
+
+# Times compare as text: another form of the moment must not lend an exception life.
+test_a_moment_of_another_form_is_unknown if {
+	every moment in ["2026-05-31T23:00:00-05:00", "2026-06-01T00:00:00Z", "1 May", null, 5] {
+		r := classification.result with input as {"now": moment, "image": "nginx:1"}
+			with data.assay.generated.thresholds as thresholds
+			with data.assay.images as images
+			with data.assay.names as names
+			with data.assay.indexes as {}
+			with data.assay.exceptions as plain({"any": {"CVE-1": [{"expires": now}]}})
+		r == {"result": "Unknown", "cves": []}
+	}
+}

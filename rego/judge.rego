@@ -105,7 +105,7 @@ unjudged := settled if {
 }
 
 out_of_scope := sprintf("%v is not judged", [input.operation]) if {
-	not input.operation in {"CREATE", "UPDATE"}
+	input.operation in {"CONNECT", "DELETE"}
 } else := sprintf("subresource %v is not judged", [input.subresource]) if {
 	not input.subresource in {"", "ephemeralcontainers"}
 } else := sprintf("kind %v is not judged", [kind_id]) if {
@@ -180,7 +180,7 @@ status_of(c) := classification.status(c) if {
 } else := {"result": "Unknown"}
 
 facts := [object.union_n([
-	{"image": c.image, "normal": c.normal, "result": s.result, "cuts": cuts},
+	{"image": c.image, "normal": c.normal, "forms": {c.image, c.normal}, "result": s.result, "cuts": cuts},
 	object.filter(s, ["at"]),
 ]) |
 	some i, c in subjects
@@ -256,7 +256,7 @@ refusal(name, reason) := {"package": name, "message": json.marshal(reason)} if {
 	not is_object(reason)
 }
 
-enriched := [object.union_n([c, facts[i], object.filter(statuses[i], ["digest", "max"])]) |
+enriched := [object.union(c, object.filter(statuses[i], ["result", "digest", "max", "at"])) |
 	some i, c in subjects
 ]
 

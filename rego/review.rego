@@ -76,9 +76,19 @@ given_labels := input.namespaceLabels
 
 namespace_labels := {} if {
 	namespace == ""
+	readable_labels
 } else := null if {
 	given_labels == null
-} else := object.union({"kubernetes.io/metadata.name": namespace}, given_labels) if is_object(given_labels)
+} else := object.union({"kubernetes.io/metadata.name": namespace}, given_labels) if readable_labels
+
+readable_labels if given_labels == null
+
+readable_labels if {
+	is_object(given_labels)
+	every value in given_labels {
+		is_string(value)
+	}
+}
 
 # --- Owner ---
 
@@ -184,6 +194,11 @@ images_of(spec) := {image |
 }
 
 # --- What has the wrong shape ---
+
+malformed contains "the operation must be CREATE, UPDATE, DELETE or CONNECT" if {
+	template_path
+	not text(request, "operation") in {"CREATE", "UPDATE", "DELETE", "CONNECT"}
+}
 
 malformed contains "the object is missing" if {
 	judged_request

@@ -170,6 +170,9 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	}
 	template, oldTemplate := walk(object, path), walk(old, path)
 	r.TemplateChanged = !equal(template, oldTemplate)
+	if !slices.Contains([]string{"CREATE", "UPDATE", "DELETE", "CONNECT"}, r.Operation) {
+		r.Malformed = []string{"the operation must be CREATE, UPDATE, DELETE or CONNECT"}
+	}
 	if (r.Operation != "CREATE" && r.Operation != "UPDATE") || (r.Subresource != "" && r.Subresource != "ephemeralcontainers") {
 		return r
 	}
