@@ -50,15 +50,24 @@ func grypeBinary(t testing.TB) string {
 	return path
 }
 
-type grypeMatch struct {
-	Vulnerability struct {
-		ID, Severity, DataSource, Namespace string
-		Fix                                 struct {
-			Versions []string
-			State    string
-		}
+type grypeVulnerability struct {
+	ID, Severity, DataSource, Namespace string
+	Fix                                 struct {
+		Versions []string
+		State    string
 	}
-	Artifact struct {
+	CVSS []struct {
+		Source, Version, Vector string
+		Metrics                 struct{ BaseScore float64 }
+	}
+	EPSS           []struct{ EPSS float64 }
+	KnownExploited []struct{ CVE string }
+}
+
+type grypeMatch struct {
+	Vulnerability          grypeVulnerability
+	RelatedVulnerabilities []grypeVulnerability
+	Artifact               struct {
 		Name, Version, Type, PURL string
 	}
 }
@@ -85,12 +94,52 @@ func stockMatches(t testing.TB, dbDir, sbomFile string) []grypeMatch {
 	return doc.Matches
 }
 
+// decorations words the score, vector, EPSS and KEV that follow from what grype
+// prints of a vulnerability and the related ones: NVD's score before others,
+// then 3.1 before 3.0, then the highest.
+func (m grypeMatch) decorations() string {
+	var best, vector string
+	epss, kev := -1.0, false
+	for _, v := range append([]grypeVulnerability{m.Vulnerability}, m.RelatedVulnerabilities...) {
+		for _, c := range v.CVSS {
+			if !strings.HasPrefix(c.Version, "3") {
+				continue
+			}
+			rank := fmt.Sprintf("%t %s %04.1f", c.Source == "nvd@nist.gov", c.Version, c.Metrics.BaseScore)
+			if rank > best || rank == best && c.Vector < vector {
+				best, vector = rank, c.Vector
+			}
+		}
+		for _, e := range v.EPSS {
+			epss = max(epss, e.EPSS)
+		}
+		kev = kev || len(v.KnownExploited) > 0
+	}
+	score := " "
+	if best != "" {
+		score = strings.TrimLeft(best[strings.LastIndexByte(best, ' ')+1:], "0") + vector
+	}
+	return score + fmt.Sprint(epss, " ", kev)
+}
+
+// decorationsOf words the same of our side.
+func decorationsOf(v api.Vulnerability) string {
+	score, epss := " ", -1.0
+	if v.CVSS != nil {
+		score = strings.TrimLeft(fmt.Sprintf("%04.1f", *v.CVSS), "0") + v.Vector
+	}
+	if v.EPSS != nil {
+		epss = *v.EPSS
+	}
+	return score + fmt.Sprint(epss, " ", v.KEV)
+}
+
 // compareWithStock compares, match by match, all that both sides tell.
 func compareWithStock(t *testing.T, ours []api.Vulnerability, theirs []grypeMatch) {
 	t.Helper()
 	var a, b []string
 	for _, v := range ours {
-		a = append(a, fmt.Sprint(v.ID, v.Package, v.Version, v.Type, v.PURL, v.Severity, v.Namespace, v.DataSource, v.Fix.State, v.Fix.Versions))
+		a = append(a, fmt.Sprint(v.ID, v.Package, v.Version, v.Type, v.PURL, v.Severity, v.Namespace, v.DataSource, v.Fix.State, v.Fix.Versions, decorationsOf(v)))
 	}
 	for _, m := range theirs {
 		v := m.Vulnerability
@@ -98,7 +147,7 @@ func compareWithStock(t *testing.T, ours []api.Vulnerability, theirs []grypeMatc
 		if state == "" {
 			state = "unknown"
 		}
-		b = append(b, fmt.Sprint(v.ID, m.Artifact.Name, m.Artifact.Version, m.Artifact.Type, m.Artifact.PURL, v.Severity, v.Namespace, v.DataSource, state, v.Fix.Versions))
+		b = append(b, fmt.Sprint(v.ID, m.Artifact.Name, m.Artifact.Version, m.Artifact.Type, m.Artifact.PURL, v.Severity, v.Namespace, v.DataSource, state, v.Fix.Versions, m.decorations()))
 	}
 	slices.Sort(a)
 	slices.Sort(b)
