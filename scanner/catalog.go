@@ -265,9 +265,6 @@ func assess(s *sbom.SBOM) (warnings []string, err error) {
 	if n == 0 && s.Artifacts.LinuxDistribution == nil {
 		return nil, fmt.Errorf("%w: neither a package nor a Linux distribution was found in it", ErrNotAssessed)
 	}
-	if n == 0 {
-		warnings = append(warnings, "no package was found")
-	}
 	var unread []string
 	for c, reasons := range s.Artifacts.Unknowns {
 		for typ, paths := range packageDatabases {
@@ -278,6 +275,11 @@ func assess(s *sbom.SBOM) (warnings []string, err error) {
 			}
 		}
 		unread = append(unread, fmt.Sprintf("%s could not be read: %.300s", c.RealPath, strings.Join(reasons, "; ")))
+	}
+	// A distribution without one package is an image whose package database
+	// was taken away: that it has no vulnerabilities is not known.
+	if n == 0 {
+		return nil, fmt.Errorf("%w: no package was found in it, though it is %s", ErrNotAssessed, distroText(s))
 	}
 	sort.Strings(unread)
 	if more := len(unread) - maxUnknowns; more > 0 {
