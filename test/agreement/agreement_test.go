@@ -269,8 +269,8 @@ func opa(t *testing.T) string {
 func TestStockOPAAgrees(t *testing.T) {
 	bin := opa(t)
 	dir := t.TempDir()
-	decided := 0
-	for seed := range min(cases(t), 40) {
+	decided, pairs := 0, 0
+	for seed := range min(cases(t), 100) {
 		w := load(t, seed)
 		text, err := bundles.Bytes(w.bundle)
 		if err != nil {
@@ -280,7 +280,7 @@ func TestStockOPAAgrees(t *testing.T) {
 		if err := os.WriteFile(file, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if seed < 10 {
+		if seed < 20 {
 			checkWithOPA(t, bin, w.bundle)
 		}
 		// One process judges all reviews of the case: each is an input of its own.
@@ -325,9 +325,13 @@ func TestStockOPAAgrees(t *testing.T) {
 				t.Errorf("seed %d review %d:\n   opa %s\nengine %s", seed, i, show(decisions[i]), show(d))
 			}
 			decided++
+			pairs += len(w.World.Policies)
 		}
 	}
-	t.Logf("%d decisions agree with opa eval, texts included", decided)
+	t.Logf("%d decisions, over %d pairs of policy and review, agree with opa eval, texts included", decided, pairs)
+	if pairs < 2000 && cases(t) >= 100 {
+		t.Errorf("the corpus is too thin: %d pairs of policy and review", pairs)
+	}
 }
 
 func writeJSON(t *testing.T, name string, v any) {
