@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,7 +86,7 @@ func (e *Engine) Load(ctx context.Context, b *bundle.Bundle) error {
 	for _, m := range b.Modules {
 		modules[m.Path] = m.Parsed
 	}
-	compiler := ast.NewCompiler().WithStrict(true)
+	compiler := ast.NewCompiler().WithStrict(true).WithCapabilities(capabilities())
 	if compiler.Compile(modules); compiler.Failed() {
 		return fmt.Errorf("compiling the bundle: %w", compiler.Errors)
 	}
@@ -107,6 +109,17 @@ func (e *Engine) Load(ctx context.Context, b *bundle.Bundle) error {
 	}
 	e.current.Store(next)
 	return nil
+}
+
+// capabilities are OPA's without network and environment. Policies are checked
+// where they are written; a bundle may come from elsewhere.
+func capabilities() *ast.Capabilities {
+	c := ast.CapabilitiesForThisVersion()
+	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
+		return b.Name == "http.send" || b.Name == "opa.runtime" || strings.HasPrefix(b.Name, "net.")
+	})
+	c.AllowNet = []string{}
+	return c
 }
 
 // Change replaces or, with a nil Value, removes one data document.

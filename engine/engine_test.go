@@ -2,6 +2,8 @@ package engine_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -11,6 +13,8 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/bundle"
 )
 
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
@@ -119,6 +123,65 @@ func TestAdmitFailsClosed(t *testing.T) {
 	cancel()
 	if d, err := load(t, "").Admit(ctx, deployment("prod", "nginx"), now); err == nil || d.Allowed {
 		t.Errorf("a cancelled evaluation gives %+v %v", d, err)
+	}
+}
+
+// What comes after the deadline does not count, be it ready by then or not.
+func TestAdmitDeadline(t *testing.T) {
+	set, err := policies.Load(fstest.MapFS{"slow.rego": {Data: []byte(`package assay.custom.slow
+
+reject contains "never" if {
+	some x in numbers.range(1, 3000)
+	some y in numbers.range(1, 3000)
+	x * y == 0
+}
+`)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundles.Build(bundles.Content{Policies: set})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, deadline := range []time.Duration{1, 50 * time.Millisecond} {
+		e := engine.New(engine.Config{Deadline: deadline})
+		if err := e.Load(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+		d, err := e.Admit(context.Background(), deployment("prod", "nginx"), now)
+		if !errors.Is(err, engine.ErrEvaluation) || d.Allowed || d.Message == "" {
+			t.Errorf("deadline %v: %+v %v", deadline, d, err)
+		}
+	}
+	// An excluded namespace evaluates nothing slow, yet a nanosecond is too late.
+	e := engine.New(engine.Config{Deadline: 1})
+	if err := e.Load(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := e.Admit(context.Background(), deployment("kube-system"), now); err == nil || d.Allowed {
+		t.Errorf("%+v %v", d, err)
+	}
+}
+
+// A bundle that did not come from our compiler still gets no network; the one
+// before it stays in force.
+func TestLoadRefusesNetwork(t *testing.T) {
+	e := load(t, "")
+	before := e.Revision()
+	b, err := bundles.Build(bundles.Content{Policies: &policies.Set{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []string{`http.send({"method": "GET", "url": "http://localhost"})`, "opa.runtime()", `net.lookup_ip_addr("localhost")`} {
+		hostile := *b
+		module := ast.MustParseModule("package assay.custom.x\n\nx := " + call)
+		hostile.Modules = append(slices.Clone(b.Modules), bundle.ModuleFile{Path: "/x.rego", Parsed: module})
+		if err := e.Load(context.Background(), &hostile); err == nil {
+			t.Errorf("%s is loaded", call)
+		}
+	}
+	if e.Revision() != before {
+		t.Error("a refused bundle took the place of the one before")
 	}
 }
 

@@ -524,9 +524,6 @@ func line(e api.VulnerabilityException) string {
 }
 
 func TestImagesAreReproducible(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds twice")
-	}
 	image := imageNamed("frontend")
 	first := build(t, image)
 	// A copy elsewhere: no path of the machine may reach the image.
