@@ -1,0 +1,249 @@
+// Package serve gives bundles to OPA servers over HTTP, with ETag and long
+// polling as OPA's own downloader expects them. It does not look into the
+// bundles.
+package serve
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ContentType tells OPA that long polling is supported; with any other it polls
+// at its own pace.
+const ContentType = "application/vnd.openpolicyagent.bundles"
+
+// Prefix is where the bundles are.
+const Prefix = "/bundles/"
+
+// Config bounds a [Handler]; the zero value works.
+type Config struct {
+	// MaxWait bounds how long a request waits for a change; 0 is 5 minutes.
+	MaxWait time.Duration
+	// MaxWaiting bounds how many requests wait; 0 is 10,000. Beyond it clients
+	// are told to poll at their own pace.
+	MaxWaiting int
+	// WriteTimeout bounds the sending of one response; 0 is 10 minutes. It
+	// replaces the server's, which would end the waiting.
+	WriteTimeout time.Duration
+}
+
+// Handler serves named bundles at /bundles/NAME and /bundles/NAME.tar.gz. It
+// may be used concurrently. Who may read them is for others to decide.
+type Handler struct {
+	config  Config
+	closing chan struct{}
+	close   func()
+
+	mu      sync.Mutex
+	bundles map[string]*version
+	waiting int
+}
+
+// version is one state of a bundle; superseded is closed when it is no more.
+type version struct {
+	text       []byte
+	etag       string
+	superseded chan struct{}
+}
+
+// New returns a handler without bundles.
+func New(c Config) *Handler {
+	if c.MaxWait == 0 {
+		c.MaxWait = 5 * time.Minute
+	}
+	if c.MaxWaiting == 0 {
+		c.MaxWaiting = 10_000
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 10 * time.Minute
+	}
+	closing := make(chan struct{})
+	return &Handler{config: c, closing: closing, close: sync.OnceFunc(func() { close(closing) }), bundles: map[string]*version{}}
+}
+
+// Set serves a bundle under a name from now on, wakes those who wait for it,
+// and reports whether its bytes are others than before. The handler keeps the
+// bytes.
+func (h *Handler) Set(name string, text []byte) (changed bool) {
+	sum := sha256.Sum256(text)
+	v := &version{text: text, etag: `"` + hex.EncodeToString(sum[:]) + `"`, superseded: make(chan struct{})}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.bundles[name]
+	if old != nil {
+		if old.etag == v.etag {
+			return false
+		}
+		close(old.superseded)
+	}
+	h.bundles[name] = v
+	return true
+}
+
+// Remove serves a bundle no longer.
+func (h *Handler) Remove(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if old := h.bundles[name]; old != nil {
+		close(old.superseded)
+		delete(h.bundles, name)
+	}
+}
+
+// Waiting is how many requests wait for a change.
+func (h *Handler) Waiting() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.waiting
+}
+
+// Close answers those who wait, now and from now on, at once: for
+// [http.Server.RegisterOnShutdown].
+func (h *Handler) Close() { h.close() }
+
+// ServeHTTP serves GET and HEAD of a bundle.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	deadline(w, h.config.WriteTimeout)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		problem(w, http.StatusMethodNotAllowed, "only GET and HEAD are allowed")
+		return
+	}
+	name, ok := strings.CutPrefix(r.URL.Path, Prefix)
+	name = strings.TrimSuffix(name, ".tar.gz")
+	v := h.get(name)
+	if !ok || v == nil {
+		problem(w, http.StatusNotFound, "there is no bundle "+strconv.Quote(name))
+		return
+	}
+	header := w.Header()
+	contentType := ContentType
+	if wait := h.wait(r); wait > 0 && v.matches(r) {
+		deadline(w, wait+h.config.WriteTimeout)
+		var full bool
+		if v, full = h.await(r, name, v, wait); v == nil {
+			problem(w, http.StatusNotFound, "there is no bundle "+strconv.Quote(name)+" any more")
+			return
+		}
+		if full {
+			// A 304 would bring the client back at once, an error would make it
+			// forget the ETag. Another content type takes it off long polling
+			// until the next change.
+			r = r.Clone(r.Context())
+			r.Header.Del("If-None-Match")
+			contentType = "application/gzip"
+		}
+		deadline(w, h.config.WriteTimeout)
+		select {
+		case <-h.closing:
+			header.Set("Connection", "close")
+		default:
+		}
+	}
+	header.Set("Content-Type", contentType)
+	header.Set("ETag", v.etag)
+	header.Set("Cache-Control", "no-cache")
+	header.Set("X-Content-Type-Options", "nosniff")
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.text))
+}
+
+// deadline bounds the response, where the server can.
+func deadline(w http.ResponseWriter, d time.Duration) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
+}
+
+func (h *Handler) get(name string) *version {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.bundles[name]
+}
+
+// await waits until the client does not have the bundle, and gives what there
+// is then: nil when it was removed. It is full when too many wait already.
+func (h *Handler) await(r *http.Request, name string, v *version, wait time.Duration) (now *version, full bool) {
+	if !h.enter() {
+		return v, true
+	}
+	defer h.leave()
+	ctx, cancel := context.WithTimeout(r.Context(), wait)
+	defer cancel()
+	for v != nil && v.matches(r) {
+		select {
+		case <-v.superseded:
+			v = h.get(name)
+		case <-h.closing:
+			return v, false
+		case <-ctx.Done():
+			return v, false
+		}
+	}
+	return v, false
+}
+
+func (h *Handler) enter() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waiting >= h.config.MaxWaiting {
+		return false
+	}
+	h.waiting++
+	return true
+}
+
+func (h *Handler) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.waiting--
+}
+
+// matches says whether the request's If-None-Match names this version. OPA
+// sends several ETags while superseded ones count.
+func (v *version) matches(r *http.Request) bool {
+	for _, values := range r.Header.Values("If-None-Match") {
+		for tag := range strings.SplitSeq(values, ",") {
+			tag = strings.TrimSpace(tag)
+			if tag == "*" || strings.TrimPrefix(tag, "W/") == v.etag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// wait is how long the client wants to wait, as OPA says it:
+// Prefer: modes=snapshot,delta;wait=10.
+func (h *Handler) wait(r *http.Request) time.Duration {
+	for _, values := range r.Header.Values("Prefer") {
+		for _, p := range strings.FieldsFunc(values, func(c rune) bool { return c == ';' || c == ',' || c == ' ' }) {
+			text, ok := strings.CutPrefix(p, "wait=")
+			if !ok {
+				continue
+			}
+			if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+				return min(time.Duration(n)*time.Second, h.config.MaxWait)
+			}
+		}
+	}
+	return 0
+}
+
+// problem writes problem details (RFC 9457).
+func problem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+	}{"about:blank", http.StatusText(status), status, detail})
+}
