@@ -69,33 +69,71 @@ text_of_member(m) := m if {
 	is_string(m)
 } else := json.marshal(m)
 
-# groups[name][key] is the set of events behind a key.
-groups[name][key] contains row.event if {
+# METADATA
+# description: >-
+#   The rules to judge: all, or those that input.rules lists. A store that has
+#   grouped the events itself gives input.groups[name], a list of {"key", "count"}
+#   with, for a metric of a field, "taken" (how many values) and "min", "max" and
+#   "sum" of them. Such a rule does not look at input.events.
+rules[name] := rule if {
+	some name, rule in compiled.rules
+	asked(name)
+}
+
+asked(name) if name in input.rules
+
+asked(_) if not input.rules
+
+# of_key[name][key] is the set of events behind a key.
+of_key[name][key] contains row.event if {
 	some name, rows in compiled.keys
 	some row in rows
 	key := row.key
 }
 
-# A metric, or one alert per key.
-of_rule[name] contains alert if {
-	some name, rule in compiled.rules
+# groups[name] are the groups of a rule that has a metric, or one alert per key.
+groups[name] contains {"key": key, "of": given} if {
+	some name, list in input.groups
+	some given in list
+	key := {f: key_text(v) | some f, v in given.key}
+}
+
+groups[name] contains {"key": key, "of": summary(rule, events)} if {
+	some name, rule in rules
 	rule.aggregated
-	some key, events in groups[name]
-	alert := aggregated(name, rule, key, events)
+	not input.groups[name]
+	some key, events in of_key[name]
 }
 
 # A metric over all events, of which there may be none.
-of_rule[name] contains alert if {
-	some name, rule in compiled.rules
+groups[name] contains {"key": {}, "of": summary(rule, events)} if {
+	some name, rule in rules
 	not rule.aggregated
 	rule.metric != ""
+	not input.groups[name]
 	events := {i | some i, _ in compiled.hits[name]}
-	alert := aggregated(name, rule, {}, events)
+}
+
+key_text(v) := "" if {
+	is_null(v)
+} else := text(v)
+
+summary(rule, events) := {"count": count(events)} if {
+	rule.metric in {"", "count"}
+} else := {"count": count(events), "taken": count(taken), "min": min(taken), "max": max(taken), "sum": sum(taken)} if {
+	taken := [v | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
+	count(taken) > 0
+} else := {"count": count(events), "taken": 0}
+
+of_rule[name] contains alert if {
+	some name, rule in rules
+	some group in groups[name]
+	alert := of_group(name, rule, group)
 }
 
 # One alert per event.
 of_rule[name] contains alert if {
-	some name, rule in compiled.rules
+	some name, rule in rules
 	not rule.aggregated
 	rule.metric == ""
 	some i, _ in compiled.hits[name]
@@ -111,45 +149,38 @@ of_rule[name] contains alert if {
 	}
 }
 
-aggregated(name, rule, key, events) := alert(name, rule, key, events, {}) if {
+of_group(name, rule, group) := alert(name, rule, group, {}) if {
 	rule.metric == ""
-} else := alert(name, rule, key, events, {"value": value}) if {
-	value := measured(rule, events)
+} else := alert(name, rule, group, {"value": value}) if {
+	value := measured(rule.metric, group.of)
 	holds(rule.condition, value, rule.threshold)
 }
 
-alert(name, rule, key, events, measure) := object.union(measure, {
+alert(name, rule, group, measure) := object.union(measure, {
 	"name": name,
 	"severity": rule.severity,
-	"key": key,
-	"count": count(events),
+	"key": group.key,
+	"count": group.of.count,
 	"summary": rendered(rule.summary, variables),
 	"description": rendered(rule.description, variables),
 }) if {
-	variables := object.union(key, {rule.metric: text(v) | some v in measure})
+	variables := object.union(group.key, {rule.metric: text(v) | some v in measure})
 }
 
-measured(rule, events) := count(events) if rule.metric == "count"
+measured("count", of) := of.count
 
-measured(rule, events) := six_decimals(metric(rule.metric, taken)) if {
-	rule.metric != "count"
-	taken := [v | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
-	count(taken) > 0
+measured(metric, of) := six_decimals(of[metric]) if {
+	metric in {"min", "max", "sum"}
+	of.taken > 0
 }
+
+measured("avg", of) := six_decimals(of.sum / of.taken) if of.taken > 0
 
 # Through text: a quotient of numbers is not always the decimal that
 # it looks like, and "eq" must hold where it is seen to.
 six_decimals(x) := round(x) if {
 	x == round(x)
 } else := to_number(trim_right(trim_right(sprintf("%.6f", [x]), "0"), "."))
-
-metric("min", taken) := min(taken)
-
-metric("max", taken) := max(taken)
-
-metric("sum", taken) := sum(taken)
-
-metric("avg", taken) := sum(taken) / count(taken)
 
 holds("eq", value, threshold) if value == threshold
 

@@ -205,3 +205,49 @@ test_explain if {
 		"none": {"since": "2026-05-31T23:59:59.999999999Z", "events": []},
 	}
 }
+
+# --- Groups that a store has made ---
+
+grouped(change, groups) := fired if {
+	fired := alerts.firing with input as {"now": now, "events": [event], "groups": {"a": groups}}
+		with data.assay.mock.alerts as {"a": object.union(alert, change)}
+}
+
+measure(metric, threshold) := {"metric": metric, "field": "epss", "condition": "gt", "threshold": threshold}
+
+test_groups_take_the_place_of_events if {
+	grouped({"aggregated": true, "by": ["values", "registry"], "summary": [{"field": "kev"}]}, [
+		{"key": {"kev": true}, "count": 3}, {"key": {"kev": null}, "count": 2},
+	]) == [
+		{"name": "a", "severity": 50, "count": 2, "summary": "", "description": "d", "key": {"kev": ""}},
+		{"name": "a", "severity": 50, "count": 3, "summary": "true", "description": "d", "key": {"kev": "true"}},
+	]
+	grouped({"aggregated": true, "by": ["values", "registry"]}, []) == []
+	grouped(measure("count", 0), []) == []
+}
+
+test_groups_are_measured if {
+	of := {"key": {}, "count": 4, "taken": 3, "min": 0.1, "max": 0.9, "sum": 2}
+	values(grouped(measure("count", 3), [of])) == [4]
+	values(grouped(measure("min", 0), [of])) == [0.1]
+	values(grouped(measure("max", 0), [of])) == [0.9]
+	values(grouped(measure("sum", 0), [of])) == [2]
+	values(grouped(measure("avg", 0), [of])) == [0.666667]
+	grouped(measure("avg", 0.666667), [of]) == []
+}
+
+test_groups_without_values_do_not_fire if {
+	every metric in ["min", "max", "sum", "avg"] {
+		grouped(measure(metric, -1), [{"key": {}, "count": 4, "taken": 0}]) == []
+	}
+}
+
+test_rules_that_are_asked_for if {
+	both := {"a": alert, "b": alert}
+	judged := [a.name |
+		some a in alerts.firing with input as {"now": now, "events": [event], "rules": ["b", "c"]}
+			with data.assay.mock.alerts as both
+	]
+	judged == ["b"]
+	alerts.firing == [] with input as {"now": now, "events": [event], "rules": []} with data.assay.mock.alerts as both
+}
