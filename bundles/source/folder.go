@@ -1,0 +1,34 @@
+package source
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+)
+
+// Folder is a folder of policies on disk, such as a mounted ConfigMap. Any
+// change is followed by a load of the whole folder.
+type Folder struct {
+	Path string
+	Log  *slog.Logger
+}
+
+// Run implements [Source].
+func (f Folder) Run(ctx context.Context, emit func(Update)) error {
+	emit = changes(emit)
+	return Watch(ctx, f.Log, []string{f.Path}, func() { emit(f.load()) })
+}
+
+func (f Folder) load() Update {
+	info, err := os.Stat(f.Path)
+	if err != nil {
+		return Update{Err: fmt.Errorf("reading policies: %w", err)}
+	}
+	if !info.IsDir() {
+		return Update{Err: fmt.Errorf("reading policies: %s is no folder", f.Path)}
+	}
+	files := newHashing(os.DirFS(f.Path))
+	set, err := load(files)
+	return Update{Set: set, Revision: files.revision(), Err: err}
+}
