@@ -16,7 +16,7 @@ type Folder struct {
 
 // Run implements [Source].
 func (f Folder) Run(ctx context.Context, emit func(Update)) error {
-	emit = changes(emit)
+	emit = Changes(emit)
 	return Watch(ctx, f.Log, []string{f.Path}, func() { emit(f.load()) })
 }
 
@@ -29,6 +29,6 @@ func (f Folder) load() Update {
 		return Update{Err: fmt.Errorf("reading policies: %s is no folder", f.Path)}
 	}
 	files := newHashing(os.DirFS(f.Path))
-	set, err := load(files)
+	set, err := Load(files)
 	return Update{Set: set, Revision: files.revision(), Err: err}
 }

@@ -1,5 +1,5 @@
-// Package source is where policies come from: a folder that is watched, or a
-// git repository that is polled. A state with faults is reported with them, and
+// Package source is where policies come from: a folder that is watched, or, in
+// package gitrepo, a git repository that is polled. A state with faults is reported with them, and
 // the receiver keeps what it had.
 package source
 
@@ -32,8 +32,8 @@ type Source interface {
 	Run(ctx context.Context, emit func(Update)) error
 }
 
-// load validates the policies of a file system and compiles them for proof.
-func load(fsys fs.FS) (*policies.Set, error) {
+// Load validates the policies of a file system and compiles them for proof.
+func Load(fsys fs.FS) (*policies.Set, error) {
 	set, err := policies.Load(fsys)
 	if err != nil {
 		return nil, err
@@ -44,8 +44,8 @@ func load(fsys fs.FS) (*policies.Set, error) {
 	return set, nil
 }
 
-// changes leaves out updates that say what the last one said.
-func changes(emit func(Update)) func(Update) {
+// Changes leaves out updates that say what the last one said.
+func Changes(emit func(Update)) func(Update) {
 	var last *Update
 	text := func(err error) string {
 		if err == nil {
