@@ -12,6 +12,9 @@ import (
 	"github.com/assay-dev/assay/policies/query"
 )
 
+// Query is the parsed query: nil holds for every event.
+func (a *Alert) Query() query.Node { return a.query }
+
 // alertsModule generates package assay.generated.alerts: for each alert its
 // parameters (rules), the events and instances that its query holds for (hits),
 // and the keys that they contribute to (keys).
