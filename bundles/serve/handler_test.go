@@ -22,7 +22,7 @@ import (
 )
 
 // patience bounds what a test waits for; nothing is asserted to be faster.
-const patience = time.Minute
+const patience = 50 * time.Second
 
 // long is a wait that no test sits out.
 const long = "modes=snapshot,delta;wait=3600"
@@ -61,10 +61,11 @@ func request(ctx context.Context, method, url string, header ...string) (respons
 	return response{resp.StatusCode, resp.Header, string(body)}, err
 }
 
-func server(t *testing.T, c serve.Config) (*serve.Handler, *httptest.Server) {
+func server(t *testing.T, c serve.Limits) (*serve.Handler, *httptest.Server) {
 	h := serve.New(c)
 	s := httptest.NewUnstartedServer(h)
-	s.Config.WriteTimeout = 200 * time.Millisecond // must not end the waiting
+	s.Config.WriteTimeout = 200 * time.Millisecond // these must not end the waiting
+	s.Config.ReadTimeout = 200 * time.Millisecond
 	s.Start()
 	t.Cleanup(func() { h.Close(); s.Close() })
 	return h, s
@@ -85,7 +86,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func TestRequests(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("policies", []byte("one"))
 	h.Set("images-00", []byte("other"))
 	one := etag("one")
@@ -174,11 +175,11 @@ func pollers(t *testing.T, h *serve.Handler, url, etag string, n int) <-chan res
 }
 
 func TestChangeWakesAll(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("a", []byte("one"))
 	h.Set("b", []byte("b"))
 	answers := pollers(t, h, s.URL+"/bundles/a", etag("one"), 50)
-	time.Sleep(300 * time.Millisecond) // beyond the server's own WriteTimeout
+	time.Sleep(300 * time.Millisecond) // beyond the timeouts of the server
 	if h.Set("a", []byte("one")) {
 		t.Error("equal bytes count as a change")
 	}
@@ -198,7 +199,7 @@ func TestChangeWakesAll(t *testing.T) {
 }
 
 func TestRemoveWakes(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("a", []byte("one"))
 	answers := pollers(t, h, s.URL+"/bundles/a", etag("one"), 1)
 	h.Remove("a")
@@ -211,7 +212,7 @@ func TestRemoveWakes(t *testing.T) {
 // A bundle that changes and changes back keeps the poller waiting for what it
 // does not have.
 func TestChangeAndBack(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("a", []byte("one"))
 	answers := pollers(t, h, s.URL+"/bundles/a", etag("one"), 1)
 	h.Set("a", []byte("two"))
@@ -223,7 +224,7 @@ func TestChangeAndBack(t *testing.T) {
 }
 
 func TestWaitIsBounded(t *testing.T) {
-	h, s := server(t, serve.Config{MaxWait: time.Millisecond})
+	h, s := server(t, serve.Limits{MaxWait: time.Millisecond})
 	h.Set("a", []byte("one"))
 	if r := do(t, "GET", s.URL+"/bundles/a", "If-None-Match", etag("one"), "Prefer", long); r.status != 304 {
 		t.Errorf("status %d, want 304", r.status)
@@ -232,7 +233,7 @@ func TestWaitIsBounded(t *testing.T) {
 
 // One more than may wait is sent off long polling, not into a busy loop.
 func TestWaitingIsBounded(t *testing.T) {
-	h, s := server(t, serve.Config{MaxWaiting: 2})
+	h, s := server(t, serve.Limits{MaxWaiting: 2})
 	h.Set("a", []byte("one"))
 	answers := pollers(t, h, s.URL+"/bundles/a", etag("one"), 2)
 	r := do(t, "GET", s.URL+"/bundles/a", "If-None-Match", etag("one"), "Prefer", long)
@@ -245,7 +246,7 @@ func TestWaitingIsBounded(t *testing.T) {
 }
 
 func TestClientLeaves(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("a", []byte("one"))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -263,7 +264,7 @@ func TestClientLeaves(t *testing.T) {
 
 // Shutdown answers those who wait.
 func TestShutdownReleases(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	s.Config.RegisterOnShutdown(h.Close)
 	h.Set("a", []byte("one"))
 	answers := pollers(t, h, s.URL+"/bundles/a", etag("one"), 10)
@@ -281,7 +282,7 @@ func TestShutdownReleases(t *testing.T) {
 
 // Writers and readers at once: every answer is one whole version.
 func TestConcurrently(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("a", []byte("0"))
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -311,7 +312,7 @@ func TestConcurrently(t *testing.T) {
 
 // OPA's own downloader follows by long polling.
 func TestDownloader(t *testing.T) {
-	h, s := server(t, serve.Config{})
+	h, s := server(t, serve.Limits{})
 	h.Set("a", pack(t, "1"))
 	client, err := rest.New(fmt.Appendf(nil, `{"name": "assay", "url": %q}`, s.URL), map[string]*keys.Config{})
 	if err != nil {

@@ -23,22 +23,22 @@ const ContentType = "application/vnd.openpolicyagent.bundles"
 // Prefix is where the bundles are.
 const Prefix = "/bundles/"
 
-// Config bounds a [Handler]; the zero value works.
-type Config struct {
+// Limits bound a [Handler]; the zero value works.
+type Limits struct {
 	// MaxWait bounds how long a request waits for a change; 0 is 5 minutes.
 	MaxWait time.Duration
 	// MaxWaiting bounds how many requests wait; 0 is 10,000. Beyond it clients
 	// are told to poll at their own pace.
 	MaxWaiting int
 	// WriteTimeout bounds the sending of one response; 0 is 10 minutes. It
-	// replaces the server's, which would end the waiting.
+	// replaces the timeouts of the server, which would end the waiting.
 	WriteTimeout time.Duration
 }
 
 // Handler serves named bundles at /bundles/NAME and /bundles/NAME.tar.gz. It
 // may be used concurrently. Who may read them is for others to decide.
 type Handler struct {
-	config  Config
+	limits  Limits
 	closing chan struct{}
 	close   func()
 
@@ -55,7 +55,7 @@ type version struct {
 }
 
 // New returns a handler without bundles.
-func New(c Config) *Handler {
+func New(c Limits) *Handler {
 	if c.MaxWait == 0 {
 		c.MaxWait = 5 * time.Minute
 	}
@@ -66,7 +66,7 @@ func New(c Config) *Handler {
 		c.WriteTimeout = 10 * time.Minute
 	}
 	closing := make(chan struct{})
-	return &Handler{config: c, closing: closing, close: sync.OnceFunc(func() { close(closing) }), bundles: map[string]*version{}}
+	return &Handler{limits: c, closing: closing, close: sync.OnceFunc(func() { close(closing) }), bundles: map[string]*version{}}
 }
 
 // Set serves a bundle under a name from now on, wakes those who wait for it,
@@ -111,7 +111,7 @@ func (h *Handler) Close() { h.close() }
 
 // ServeHTTP serves GET and HEAD of a bundle.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	deadline(w, h.config.WriteTimeout)
+	deadline(w, h.limits.WriteTimeout)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		problem(w, http.StatusMethodNotAllowed, "only GET and HEAD are allowed")
@@ -127,7 +127,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	contentType := ContentType
 	if wait := h.wait(r); wait > 0 && v.matches(r) {
-		deadline(w, wait+h.config.WriteTimeout)
+		deadline(w, wait+h.limits.WriteTimeout)
 		var full bool
 		if v, full = h.await(r, name, v, wait); v == nil {
 			problem(w, http.StatusNotFound, "there is no bundle "+strconv.Quote(name)+" any more")
@@ -141,7 +141,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.Header.Del("If-None-Match")
 			contentType = "application/gzip"
 		}
-		deadline(w, h.config.WriteTimeout)
+		deadline(w, h.limits.WriteTimeout)
 		select {
 		case <-h.closing:
 			header.Set("Connection", "close")
@@ -155,9 +155,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.text))
 }
 
-// deadline bounds the response, where the server can.
+// deadline bounds the response, where the server can. The request is read: what
+// is left of the server's ReadTimeout would end the waiting.
 func deadline(w http.ResponseWriter, d time.Duration) {
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Time{})
+	_ = c.SetWriteDeadline(time.Now().Add(d))
 }
 
 func (h *Handler) get(name string) *version {
@@ -191,7 +194,7 @@ func (h *Handler) await(r *http.Request, name string, v *version, wait time.Dura
 func (h *Handler) enter() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.waiting >= h.config.MaxWaiting {
+	if h.waiting >= h.limits.MaxWaiting {
 		return false
 	}
 	h.waiting++
@@ -228,7 +231,7 @@ func (h *Handler) wait(r *http.Request) time.Duration {
 				continue
 			}
 			if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-				return min(time.Duration(n)*time.Second, h.config.MaxWait)
+				return min(time.Duration(n)*time.Second, h.limits.MaxWait)
 			}
 		}
 	}

@@ -1,0 +1,567 @@
+package serve_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/bundles/serve"
+	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/review"
+)
+
+func policy(name, action, results string) string {
+	return fmt.Sprintf(`apiVersion: containersecurity.tigera.io/v1beta1
+kind: ContainerAdmissionPolicy
+metadata: {name: %s}
+spec:
+  namespaceSelector: environment == 'production'
+  rules: [{action: %s, imageScanStatus: {operator: IsOneOf, values: [%s]}}]
+`, name, action, results)
+}
+
+func scans() []api.Scan {
+	score := 9.8
+	return []api.Scan{
+		{Image: "registry.example.com/bad:1", Digest: "sha256:" + strings.Repeat("a", 64), ScannedAt: time.Unix(1e9, 0),
+			Vulnerabilities: []api.Vulnerability{{ID: "CVE-2026-1", CVSS: &score}}},
+		{Image: "registry.example.com/good:1", Digest: "sha256:" + strings.Repeat("b", 64), ScannedAt: time.Unix(1e9, 0)},
+	}
+}
+
+// reviews are AdmissionReviews that the policies decide differently on.
+func reviews() []string {
+	var all []string
+	for _, image := range []string{"bad", "good", "unknown"} {
+		for _, environment := range []string{"production", "test"} {
+			all = append(all, fmt.Sprintf(`{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "now": "2026-06-01T12:00:00Z",
+				"namespaceLabels": {"environment": %q},
+				"request": {"uid": "1", "operation": "CREATE", "namespace": "shop", "name": "web",
+					"kind": {"group": "", "version": "v1", "kind": "Pod"}, "resource": {"group": "", "version": "v1", "resource": "pods"},
+					"userInfo": {"username": "erin"},
+					"object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop"},
+						"spec": {"containers": [{"name": "web", "image": "registry.example.com/%s:1"}]}}}}`, environment, image))
+		}
+	}
+	return all
+}
+
+func build(set *policies.Set) (map[string][]byte, error) {
+	b, err := bundles.Build(bundles.Content{Policies: set, Scans: scans()})
+	if err != nil {
+		return nil, err
+	}
+	text, err := bundles.Bytes(b)
+	return map[string][]byte{"assay": text}, err
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replace writes a file beside and renames it over.
+func replace(t *testing.T, name string, text []byte) {
+	t.Helper()
+	write(t, name+".tmp", string(text))
+	if err := os.Rename(name+".tmp", name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// record keeps what is logged.
+type record struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+// start runs a server on an address, "" for any. It is stopped by stop, or at
+// the end of the test.
+func start(t *testing.T, address string, c serve.Config) (url string, log *record, stop func()) {
+	t.Helper()
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	var err error
+	if c.Listener, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	log = &record{}
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	if f, ok := c.Source.(source.Folder); ok {
+		f.Log = c.Log
+		c.Source = f
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- serve.Run(ctx, c) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			t.Errorf("no shutdown within %s", patience)
+		}
+	})
+	t.Cleanup(stop)
+	return "http://" + c.Listener.Addr().String(), log, stop
+}
+
+func status(t *testing.T, url string, header ...string) int {
+	t.Helper()
+	r, err := request(t.Context(), "GET", url, header...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.status
+}
+
+func signer(t *testing.T) (key *bundles.SigningKey, public string) {
+	t.Helper()
+	private, pub, err := bundles.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err = bundles.ParseSigningKey(private); err != nil {
+		t.Fatal(err)
+	}
+	return key, string(pub)
+}
+
+// opa is a stock OPA server.
+type opa struct {
+	t    *testing.T
+	url  string
+	log  *record
+	stop func()
+}
+
+// documented is the configuration that docs/bundles.md gives.
+func documented(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/bundles.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(services:.*?)```").FindAllSubmatch(text, -1)
+	if len(blocks) != 1 {
+		t.Fatalf("docs/bundles.md has %d configurations, want one", len(blocks))
+	}
+	return string(blocks[0][1])
+}
+
+// runOPA starts stock OPA in a folder that holds its configuration, key and
+// token. Its own polling is set to an hour: what it sees comes by long polling.
+func runOPA(t *testing.T, bin, dir, url string) *opa {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	cmd := exec.Command(bin, "run", "--server", "--addr", address, "--config-file", "opa.yaml",
+		"--set-file", "keys.assay.key=assay.pub", "--set", "services.assay.url="+url,
+		"--set", "bundles.assay.polling.min_delay_seconds=3600,bundles.assay.polling.max_delay_seconds=3600")
+	cmd.Dir = dir
+	o := &opa{t: t, url: "http://" + address, log: &record{}}
+	cmd.Stdout, cmd.Stderr = o.log, o.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	o.stop = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	t.Cleanup(o.stop)
+	return o
+}
+
+// decide asks OPA for a decision; nil while it has no policies.
+func (o *opa) decide(review string) *api.Decision {
+	resp, err := http.Post(o.url+"/v1/data/assay/admission/decision", "application/json", strings.NewReader(`{"input": `+review+`}`))
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	var answer struct{ Result *api.Decision }
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		o.t.Fatal(err)
+	}
+	return answer.Result
+}
+
+// revision is that of the bundle in force, "" without one.
+func (o *opa) revision() string {
+	r, err := request(o.t.Context(), "GET", o.url+"/v1/data/system/bundles/assay/manifest/revision")
+	if err != nil {
+		return "" // not up yet
+	}
+	var answer struct{ Result string }
+	if err := json.Unmarshal([]byte(r.body), &answer); err != nil {
+		o.t.Fatal(err)
+	}
+	return answer.Result
+}
+
+// decidesAs waits until OPA has the revision of a bundle and holds its verdicts
+// to those of the engine.
+func (o *opa) decidesAs(what string, folder string) {
+	o.t.Helper()
+	set, err := policies.LoadDir(folder)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	b, err := bundles.Build(bundles.Content{Policies: set, Scans: scans()})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	e := engine.New(engine.Config{})
+	if err := e.Load(o.t.Context(), b); err != nil {
+		o.t.Fatal(err)
+	}
+	started := time.Now()
+	for end := started.Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if o.revision() == b.Manifest.Revision {
+			break
+		}
+		if time.Now().After(end) {
+			o.t.Fatalf("%s: stock OPA does not have it within %s:\n%s", what, patience, o.log)
+		}
+	}
+	o.t.Logf("%s: seen after %s", what, time.Since(started).Round(time.Millisecond))
+	rejected := 0
+	for _, text := range reviews() {
+		in, err := review.FromAdmissionReview([]byte(text), review.KindsOf(set.Settings))
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		want, err := e.Admit(o.t.Context(), in.Review, in.Now)
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		if got, want := show(o.t, o.decide(text)), show(o.t, want); got != want {
+			o.t.Errorf("%s:\n   opa %s\nengine %s", what, got, want)
+		}
+		if !want.Allowed {
+			rejected++
+		}
+	}
+	if rejected == 0 || rejected == len(reviews()) {
+		o.t.Errorf("%s: %d of %d rejected shows nothing", what, rejected, len(reviews()))
+	}
+}
+
+func show(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Stock OPA, configured as the documentation says, follows our bundles, decides
+// as the engine does, outlives us, and refuses what we did not sign.
+func TestStockOPAFollows(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "opa")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/open-policy-agent/opa").CombinedOutput(); err != nil {
+		t.Fatalf("building opa: %v\n%s", err, out)
+	}
+	key, public := signer(t)
+	dir, folder := t.TempDir(), t.TempDir()
+	write(t, dir+"/opa.yaml", documented(t))
+	write(t, dir+"/assay.pub", public)
+	write(t, dir+"/token", "secret")
+	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail"))
+	config := serve.Config{Source: source.Folder{Path: folder}, Build: build, Key: key, TokenFile: dir + "/token"}
+
+	url, log, stop := start(t, "", config)
+	o := runOPA(t, bin, dir, url)
+	o.decidesAs("the first bundle", folder)
+
+	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail, Unknown"))
+	o.decidesAs("a change", folder)
+
+	write(t, folder+"/p.yaml", policy("fails", "Regret", "Fail"))
+	eventually(t, "the fault is logged", func() bool { return strings.Contains(log.String(), "p.yaml:6:") })
+	if d := o.decide(reviews()[0]); d == nil || d.Allowed {
+		t.Errorf("after a fault: %+v", d)
+	}
+	write(t, folder+"/p.yaml", policy("unknown", "Reject", "Unknown"))
+	o.decidesAs("a change after a fault", folder)
+
+	// We are gone: OPA decides on, even when it starts anew.
+	stop()
+	o.decidesAs("without us", folder)
+	o.stop()
+	o = runOPA(t, bin, dir, url)
+	o.decidesAs("started without us", folder)
+	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail"))
+	_, _, stop = start(t, strings.TrimPrefix(url, "http://"), config)
+	o.decidesAs("a change after our restart", folder)
+	stop()
+
+	// The signature of another key, and one that was tampered with.
+	held := filepath.Join(t.TempDir(), "held")
+	write(t, held+"/p.yaml", policy("fails", "Reject", "Fail"))
+	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail, Unknown"))
+	set, err := policies.LoadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := build(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _ := signer(t)
+	signed := func(k *bundles.SigningKey) []byte {
+		t.Helper()
+		text, err := k.Sign(made["assay"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	replace(t, file, signed(other))
+	_, log, _ = start(t, strings.TrimPrefix(url, "http://"), serve.Config{Files: map[string]string{"assay": file}})
+	eventually(t, "another key is refused", func() bool { return strings.Contains(o.log.String(), "failed to verify JWT signature") })
+	o.decidesAs("another key", held)
+	replace(t, file, made["assay"])
+	eventually(t, "no signature is refused", func() bool { return strings.Contains(o.log.String(), "bundle missing .signatures.json") })
+	o.decidesAs("no signature", held)
+	replace(t, file, signed(key)[:1000])
+	eventually(t, "half a bundle is not served", func() bool { return strings.Contains(log.String(), "is no bundle") })
+	replace(t, file, signed(key))
+	o.decidesAs("a good signature again", folder)
+}
+
+func TestTokens(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	write(t, token, "one\ntwo\n")
+	folder := t.TempDir()
+	url, log, _ := start(t, "", serve.Config{Source: source.Folder{Path: folder}, Build: build, TokenFile: token})
+	eventually(t, "ready", func() bool { return status(t, url+"/readyz") == 200 })
+	for header, want := range map[string]int{
+		"": 401, "Bearer": 401, "Bearer ": 401, "Bearer three": 401, "Bearer one two": 401, "Basic one": 401, "one": 401,
+		"Bearer one": 200, "bearer two": 200,
+	} {
+		if got := status(t, url+"/bundles/assay", "Authorization", header); got != want {
+			t.Errorf("%q: status %d, want %d", header, got, want)
+		}
+	}
+	if got := status(t, url+"/bundles/none"); got != 401 {
+		t.Errorf("which bundles there are is told without a token: %d", got)
+	}
+	write(t, token, "three")
+	if status(t, url+"/bundles/assay", "Authorization", "Bearer one") != 401 || status(t, url+"/bundles/assay", "Authorization", "Bearer three") != 200 {
+		t.Error("changed tokens do not count")
+	}
+	if err := os.Remove(token); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(t, url+"/bundles/assay", "Authorization", "Bearer three"); got != 503 {
+		t.Errorf("without the file: %d", got)
+	}
+	for path, want := range map[string]int{"/healthz": 200, "/": 404, "/bundles": 404} {
+		r := do(t, "GET", url+path)
+		if path == "/bundles" && r.status/100 == 3 {
+			continue // to /bundles/
+		}
+		if r.status != want {
+			t.Errorf("%s: status %d, want %d", path, r.status, want)
+		}
+	}
+	if strings.Contains(log.String(), "three") {
+		t.Error("a token is in the log")
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "later")
+	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	url, _, _ := start(t, "", serve.Config{Source: source.Folder{Path: folder}, Build: build, Files: map[string]string{"other": file}})
+	eventually(t, "healthy", func() bool { return status(t, url+"/healthz") == 200 })
+	write(t, folder+"/p.yaml", policy("p", "Reject", "Fail"))
+	eventually(t, "policies", func() bool { return status(t, url+"/bundles/assay") == 200 })
+	if got := status(t, url+"/readyz"); got != 503 {
+		t.Errorf("ready without the file: %d", got)
+	}
+	made, err := build(&policies.Set{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace(t, file, made["assay"])
+	eventually(t, "ready", func() bool { return status(t, url+"/readyz") == 200 })
+	if got := do(t, "GET", url+"/bundles/other.tar.gz"); got.body != string(made["assay"]) {
+		t.Error("the file is not served as it is")
+	}
+}
+
+// A change of an input builds again; a failed build keeps what was, and bundles
+// that are built no more are gone.
+func TestInputs(t *testing.T) {
+	input := filepath.Join(t.TempDir(), "input")
+	write(t, input, "a b")
+	url, log, _ := start(t, "", serve.Config{
+		Source: source.Folder{Path: t.TempDir()}, Inputs: []string{input},
+		Build: func(*policies.Set) (map[string][]byte, error) {
+			text, err := os.ReadFile(input)
+			made := map[string][]byte{}
+			for _, name := range strings.Fields(string(text)) {
+				made[name] = text
+			}
+			return made, err
+		},
+	})
+	body := func(path, want string) func() bool {
+		return func() bool { return do(t, "GET", url+path).body == want }
+	}
+	eventually(t, "two bundles", body("/bundles/b", "a b"))
+	write(t, input, "a")
+	eventually(t, "one bundle", body("/bundles/a", "a"))
+	eventually(t, "the other is gone", func() bool { return status(t, url+"/bundles/b") == 404 })
+	if err := os.Remove(input); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the failure is logged", func() bool { return strings.Contains(log.String(), "cannot be built") })
+	if got := do(t, "GET", url+"/bundles/a"); got.body != "a" {
+		t.Errorf("after a failure: %+v", got)
+	}
+}
+
+// A renewed certificate is served to the next client.
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	first := certificate(t, dir)
+	file := filepath.Join(dir, "bundle")
+	made, err := build(&policies.Set{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace(t, file, made["assay"])
+	url, _, _ := start(t, "", serve.Config{CertFile: dir + "/cert.pem", KeyFile: dir + "/key.pem", Files: map[string]string{"a": file}})
+	get := func(trust *x509.Certificate) (*http.Response, error) {
+		pool := x509.NewCertPool()
+		pool.AddCert(trust)
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+		defer transport.CloseIdleConnections()
+		resp, err := (&http.Client{Transport: transport, Timeout: patience}).Get(strings.Replace(url, "http:", "https:", 1) + "/readyz")
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		return resp, err
+	}
+	if resp, err := get(first); err != nil || resp.ProtoMajor != 2 {
+		t.Fatalf("%+v %v", resp, err)
+	}
+	second := certificate(t, dir)
+	if _, err := get(second); err != nil {
+		t.Errorf("the new certificate: %v", err)
+	}
+	write(t, dir+"/key.pem", "half")
+	if _, err := get(second); err != nil {
+		t.Errorf("while the key is written: %v", err)
+	}
+}
+
+// certificate writes a certificate for 127.0.0.1 with its key.
+func certificate(t *testing.T, dir string) *x509.Certificate {
+	t.Helper()
+	cert, key := selfSigned(t)
+	write(t, dir+"/cert.pem", cert)
+	write(t, dir+"/key.pem", key)
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair.Leaf
+}
+
+// What cannot work ends at once.
+func TestRefusedAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir+"/empty", "\n")
+	for name, c := range map[string]serve.Config{
+		"no certificate": {CertFile: dir + "/none", KeyFile: dir + "/none"},
+		"no token file":  {TokenFile: dir + "/none"},
+		"no tokens":      {TokenFile: dir + "/empty"},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Listener, c.Log = listener, slog.New(slog.DiscardHandler)
+		if err := serve.Run(t.Context(), c); err == nil {
+			t.Errorf("%s: it ran", name)
+		}
+		if _, err := listener.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: the listener is open", name)
+		}
+	}
+}
+
+func selfSigned(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text}))
+}
