@@ -63,6 +63,11 @@ text(x) := x if {
 	is_string(x)
 } else := concat(", ", [text_of_member(m) | some m in x]) if {
 	is_array(x)
+} else := trim_right(sprintf("%.15f", [x]), "0") if {
+	# Without an exponent, as other numbers.
+	is_number(x)
+	abs(x) < 0.0001
+	x != 0
 } else := sprintf("%v", [x])
 
 text_of_member(m) := m if {
@@ -74,7 +79,7 @@ text_of_member(m) := m if {
 #   The rules to judge: all, or those that input.rules lists. A store that has
 #   grouped the events itself gives input.groups[name], a list of {"key", "count"}
 #   with, for a metric of a field, "taken" (how many values) and "min", "max" and
-#   "sum" of them. Such a rule does not look at input.events.
+#   "sum" of them in billionths. Such a rule does not look at input.events.
 rules[name] := rule if {
 	some name, rule in compiled.rules
 	asked(name)
@@ -121,7 +126,7 @@ key_text(v) := "" if {
 summary(rule, events) := {"count": count(events)} if {
 	rule.metric in {"", "count"}
 } else := {"count": count(events), "taken": count(taken), "min": min(taken), "max": max(taken), "sum": sum(taken)} if {
-	taken := [v | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
+	taken := [round(v * 1000000000) | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
 	count(taken) > 0
 } else := {"count": count(events), "taken": 0}
 
@@ -169,18 +174,22 @@ alert(name, rule, group, measure) := object.union(measure, {
 
 measured("count", of) := of.count
 
-measured(metric, of) := six_decimals(of[metric]) if {
+measured(metric, of) := six_decimals(of[metric], 1) if {
 	metric in {"min", "max", "sum"}
 	of.taken > 0
 }
 
-measured("avg", of) := six_decimals(of.sum / of.taken) if of.taken > 0
+measured("avg", of) := six_decimals(of.sum, of.taken) if of.taken > 0
 
-# Through text: a quotient of numbers is not always the decimal that
-# it looks like, and "eq" must hold where it is seen to.
-six_decimals(x) := round(x) if {
-	x == round(x)
-} else := to_number(trim_right(trim_right(sprintf("%.6f", [x]), "0"), "."))
+# six_decimals(n, d) is n billionths by d, half a millionth rounded up. In whole
+# numbers: a quotient is not always the decimal that it looks like, and "eq" must
+# hold where it is seen to.
+six_decimals(n, d) := to_number(trim_right(trim_right(decimal, "0"), ".")) if {
+	twice := (2 * n) + (1000 * d)
+	millionths := (twice - (twice % (2000 * d))) / (2000 * d)
+	rest := millionths % 1000000
+	decimal := sprintf("%d.%06d", [(millionths - rest) / 1000000, rest])
+}
 
 holds("eq", value, threshold) if value == threshold
 

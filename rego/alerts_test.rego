@@ -227,7 +227,7 @@ test_groups_take_the_place_of_events if {
 }
 
 test_groups_are_measured if {
-	of := {"key": {}, "count": 4, "taken": 3, "min": 0.1, "max": 0.9, "sum": 2}
+	of := {"key": {}, "count": 4, "taken": 3, "min": 100000000, "max": 900000000, "sum": 2000000000}
 	values(grouped(measure("count", 3), [of])) == [4]
 	values(grouped(measure("min", 0), [of])) == [0.1]
 	values(grouped(measure("max", 0), [of])) == [0.9]
@@ -250,4 +250,29 @@ test_rules_that_are_asked_for if {
 	]
 	judged == ["b"]
 	alerts.firing == [] with input as {"now": now, "events": [event], "rules": []} with data.assay.mock.alerts as both
+}
+
+test_numbers_as_texts if {
+	texts := {value: text |
+		some value in [0, 1, 9.8, 0.0001, 0.00043, 0.00001, 0.000000001]
+		change := {"aggregated": true, "by": ["values", "epss"]}
+		text := one(change, [object.union(event, {"epss": value})])[0].key.epss
+	}
+	texts == {
+		0: "0", 1: "1", 9.8: "9.8", 0.0001: "0.0001", 0.00043: "0.00043",
+		0.00001: "0.00001", 0.000000001: "0.000000001",
+	}
+}
+
+averaged(scores) := fired[0].value if {
+	change := {"metric": "avg", "field": "max_cvss_score", "condition": "gte", "threshold": 0}
+	fired := one(change, [object.union(scored(score), {"tag": i}) | some i, score in scores])
+}
+
+test_values_are_rounded_in_decimals if {
+	averaged([0.76, 0.000003]) == 0.380002
+	averaged([0.000001, 0.000002]) == 0.000002
+	averaged([0.000000499]) == 0
+	averaged([9.999999, 10]) == 10
+	averaged([2.7, 0, 0]) == 0.9
 }
