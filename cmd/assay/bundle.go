@@ -13,10 +13,10 @@ import (
 func (a *app) bundleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "bundle",
-		Short:   "Build OPA bundles",
-		Example: "  assay bundle build policies -o bundle.tar.gz",
+		Short:   "Build, sign, verify and serve OPA bundles",
+		Example: "  assay bundle build policies -o bundle.tar.gz\n  assay bundle serve policies --sign-key assay.key",
 	}
-	c.AddCommand(a.bundleBuild())
+	c.AddCommand(a.bundleBuild(), a.bundleKeygen(), a.bundleSign(), a.bundleVerify(), a.bundleServe())
 	return c
 }
 

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/bundles/serve"
+	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/bundles/source/gitrepo"
+	"github.com/assay-dev/assay/policies"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) bundleServe() *cobra.Command {
+	var (
+		in     inputs
+		config serve.Config
+		git    gitrepo.Source
+		sign   signing
+		listen string
+	)
+	c := &cobra.Command{
+		Use:   "serve [DIR]",
+		Short: "Serve bundles to OPA, and keep them up to date",
+		Long: `Compiles a policies folder, with scans and exceptions, and serves it as the
+bundle /bundles/assay with ETag and long polling, as OPA's bundle plugin follows
+it. The files are watched; a state with faults is logged, and the last good one
+stays. --git takes the policies from a repository instead, --bundle serves files
+that were built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
+		Example: `  assay bundle serve policies --scans scans.json --sign-key assay.key --token-file token
+  assay bundle serve --git https://git.example.com/policies.git --git-ref main --sign-key assay.key
+  assay bundle serve --bundle assay=bundle.tar.gz --listen :8443 --tls-cert tls.crt --tls-key tls.key`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	out := outputFlag(c)
+	c.Flags().Lookup("output").Usage = "format of the log"
+	in.flags(c)
+	must(c.Flags().MarkHidden("policies"))
+	sign.flags(c, "sign-")
+	c.Flags().StringToStringVar(&config.Files, "bundle", nil, "NAME=FILE serves a bundle as it is; may be repeated")
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:8380", "address to serve on")
+	c.Flags().StringVar(&config.CertFile, "tls-cert", "", "certificate in PEM, read anew when it changes")
+	c.Flags().StringVar(&config.KeyFile, "tls-key", "", "private key of the certificate")
+	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	c.Flags().StringVar(&config.TokenFile, "token-file", "", "bearer tokens, one a line, of which a client needs one")
+	c.Flags().StringVar(&git.URL, "git", "", "repository of the policies: https, ssh or file, without a password")
+	c.Flags().StringVar(&git.Ref, "git-ref", "", "branch, tag or commit; without it the repository's HEAD")
+	c.Flags().StringVar(&git.Folder, "git-folder", "", "folder of the policies in the repository")
+	c.Flags().DurationVar(&git.Every, "git-every", 0, "time between two looks (default 1m)")
+	c.Flags().StringVar(&git.Username, "git-user", "", "user for https (default git)")
+	c.Flags().StringVar(&git.PasswordFile, "git-password-file", "", "password or token for https")
+	c.Flags().StringVar(&git.CAFile, "git-ca", "", "further certificates to trust for https")
+	c.Flags().StringVar(&git.SSHKeyFile, "git-ssh-key", "", "private key for ssh; without it the agent")
+	c.Flags().StringVar(&git.KnownHostsFile, "git-known-hosts", "", "known hosts for ssh; without it the user's own")
+
+	c.RunE = func(c *cobra.Command, args []string) error {
+		config.Log = slog.New(slog.NewTextHandler(a.err, nil))
+		if *out == "json" {
+			config.Log = slog.New(slog.NewJSONHandler(a.err, nil))
+		}
+		if len(args) == 1 {
+			in.policies = args[0]
+		}
+		switch {
+		case in.policies != "" && git.URL != "":
+			return errors.New("policies come from a folder or from --git, not from both")
+		case in.policies != "":
+			config.Source = source.Folder{Path: in.policies, Log: config.Log}
+		case git.URL != "":
+			config.Source = git
+		case len(config.Files) == 0:
+			return errors.New("there is nothing to serve: give a folder of policies, --git or --bundle")
+		case len(in.scans)+len(in.exceptions) > 0:
+			return errors.New("--scans and --exceptions need a folder of policies or --git")
+		}
+		config.Inputs = slices.Concat(in.scans, in.exceptions)
+		config.Build = func(set *policies.Set) (map[string][]byte, error) { return a.built(set, in) }
+		if sign.key != "" {
+			key, err := a.signingKey(sign)
+			if err != nil {
+				return err
+			}
+			config.Key = key
+		}
+		listener, err := net.Listen("tcp", listen)
+		if err != nil {
+			return err
+		}
+		config.Listener = listener
+		if at, ok := listener.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && config.TokenFile == "" {
+			config.Log.Warn("everyone who reaches the address reads the bundles; --token-file restricts it")
+		}
+		config.Log.Info("serving bundles", "address", listener.Addr().String(), "tls", config.CertFile != "", "signed", config.Key != nil,
+			"files", slices.Sorted(maps.Keys(config.Files)))
+		return serve.Run(c.Context(), config)
+	}
+	return c
+}
+
+// built makes the bundles of a set of policies with the scans and exceptions
+// that the flags name.
+func (a *app) built(set *policies.Set, in inputs) (map[string][]byte, error) {
+	content := bundles.Content{Policies: set}
+	var err error
+	if content.Scans, err = a.readScans(in.scans); err != nil {
+		return nil, err
+	}
+	if content.Exceptions, err = a.readExceptions(in.exceptions); err != nil {
+		return nil, err
+	}
+	b, err := bundles.Build(content)
+	if err != nil {
+		return nil, err
+	}
+	text, err := bundles.Bytes(b)
+	if err != nil {
+		return nil, fmt.Errorf("packing the bundle: %w", err)
+	}
+	return map[string][]byte{"assay": text}, nil
+}
