@@ -96,27 +96,32 @@ of_key[name][key] contains row.event if {
 	key := row.key
 }
 
-# groups[name] are the groups of a rule that has a metric, or one alert per key.
-groups[name] contains {"key": key, "of": given} if {
-	some name, list in input.groups
-	some given in list
-	key := {f: key_text(v) | some f, v in given.key}
+# The groups of a store.
+of_rule[name] contains alert(name, rule, key, of.count, measure) if {
+	some name, rule in rules
+	some of in input.groups[name]
+	measure := measures(rule, of)
+	key := {f: key_text(v) | some f, v in of.key}
 }
 
-groups[name] contains {"key": key, "of": summary(rule, events)} if {
+# A metric, or one alert per key.
+of_rule[name] contains alert(name, rule, key, of.count, measure) if {
 	some name, rule in rules
 	rule.aggregated
 	not input.groups[name]
 	some key, events in of_key[name]
+	of := summary(rule, events)
+	measure := measures(rule, of)
 }
 
 # A metric over all events, of which there may be none.
-groups[name] contains {"key": {}, "of": summary(rule, events)} if {
+of_rule[name] contains alert(name, rule, {}, of.count, measure) if {
 	some name, rule in rules
 	not rule.aggregated
 	rule.metric != ""
 	not input.groups[name]
-	events := {i | some i, _ in compiled.hits[name]}
+	of := summary(rule, {i | some i, _ in compiled.hits[name]})
+	measure := measures(rule, of)
 }
 
 key_text(v) := "" if {
@@ -129,12 +134,6 @@ summary(rule, events) := {"count": count(events)} if {
 	taken := [round(v * 1000000000) | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
 	count(taken) > 0
 } else := {"count": count(events), "taken": 0}
-
-of_rule[name] contains alert if {
-	some name, rule in rules
-	some group in groups[name]
-	alert := of_group(name, rule, group)
-}
 
 # One alert per event.
 of_rule[name] contains alert if {
@@ -154,22 +153,23 @@ of_rule[name] contains alert if {
 	}
 }
 
-of_group(name, rule, group) := alert(name, rule, group, {}) if {
-	rule.metric == ""
-} else := alert(name, rule, group, {"value": value}) if {
-	value := measured(rule.metric, group.of)
-	holds(rule.condition, value, rule.threshold)
-}
-
-alert(name, rule, group, measure) := object.union(measure, {
+alert(name, rule, key, n, measure) := object.union(measure, {
 	"name": name,
 	"severity": rule.severity,
-	"key": group.key,
-	"count": group.of.count,
+	"key": key,
+	"count": n,
 	"summary": rendered(rule.summary, variables),
 	"description": rendered(rule.description, variables),
 }) if {
-	variables := object.union(group.key, {rule.metric: text(v) | some v in measure})
+	variables := object.union(key, {rule.metric: text(v) | some v in measure})
+}
+
+# measures(rule, of) has the value of the metric, if there is one, where the condition holds.
+measures(rule, _) := {} if rule.metric == ""
+
+measures(rule, of) := {"value": value} if {
+	value := measured(rule.metric, of)
+	holds(rule.condition, value, rule.threshold)
 }
 
 measured("count", of) := of.count

@@ -17,8 +17,8 @@ import (
 
 var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
-// rules compiles alerts, given as the specs of GlobalAlerts by name.
-func rules(t testing.TB, specs map[string]api.GlobalAlertSpec) *pushdown.Rules {
+// set holds alerts, given as the specs of GlobalAlerts by name.
+func set(t testing.TB, specs map[string]api.GlobalAlertSpec) *policies.Set {
 	t.Helper()
 	fsys := fstest.MapFS{}
 	for name, s := range specs {
@@ -38,7 +38,12 @@ func rules(t testing.TB, specs map[string]api.GlobalAlertSpec) *pushdown.Rules {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := pushdown.New(t.Context(), set.Alerts)
+	return set
+}
+
+func rules(t testing.TB, specs map[string]api.GlobalAlertSpec) *pushdown.Rules {
+	t.Helper()
+	r, err := pushdown.New(t.Context(), set(t, specs).Alerts)
 	if err != nil {
 		t.Fatal(err)
 	}
