@@ -31,7 +31,7 @@ type Limits struct {
 	// are told to poll at their own pace.
 	MaxWaiting int
 	// WriteTimeout bounds the sending of one response; 0 is 10 minutes. It
-	// replaces the timeouts of the server, which would end the waiting.
+	// replaces that of the server, which would end the waiting.
 	WriteTimeout time.Duration
 }
 
@@ -155,12 +155,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.text))
 }
 
-// deadline bounds the response, where the server can. The request is read: what
-// is left of the server's ReadTimeout would end the waiting.
+// deadline bounds the response, where the server can.
 func deadline(w http.ResponseWriter, d time.Duration) {
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{})
-	_ = c.SetWriteDeadline(time.Now().Add(d))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
 }
 
 func (h *Handler) get(name string) *version {

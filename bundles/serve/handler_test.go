@@ -198,6 +198,40 @@ func TestChangeWakesAll(t *testing.T) {
 	}
 }
 
+// The same over HTTP/2.
+func TestHTTP2(t *testing.T) {
+	h := serve.New(serve.Limits{})
+	s := httptest.NewUnstartedServer(h)
+	s.EnableHTTP2 = true
+	s.Config.ReadTimeout, s.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	s.StartTLS()
+	defer s.Close()
+	h.Set("a", []byte("one"))
+	req, err := http.NewRequestWithContext(t.Context(), "GET", s.URL+"/bundles/a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("If-None-Match", etag("one"))
+	req.Header.Set("Prefer", long)
+	answers := make(chan string, 1)
+	go func() {
+		resp, err := s.Client().Do(req)
+		if err != nil {
+			answers <- err.Error()
+			return
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		answers <- resp.Proto + " " + string(body)
+	}()
+	eventually(t, "one waits", func() bool { return h.Waiting() == 1 })
+	time.Sleep(300 * time.Millisecond)
+	h.Set("a", []byte("two"))
+	if got := <-answers; got != "HTTP/2.0 two" {
+		t.Error(got)
+	}
+}
+
 func TestRemoveWakes(t *testing.T) {
 	h, s := server(t, serve.Limits{})
 	h.Set("a", []byte("one"))
@@ -217,6 +251,7 @@ func TestChangeAndBack(t *testing.T) {
 	answers := pollers(t, h, s.URL+"/bundles/a", etag("one"), 1)
 	h.Set("a", []byte("two"))
 	h.Set("a", []byte("one"))
+	time.Sleep(50 * time.Millisecond) // time to wake up wrongly
 	h.Set("a", []byte("three"))
 	if r := <-answers; r.status != 200 || r.body == "one" {
 		t.Errorf("got %d %q", r.status, r.body)

@@ -170,6 +170,16 @@ func signer(t *testing.T) (key *bundles.SigningKey, public string) {
 	return key, string(pub)
 }
 
+// buildOPA builds the stock command of the module's version.
+func buildOPA(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "opa")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/open-policy-agent/opa").CombinedOutput(); err != nil {
+		t.Fatalf("building opa: %v\n%s", err, out)
+	}
+	return bin
+}
+
 // opa is a stock OPA server.
 type opa struct {
 	t    *testing.T
@@ -192,9 +202,9 @@ func documented(t *testing.T) string {
 	return string(blocks[0][1])
 }
 
-// runOPA starts stock OPA in a folder that holds its configuration, key and
+// runOPA starts stock OPA in a folder that holds its configuration, keys and
 // token. Its own polling is set to an hour: what it sees comes by long polling.
-func runOPA(t *testing.T, bin, dir, url string) *opa {
+func runOPA(t *testing.T, bin, dir, url string, keys ...string) *opa {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -202,9 +212,12 @@ func runOPA(t *testing.T, bin, dir, url string) *opa {
 	}
 	address := free.Addr().String()
 	free.Close()
-	cmd := exec.Command(bin, "run", "--server", "--addr", address, "--config-file", "opa.yaml",
-		"--set-file", "keys.assay.key=assay.pub", "--set", "services.assay.url="+url,
-		"--set", "bundles.assay.polling.min_delay_seconds=3600,bundles.assay.polling.max_delay_seconds=3600")
+	args := []string{"run", "--server", "--addr", address, "--config-file", "opa.yaml", "--set", "services.assay.url=" + url,
+		"--set", "bundles.assay.polling.min_delay_seconds=3600,bundles.assay.polling.max_delay_seconds=3600"}
+	for _, k := range keys {
+		args = append(args, "--set-file", "keys."+k+".key="+k+".pub")
+	}
+	cmd := exec.Command(bin, args...)
 	cmd.Dir = dir
 	o := &opa{t: t, url: "http://" + address, log: &record{}}
 	cmd.Stdout, cmd.Stderr = o.log, o.log
@@ -306,10 +319,7 @@ func show(t *testing.T, v any) string {
 // Stock OPA, configured as the documentation says, follows our bundles, decides
 // as the engine does, outlives us, and refuses what we did not sign.
 func TestStockOPAFollows(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "opa")
-	if out, err := exec.Command("go", "build", "-o", bin, "github.com/open-policy-agent/opa").CombinedOutput(); err != nil {
-		t.Fatalf("building opa: %v\n%s", err, out)
-	}
+	bin := buildOPA(t)
 	key, public := signer(t)
 	dir, folder := t.TempDir(), t.TempDir()
 	write(t, dir+"/opa.yaml", documented(t))
@@ -319,7 +329,7 @@ func TestStockOPAFollows(t *testing.T) {
 	config := serve.Config{Source: source.Folder{Path: folder}, Build: build, Key: key, TokenFile: dir + "/token"}
 
 	url, log, stop := start(t, "", config)
-	o := runOPA(t, bin, dir, url)
+	o := runOPA(t, bin, dir, url, "assay")
 	o.decidesAs("the first bundle", folder)
 
 	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail, Unknown"))
@@ -337,7 +347,7 @@ func TestStockOPAFollows(t *testing.T) {
 	stop()
 	o.decidesAs("without us", folder)
 	o.stop()
-	o = runOPA(t, bin, dir, url)
+	o = runOPA(t, bin, dir, url, "assay")
 	o.decidesAs("started without us", folder)
 	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail"))
 	_, _, stop = start(t, strings.TrimPrefix(url, "http://"), config)
@@ -377,6 +387,57 @@ func TestStockOPAFollows(t *testing.T) {
 	eventually(t, "half a bundle is not served", func() bool { return strings.Contains(log.String(), "is no bundle") })
 	replace(t, file, signed(key))
 	o.decidesAs("a good signature again", folder)
+}
+
+// The key is changed as the documentation says: OPA has both, and the
+// signature names its own.
+func TestKeyRotation(t *testing.T) {
+	bin := buildOPA(t)
+	dir, folder := t.TempDir(), t.TempDir()
+	config := strings.Replace(documented(t), "\n      keyid: assay", " {}", 1)
+	config = strings.Replace(config, "  assay:\n    algorithm: ES256", "  first:\n    algorithm: ES256\n  second:\n    algorithm: ES256", 1)
+	if !strings.Contains(config, "signing: {}") || !strings.Contains(config, "second:") {
+		t.Fatalf("the configuration is written otherwise than this test expects:\n%s", config)
+	}
+	write(t, dir+"/opa.yaml", config)
+	write(t, dir+"/token", "secret")
+	write(t, folder+"/p.yaml", policy("p", "Reject", "Fail"))
+	set, err := policies.LoadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := build(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	publish := func(id string, key *bundles.SigningKey) {
+		t.Helper()
+		key.ID = id
+		text, err := key.Sign(made["assay"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		replace(t, file, text)
+	}
+	first, public := signer(t)
+	write(t, dir+"/first.pub", public)
+	second, public := signer(t)
+	write(t, dir+"/second.pub", public)
+	publish("first", first)
+	url, _, _ := start(t, "", serve.Config{Files: map[string]string{"assay": file}})
+	o := runOPA(t, bin, dir, url, "first", "second")
+	activated := func(n int) func() bool {
+		return func() bool { return strings.Count(o.log.String(), "Bundle loaded and activated successfully") == n }
+	}
+	eventually(t, "the first key is taken", activated(1))
+	publish("second", second)
+	eventually(t, "the second key is taken", activated(2))
+	publish("third", second)
+	eventually(t, "an unknown name is refused", func() bool {
+		return strings.Contains(o.log.String(), "verification key corresponding to ID third not found")
+	})
+	o.decidesAs("after it", folder)
 }
 
 func TestTokens(t *testing.T) {

@@ -195,6 +195,8 @@ func TestLinkedFolder(t *testing.T) {
 	until(t, itself, "a swap", holds("two"))
 	write(t, dir+"/v2/policies/deep/q.yaml", policy("q"))
 	until(t, itself, "a change behind the link", holds("q two"))
+	write(t, dir+"/v2/policies/deep/q.yaml", policy("r"))
+	until(t, itself, "a change further behind the link", holds("r two"))
 }
 
 // A pipe does not block the source.

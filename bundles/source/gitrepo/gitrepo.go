@@ -34,7 +34,8 @@ import (
 // Source is a folder of policies in a git repository. Nothing is written to
 // disk; a new commit is fetched alone, without history. A revision is a commit.
 type Source struct {
-	// URL is https://, ssh:// (or user@host:path) or file://. It holds no password.
+	// URL is https://, ssh:// (or user@host:path), or file://, which needs the git
+	// command. It holds no password.
 	URL string
 	// Ref is a branch, a tag or a full ref name; or a commit, which is fetched
 	// once, from a server that allows it. "" is the repository's HEAD.
@@ -135,13 +136,12 @@ func (g Source) look(ctx context.Context, have plumbing.Hash) (plumbing.Hash, so
 	}
 	store := &bounded{Storage: memory.NewStorage(), max: g.MaxBytes}
 	remote := git.NewRemote(store, &config.RemoteConfig{Name: "origin", URLs: []string{g.URL}})
-	name := g.Ref
+	name, at := g.Ref, plumbing.NewHash(g.Ref)
 	if !commitID.MatchString(g.Ref) {
 		refs, err := remote.ListContext(ctx, &git.ListOptions{Auth: auth, CABundle: ca})
 		if err != nil {
 			return have, source.Update{}, err
 		}
-		var at plumbing.Hash
 		if name, at, err = pick(refs, g.Ref); err != nil {
 			return have, source.Update{}, err
 		}
@@ -153,6 +153,9 @@ func (g Source) look(ctx context.Context, have plumbing.Hash) (plumbing.Hash, so
 		Auth: auth, CABundle: ca, Depth: 1, Tags: git.NoTags,
 		RefSpecs: []config.RefSpec{config.RefSpec("+" + name + ":" + fetched.String())},
 	})
+	if errors.As(err, new(tooLarge)) { // and stays so: it is not fetched again
+		return at, source.Update{Revision: at.String(), Err: err}, nil
+	}
 	if err != nil {
 		return have, source.Update{}, err
 	}
@@ -296,7 +299,7 @@ func (g Source) files(commit *object.Commit) (fs.FS, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !fs.ValidPath(name) || !slices.Contains([]string{".yaml", ".yml", ".json", ".rego"}, strings.ToLower(path.Ext(name))) {
+		if hidden(name) || !fs.ValidPath(name) || !slices.Contains([]string{".yaml", ".yml", ".json", ".rego"}, strings.ToLower(path.Ext(name))) {
 			continue
 		}
 		switch entry.Mode {
@@ -314,7 +317,7 @@ func (g Source) files(commit *object.Commit) (fs.FS, error) {
 			return nil, err
 		}
 		if total += int64(len(text)); total > g.MaxBytes {
-			return nil, fmt.Errorf("the files have more than %d bytes", g.MaxBytes)
+			return nil, tooLarge(g.MaxBytes)
 		}
 		archive.Files = append(archive.Files, txtar.File{Name: name, Data: text})
 	}
@@ -322,6 +325,11 @@ func (g Source) files(commit *object.Commit) (fs.FS, error) {
 		return nil, diags
 	}
 	return txtar.FS(&archive)
+}
+
+// hidden says whether [policies.Load] leaves the file out for its name.
+func hidden(name string) bool {
+	return strings.HasPrefix(name, ".") || strings.Contains(name, "/.")
 }
 
 // badLink is a link in the tree that is not followed, and why.
@@ -367,6 +375,11 @@ type bounded struct {
 	max int64
 }
 
+// tooLarge is the bound that a commit exceeds.
+type tooLarge int64
+
+func (t tooLarge) Error() string { return fmt.Sprintf("the commit has more than %d bytes", int64(t)) }
+
 // PackfileWriter receives what is fetched.
 func (b *bounded) PackfileWriter() (io.WriteCloser, error) { return &pack{to: b}, nil }
 
@@ -377,7 +390,7 @@ type pack struct {
 
 func (p *pack) Write(text []byte) (int, error) {
 	if int64(p.Len()+len(text)) > p.to.max {
-		return 0, fmt.Errorf("the commit has more than %d bytes", p.to.max)
+		return 0, tooLarge(p.to.max)
 	}
 	return p.Buffer.Write(text)
 }
@@ -412,7 +425,7 @@ func (p *pack) measure() error {
 			return err
 		}
 		if total += h.Length; h.Length < 0 || total < 0 || total > p.to.max {
-			return fmt.Errorf("the commit has more than %d bytes unpacked", p.to.max)
+			return tooLarge(p.to.max)
 		}
 		var head prefix
 		if _, _, err := s.NextObject(&head); err != nil {
@@ -421,7 +434,7 @@ func (p *pack) measure() error {
 		if h.Type.IsDelta() {
 			size := head.deltaSize()
 			if total += size; size < 0 || total < 0 || total > p.to.max {
-				return fmt.Errorf("the commit has more than %d bytes unpacked", p.to.max)
+				return tooLarge(p.to.max)
 			}
 		}
 	}

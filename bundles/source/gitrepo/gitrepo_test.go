@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -251,6 +252,8 @@ func TestLinksStayInside(t *testing.T) {
 	r.link("circle.yaml", "p/circle.yaml")
 	r.link("nowhere", "p/dangling.yaml")
 	r.link("real", "p/folder.yaml")
+	r.write("p/.hidden/x", "")
+	r.link("/etc/passwd", "p/.hidden/ignored.yaml")
 	bad := r.commit()
 	u := next(t, updates)
 	if u.Revision != bad {
@@ -260,9 +263,12 @@ func TestLinksStayInside(t *testing.T) {
 		"up.yaml": "out of the folder", "absolute.yaml": "out of the folder", "round.yaml": "out of the folder",
 		"circle.yaml": "in a circle", "dangling.yaml": "leads to no file", "folder.yaml": "leads to no file",
 	} {
-		if !strings.Contains(u.Err.Error(), file+": is a link") || !strings.Contains(u.Err.Error(), want) {
+		if !regexp.MustCompile(`(?m)^` + file + ": is a link .*" + want + `$`).MatchString(u.Err.Error()) {
 			t.Errorf("%s: want %q in %v", file, want, u.Err)
 		}
+	}
+	if strings.Contains(u.Err.Error(), "ignored") {
+		t.Errorf("a hidden file counts: %v", u.Err)
 	}
 }
 
@@ -288,7 +294,7 @@ func TestBounds(t *testing.T) {
 			r.git("gc", "-q", "--aggressive")
 			s := r.source()
 			s.MaxBytes = 200_000
-			if u := next(t, run(t, s)); u.Err == nil || !strings.Contains(u.Err.Error(), "has more than 200000 bytes") {
+			if u := next(t, run(t, s)); u.Revision != commit || u.Err == nil || !strings.Contains(u.Err.Error(), "has more than 200000 bytes") {
 				t.Errorf("got %+v", u)
 			}
 			s.MaxBytes = 0
