@@ -29,8 +29,7 @@ const (
 type filter struct {
 	conjuncts []node       // all of them hold
 	terms     []query.Node // what input.term.t0, t1, … stand for
-	instances bool
-	exact     bool // holds for no other row
+	exact     bool         // holds for no other row
 }
 
 // node is a condition on a row.
@@ -42,6 +41,14 @@ type node struct {
 	field  query.Field
 	values []any // string, float64 or bool
 	term   int
+}
+
+// usesInstance says whether a condition is about an instance.
+func (f *filter) usesInstance(n node) bool {
+	if n.op == "term" {
+		return query.UsesInstances(f.terms[n.term])
+	}
+	return n.field.Instance || slices.ContainsFunc(n.kids, f.usesInstance)
 }
 
 // newFilter compiles a query. Each of its conjuncts is compiled by itself, which
@@ -62,7 +69,7 @@ func newFilter(ctx context.Context, q query.Node) (filter, error) {
 		g.rule(name, c)
 		rules = append(rules, name)
 	}
-	f := filter{terms: g.terms, instances: query.UsesInstances(q), exact: g.exact}
+	f := filter{terms: g.terms, exact: g.exact}
 	if len(rules) == 0 {
 		return f, nil
 	}

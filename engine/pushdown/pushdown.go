@@ -5,7 +5,7 @@
 // Conditions, texts and order are those of package rego in every case.
 //
 // The store has a table named events with a column for each member of
-// [api.Event], named as in JSON, and a unique id: time as text in the form of
+// [api.Event], named as in JSON, and an integer id: time as text in the form of
 // documents.Time, scores as floating-point numbers, cve, package and instances as
 // JSON, the rest as text and booleans. An absent value is NULL or, as text,
 // empty. Texts have no NUL, which PostgreSQL cannot hold. Where a key of

@@ -23,22 +23,26 @@ func (w *writer) marks(values []any) string {
 
 // filter is the condition that some instance of the event, or the event, passes.
 func (w *writer) filter(f *filter) string {
-	where := w.conjuncts(f)
-	if f.instances && len(f.conjuncts) > 0 {
-		return fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s)", w.instances(), where)
+	var event, instance []node
+	for _, n := range f.conjuncts {
+		if f.usesInstance(n) {
+			instance = append(instance, n)
+		} else {
+			event = append(event, n)
+		}
+	}
+	where := w.joined("AND", event)
+	if len(instance) > 0 {
+		where += " AND EXISTS (SELECT 1 FROM " + w.instances() + " WHERE " + w.joined("AND", instance) + ")"
 	}
 	return where
 }
 
-// conjuncts is the condition on an event, and an instance where there is one.
-func (w *writer) conjuncts(f *filter) string {
-	if len(f.conjuncts) == 0 {
+// joined is TRUE without nodes.
+func (w *writer) joined(op string, nodes []node) string {
+	if len(nodes) == 0 {
 		return "TRUE"
 	}
-	return w.joined("AND", f.conjuncts)
-}
-
-func (w *writer) joined(op string, nodes []node) string {
 	parts := make([]string, len(nodes))
 	for i, n := range nodes {
 		parts[i] = w.condition(n)
