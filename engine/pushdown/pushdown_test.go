@@ -1,10 +1,13 @@
 package pushdown_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -211,5 +214,133 @@ func TestWhatSQLDoesNotTake(t *testing.T) {
 				t.Errorf("%s: %s holds for %v, not %d events (%.300v)", s.Dialect(), name, alerts, c.hits, err)
 			}
 		}
+	}
+}
+
+// endless is a store without end: each query gives rows until the callback has enough.
+type endless struct{ dialect string }
+
+func (s endless) Dialect() string { return s.dialect }
+
+func (endless) SelectEvents(_ context.Context, _, _ time.Time, _ string, _ []any, fn func(api.Event) error) error {
+	for {
+		if err := fn(event("x")); err != nil {
+			return err
+		}
+	}
+}
+
+func (endless) SelectRows(_ context.Context, query string, _ []any, fn func(func(...any) error) error) error {
+	for {
+		// Without a key there is one row.
+		if err := fn(func(...any) error { return nil }); err != nil || !strings.Contains(query, "GROUP BY") {
+			return err
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	r := rules(t, map[string]api.GlobalAlertSpec{
+		"every-event": {Query: "kev = true"}, "every-image": {AggregateBy: []string{"image"}}, "total": {Metric: "count", Condition: "gte"},
+	})
+	alerts, err := r.Firing(t.Context(), endless{pushdown.SQLite}, now)
+	if len(alerts) != 1 || alerts[0].Name != "total" {
+		t.Errorf("the alert that can be judged is not: %v", alerts)
+	}
+	want := `alert every-event: reading events: more than 100000 events are to be read: its query must be narrower, its lookback shorter, or aggregateBy or a metric must group them
+alert every-image: reading groups: there are more than 100000: aggregateBy must have fewer fields`
+	if err == nil || err.Error() != want {
+		t.Errorf("the error is %v", err)
+	}
+	if _, err := r.Firing(t.Context(), endless{"mysql"}, now); err == nil {
+		t.Error("an unknown dialect is accepted")
+	}
+}
+
+func TestAnEndedContext(t *testing.T) {
+	r := rules(t, map[string]api.GlobalAlertSpec{"events": {}, "groups": {Metric: "count", Condition: "gte"}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, s := range both(t, event("x")) {
+		alerts, err := r.Firing(ctx, s, now)
+		if !errors.Is(err, context.Canceled) || len(alerts) > 0 || strings.Count(err.Error(), "alert ") != 2 {
+			t.Errorf("%s: %v, %v", s.Dialect(), alerts, err)
+		}
+	}
+}
+
+func TestWindow(t *testing.T) {
+	var events []api.Event
+	for tag, at := range map[string]string{
+		"start": "2026-06-01T11:50:00Z", "inside": "2026-06-01T11:50:00.000000001Z", "now": "2026-06-01T12:00:00Z", "later": "2026-06-01T12:00:00.000000001Z", "elsewhere": "2026-06-01T13:55:00+02:00",
+	} {
+		e := event(tag)
+		e.Time = at
+		events = append(events, e)
+	}
+	r := rules(t, map[string]api.GlobalAlertSpec{"events": {Summary: "${tag}"}, "keys": {Summary: "${tag}", AggregateBy: []string{"tag"}}})
+	for _, s := range both(t, events...) {
+		if got := hits(t, s, r); got != "elsewhere inside now elsewhere inside now" {
+			t.Errorf("%s: in the window are %s", s.Dialect(), got)
+		}
+	}
+}
+
+// An event counts once for a key, and once for every key that it has.
+func TestKeys(t *testing.T) {
+	e := event("x")
+	e.CVE, e.Package, e.EPSS = []string{"a", "b", "a"}, []string{"p", "q"}, new(0.5)
+	e.Instances = []api.Instance{{Namespace: "prod", Pod: "1"}, {Namespace: "prod", Pod: "2"}, {Namespace: "dev"}, {Pod: "3"}}
+	bare := event("bare")
+	bare.CVE, bare.Package, bare.Instances = nil, nil, nil // null, as JSON
+	stores := both(t, e, bare)
+	for _, c := range []struct {
+		query string
+		by    []string
+		want  string
+	}{
+		{"", []string{"namespace"}, `{"namespace":""} 2 {"namespace":"dev"} 1 {"namespace":"prod"} 1`},
+		{`pod = 1`, []string{"namespace"}, `{"namespace":"prod"} 1`},
+		{`pod != 1`, []string{"namespace"}, `{"namespace":""} 2 {"namespace":"dev"} 1 {"namespace":"prod"} 1`},
+		{`namespace = prod`, []string{"tag"}, `{"tag":"x"} 1`},
+		{`namespace = prod`, []string{"pod", "cve"}, `{"cve":"a","pod":"1"} 1 {"cve":"a","pod":"2"} 1 {"cve":"b","pod":"1"} 1 {"cve":"b","pod":"2"} 1`},
+		{"", []string{"cve"}, `{"cve":"a"} 1 {"cve":"b"} 1`},
+		{`cve = a`, []string{"cve", "package"}, `{"cve":"a","package":"p"} 1 {"cve":"a","package":"q"} 1 {"cve":"b","package":"p"} 1 {"cve":"b","package":"q"} 1`},
+		{"", []string{"kev", "epss", "source"}, `{"epss":"","kev":"false","source":""} 1 {"epss":"0.5","kev":"false","source":""} 1`},
+	} {
+		r := rules(t, map[string]api.GlobalAlertSpec{"a": {Query: c.query, AggregateBy: c.by}})
+		for _, s := range stores {
+			alerts, err := r.Firing(t.Context(), s, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, a := range alerts {
+				key, err := json.Marshal(a.Key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, fmt.Sprintf("%s %d", key, a.Count))
+			}
+			if strings.Join(got, " ") != c.want || r.Modes()["a"] != pushdown.Grouped {
+				t.Errorf("%s: %q by %v gives\n     %s\nnot  %s", s.Dialect(), c.query, c.by, strings.Join(got, " "), c.want)
+			}
+		}
+	}
+}
+
+// Rules are shared by goroutines.
+func TestConcurrency(t *testing.T) {
+	r := rules(t, map[string]api.GlobalAlertSpec{"events": {Query: `tag IN {"a*"} AND cve != b`}, "groups": {Metric: "count", Condition: "gte", AggregateBy: []string{"image"}}})
+	for _, s := range both(t, event("a"), event("b")) {
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if alerts, err := r.Firing(t.Context(), s, now); err != nil || len(alerts) != 3 {
+					t.Errorf("%s: %v, %v", s.Dialect(), alerts, err)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
