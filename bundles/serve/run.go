@@ -51,18 +51,21 @@ type Config struct {
 	// the new one is served.
 	Files map[string]string
 
-	Limits Limits
-	Log    *slog.Logger
+	// Handler is what serves; nil is one with the usual limits.
+	Handler *Handler
+	Log     *slog.Logger
 }
 
 // Run serves bundles until the context ends, and then shuts down: who waits is
 // answered, who is being answered gets the rest. A state that cannot be built
 // is logged, and the last good one stays.
 func Run(ctx context.Context, c Config) error {
-	s := &server{Config: c, handler: New(c.Limits)}
-	protected := s.authorize(s.handler)
+	if c.Handler == nil {
+		c.Handler = New(Limits{})
+	}
+	s := &server{Config: c}
 	mux := http.NewServeMux()
-	mux.Handle(Prefix, protected)
+	mux.Handle(Prefix, s.authorize(c.Handler))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -72,7 +75,7 @@ func Run(ctx context.Context, c Config) error {
 		Handler: mux, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
-	httpServer.RegisterOnShutdown(s.handler.Close)
+	httpServer.RegisterOnShutdown(c.Handler.Close)
 	serve := httpServer.Serve
 	if c.CertFile != "" {
 		pair := &keyPair{cert: c.CertFile, key: c.KeyFile}
@@ -120,7 +123,6 @@ func Run(ctx context.Context, c Config) error {
 
 type server struct {
 	Config
-	handler *Handler
 
 	mu    sync.Mutex
 	set   *policies.Set   // the last good one, nil before it
@@ -167,7 +169,7 @@ func (s *server) build() {
 	}
 	for _, name := range s.built {
 		if _, ok := made[name]; !ok {
-			s.handler.Remove(name)
+			s.Handler.Remove(name)
 			s.Log.Info("bundle removed", "bundle", name)
 		}
 	}
@@ -175,7 +177,7 @@ func (s *server) build() {
 }
 
 func (s *server) serve(name string, text []byte) {
-	if s.handler.Set(name, text) {
+	if s.Handler.Set(name, text) {
 		s.Log.Info("bundle changed", "bundle", name, "bytes", len(text), "sha256", fmt.Sprintf("%x", sha256.Sum256(text)))
 	}
 }

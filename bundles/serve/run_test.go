@@ -583,6 +583,26 @@ func certificate(t *testing.T, dir string) *x509.Certificate {
 	return pair.Leaf
 }
 
+// A shutdown answers who waits, instead of cutting the connection.
+func TestRunShutdown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bundle")
+	made, err := build(&policies.Set{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace(t, file, made["assay"])
+	h := serve.New(serve.Limits{})
+	url, _, stop := start(t, "", serve.Config{Files: map[string]string{"a": file}, Handler: h})
+	eventually(t, "ready", func() bool { return status(t, url+"/readyz") == 200 })
+	answers := pollers(t, h, url+"/bundles/a", etag(string(made["assay"])), 5)
+	stop()
+	for range 5 {
+		if r := <-answers; r.status != 304 {
+			t.Errorf("status %d: %s", r.status, r.body)
+		}
+	}
+}
+
 // What cannot work ends at once.
 func TestRefusedAtOnce(t *testing.T) {
 	dir := t.TempDir()
