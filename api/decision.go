@@ -2,11 +2,12 @@ package api
 
 // Admission is the document of `assay admit -o json`: one decision for each resource.
 type Admission struct {
-	Schema    string     `json:"schema"`
-	Allowed   bool       `json:"allowed"`
-	Revision  string     `json:"revision"`
-	Resources []Decision `json:"resources"`
-	Warnings  []string   `json:"warnings"`
+	Schema  string `json:"schema"`
+	Allowed bool   `json:"allowed"`
+	// Revisions are those of the bundles, by name.
+	Revisions map[string]string `json:"revisions"`
+	Resources []Decision        `json:"resources"`
+	Warnings  []string          `json:"warnings"`
 }
 
 // Decision is what admission says of one resource. It is the value of
@@ -26,7 +27,8 @@ type Decision struct {
 	// Warnings and Audit report what policies in these modes would have done.
 	Warnings []string `json:"warnings,omitempty"`
 	Audit    []string `json:"audit,omitempty"`
-	Revision string   `json:"revision,omitempty"`
+	// Revisions are those of the bundles that the decision saw, by name.
+	Revisions map[string]string `json:"revisions,omitempty"`
 	// Now is the moment that was decided for.
 	Now string `json:"now,omitempty"`
 }
@@ -43,12 +45,15 @@ type ImageDecision struct {
 	Rule    int      `json:"rule,omitempty"`
 	Result  Result   `json:"result"`
 	MaxCVSS *float64 `json:"max_cvss,omitempty"`
-	// CVEs are the uncovered ones at or over the threshold, the highest first, at most 10.
+	// CVEs of a rejected image are the uncovered ones at or over the threshold, the
+	// highest first, at most 10; an image that is allowed lists none.
 	CVEs []string `json:"cves"`
 	// MoreCVEs is how many there are beyond CVEs.
 	MoreCVEs  int    `json:"more_cves,omitempty"`
 	ScannedAt string `json:"scanned_at,omitempty"`
-	Message   string `json:"message,omitempty"`
+	// Database is when the vulnerability database of the scan was built.
+	Database string `json:"database,omitempty"`
+	Message  string `json:"message,omitempty"`
 }
 
 // SchemaReview marks the flat form of an AdmissionReview.

@@ -2,13 +2,16 @@
 // every evaluator reads: the embedded engine, a bundle, and stock OPA. The
 // layout, measured in docs/design/002-evaluator.md, is below data.assay:
 //
-//	images[shard][digest]      {"at", "ids", "s"}: the scored CVEs, highest first;
-//	                           "a": the other ids of those CVEs that have some
+//	images[shard][digest]      {"at", "db", "ids", "s"}: the scored CVEs, highest first;
+//	                           "a": the other ids of those CVEs that have some;
+//	                           "db": when the vulnerability database was built, "" if not known
 //	details[shard][digest]     cve → members, where a criterion needs more than the score
 //	names[name][tag]           {"digest", "at"}: the newest observation of a tag
 //	indexes[digest]            {"platforms": {"linux/amd64": digest}}
-//	exceptions.plain           any[id], repo[name][id], image[key][id] → a list
+//	exceptions.plain           [key][id] → a list; a key is "*", name, name:tag or name@digest
 //	exceptions.conditional     the same, for those with packages or until
+//	exceptions.keys            [name] → the keys of both that begin with the name
+//	revisions                  {bundle: revision}: what a decision can be reproduced from
 //
 // A shard is the first two hexadecimal digits of the digest. Times are text of
 // fixed width in UTC (see [Time]), so that they compare as text.

@@ -1,7 +1,8 @@
 package documents
 
 import (
-	"maps"
+	"cmp"
+	"slices"
 
 	"github.com/assay-dev/assay/api"
 )
@@ -13,56 +14,57 @@ func conditional(e api.VulnerabilityExceptionSpec) bool {
 // exceptionDocuments indexes exceptions by what they reach. Those of one key
 // are kept side by side: each is in force, or not, on its own.
 func exceptionDocuments(exceptions []api.VulnerabilityException) map[string]any {
-	newTree := func() map[string]any {
-		return map[string]any{"any": map[string]any{}, "repo": map[string]any{}, "image": map[string]any{}}
-	}
-	plain, cond := newTree(), newTree()
+	plain, cond, keys := map[string]any{}, map[string]any{}, map[string]any{}
 	for _, e := range exceptions {
 		tree := plain
 		if conditional(e.Spec) {
 			tree = cond
 		}
-		entry, id := exceptionDocument(e), api.NormalizeID(e.Spec.CVE)
-		if e.Spec.Scope == api.ScopeAny {
-			appendTo(tree["any"].(map[string]any), id, entry)
-			continue
-		}
-		for _, key := range ExceptionKeys(e.Spec) {
-			sub := tree[e.Spec.Scope].(map[string]any)
-			byID, ok := sub[key].(map[string]any)
+		name, reach := ExceptionKeys(e.Spec)
+		for _, key := range reach {
+			byID, ok := tree[key].(map[string]any)
 			if !ok {
 				byID = map[string]any{}
-				sub[key] = byID
+				tree[key] = byID
 			}
-			appendTo(byID, id, maps.Clone(entry))
+			id := api.NormalizeID(e.Spec.CVE)
+			list, _ := byID[id].([]any)
+			byID[id] = append(list, exceptionDocument(e))
+			if known, _ := keys[name].([]any); key != AnyKey && !slices.Contains(known, any(key)) {
+				keys[name] = append(known, key)
+			}
 		}
 	}
-	return map[string]any{"plain": plain, "conditional": cond}
+	for _, list := range keys {
+		slices.SortFunc(list.([]any), func(a, b any) int { return cmp.Compare(a.(string), b.(string)) })
+	}
+	return map[string]any{"plain": plain, "conditional": cond, "keys": keys}
 }
 
-func appendTo(m map[string]any, key string, entry any) {
-	list, _ := m[key].([]any)
-	m[key] = append(list, entry)
-}
+// AnyKey is the key of exceptions that reach every image; no repository has this name.
+const AnyKey = "*"
 
-// ExceptionKeys are the names that an exception reaches: the repository's name
-// for ScopeRepo; name:tag and name@digest for ScopeImage; none for ScopeAny.
-func ExceptionKeys(e api.VulnerabilityExceptionSpec) []string {
+// ExceptionKeys are the keys under which an exception is found, and the
+// repository's name: AnyKey for ScopeAny; the name for ScopeRepo; name:tag and
+// name@digest for ScopeImage.
+func ExceptionKeys(e api.VulnerabilityExceptionSpec) (name string, keys []string) {
+	if e.Scope == api.ScopeAny {
+		return "", []string{AnyKey}
+	}
 	name, err := api.NormalizedName(e.Registry, e.Repository)
-	if err != nil || e.Scope == api.ScopeAny {
-		return nil
+	if err != nil {
+		return "", nil
 	}
 	if e.Scope == api.ScopeRepo {
-		return []string{name}
+		return name, []string{name}
 	}
-	var keys []string
 	for _, tag := range e.Tags {
 		keys = append(keys, name+":"+tag)
 	}
 	if e.Digest != "" {
 		keys = append(keys, name+"@"+e.Digest)
 	}
-	return keys
+	return name, keys
 }
 
 func exceptionDocument(e api.VulnerabilityException) map[string]any {

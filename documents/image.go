@@ -99,7 +99,10 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 			scores = append(scores, number(*g.Score))
 		}
 	}
-	doc := map[string]any{"at": Time(scan.ScannedAt), "ids": ids, "s": scores}
+	doc := map[string]any{"at": Time(scan.ScannedAt), "db": "", "ids": ids, "s": scores}
+	if scan.Database != nil && !scan.Database.Built.IsZero() {
+		doc["db"] = Time(scan.Database.Built)
+	}
 	if len(aliases) > 0 {
 		doc["a"] = aliases
 	}

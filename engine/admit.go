@@ -38,8 +38,8 @@ type Classification struct {
 	Digest    string     `json:"digest,omitempty"`
 	MaxCVSS   *float64   `json:"max_cvss,omitempty"`
 	ScannedAt string     `json:"scanned_at,omitempty"`
-	// CVEs are the uncovered ones at or over the threshold, the highest first.
-	CVEs []string `json:"cves"`
+	// Database is when the vulnerability database of the scan was built.
+	Database string `json:"database,omitempty"`
 }
 
 // Classify classifies an image by its reference, and by a digest where that is
@@ -87,7 +87,11 @@ func (e *Engine) query(ctx context.Context, query string, input ast.Value, out a
 	if err != nil {
 		return err
 	}
-	text, err := json.Marshal(value)
+	plain, err := ast.JSON(value)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrEvaluation, err)
+	}
+	text, err := json.Marshal(plain)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrEvaluation, err)
 	}
@@ -97,10 +101,21 @@ func (e *Engine) query(ctx context.Context, query string, input ast.Value, out a
 	return nil
 }
 
+// classifyInput is the input of a classification; a reference that does not parse
+// stays as it is, and Rego says what that means.
 func classifyInput(image, digest string, now time.Time) ast.Value {
-	o := ast.NewObject(pair("image", str(image)), pair("now", str(documents.Time(now))))
+	o := ast.NewObject(pair("now", str(documents.Time(now))))
+	c := api.NewContainer("", image)
+	if c.Name == "" {
+		o.Insert(ast.InternedTerm("image"), str(image))
+	}
 	if digest != "" {
-		o.Insert(ast.StringTerm("digest"), str(digest))
+		c.Digest = digest
+	}
+	for _, optional := range [][2]string{{"name", c.Name}, {"tag", c.Tag}, {"digest", c.Digest}} {
+		if optional[1] != "" {
+			o.Insert(ast.InternedTerm(optional[0]), str(optional[1]))
+		}
 	}
 	return o
 }

@@ -36,7 +36,7 @@ func rulebook(n int) string {
 	for i := range n {
 		fmt.Fprintf(&b, "---\napiVersion: containersecurity.tigera.io/v1beta1\nkind: ContainerAdmissionPolicy\nmetadata: {name: p%d}\nspec:\n  order: %d\n  rules:\n", i, i)
 		for j := range 10 {
-			fmt.Fprintf(&b, "  - action: Reject\n    imagePath: {operator: IsOneOf, values: ['^registry\\\\.example\\\\.com/squad-%d-%d/']}\n    imageScanStatus: {operator: IsOneOf, values: [Fail]}\n", i, j)
+			fmt.Fprintf(&b, "  - action: Reject\n    imagePath: {operator: IsOneOf, values: ['^registry\\.example\\.com/squad-%d-%d/']}\n    imageScanStatus: {operator: IsOneOf, values: [Fail]}\n", i, j)
 		}
 	}
 	return b.String()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,10 +13,6 @@ import (
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/bundle"
-	"github.com/open-policy-agent/opa/v1/rego"
-	"github.com/open-policy-agent/opa/v1/storage"
-	"github.com/open-policy-agent/opa/v1/storage/inmem"
-	"github.com/open-policy-agent/opa/v1/topdown/cache"
 )
 
 // Config configures an [Engine]; its zero value works.
@@ -25,36 +20,33 @@ type Config struct {
 	// Deadline bounds one evaluation. Zero: DefaultDeadline. An evaluation that
 	// exceeds it is an error, never a decision to allow.
 	Deadline time.Duration
+	// Memory bounds by how many bytes the heap may grow while a user's own Rego is
+	// evaluated. Zero: DefaultMemory. An evaluation that exceeds it is an error.
+	Memory uint64
 }
 
-// DefaultDeadline of an evaluation.
-const DefaultDeadline = 5 * time.Second
-
-// Engine evaluates. It is safe for concurrent use: an evaluation sees one loaded
-// bundle as a whole, and of each update all or nothing.
-type Engine struct {
-	deadline time.Duration
-	write    sync.Mutex // held by Load and Update
-	current  atomic.Pointer[loaded]
-}
-
-// loaded is one bundle, ready to evaluate.
-type loaded struct {
-	revision string
-	store    storage.Store
-	queries  map[string]rego.PreparedEvalQuery
-}
-
-// Entry points that an engine prepares.
+// Defaults of [Config].
 const (
-	queryDecision  = "data.assay.admission.decision"
-	queryExplain   = "data.assay.admission.explain"
-	queryClassify  = "data.assay.classification.result"
-	queryClassifyX = "data.assay.classification.explain"
-	queryAlerts    = "data.assay.alerts.firing"
+	DefaultDeadline        = 5 * time.Second
+	DefaultMemory   uint64 = 512 << 20
 )
 
-var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryAlerts}
+// Engine evaluates. It is safe for concurrent use: an evaluation sees the policies
+// and data of one moment, and never waits for a writer.
+type Engine struct {
+	deadline time.Duration
+	memory   uint64
+	current  atomic.Pointer[loaded]
+
+	write sync.Mutex // held by Load, Replace and Update
+	terms *terms
+}
+
+// loaded is what evaluations see: it never changes.
+type loaded struct {
+	program *program
+	data    snapshot
+}
 
 // Errors that callers branch on.
 var (
@@ -66,132 +58,166 @@ var (
 // New makes an engine without a bundle: until Load it decides nothing, and
 // Admit refuses.
 func New(c Config) *Engine {
-	e := &Engine{deadline: c.Deadline}
+	e := &Engine{deadline: c.Deadline, memory: c.Memory}
 	if e.deadline == 0 {
 		e.deadline = DefaultDeadline
+	}
+	if e.memory == 0 {
+		e.memory = DefaultMemory
 	}
 	return e
 }
 
-// patterns that one engine keeps compiled; OPA's own default of 100 is evicted
-// at random, which costs a factor of 2 to 3.5 with more policies.
-const cachedPatterns = 20_000
-
-// Load compiles a bundle and puts it in the place of the one before, policies
-// and data at once. When it fails, the one before stays.
-func (e *Engine) Load(ctx context.Context, b *bundle.Bundle) error {
+// Load puts bundles in the place of all that was there before, policies and data
+// at once. Their roots must not overlap, and one of them has the modules. When it
+// fails, what was there before stays.
+func (e *Engine) Load(ctx context.Context, bundles ...*bundle.Bundle) error {
 	e.write.Lock()
 	defer e.write.Unlock()
-	modules := make(map[string]*ast.Module, len(b.Modules))
-	for _, m := range b.Modules {
-		modules[m.Path] = m.Parsed
+	before := e.terms
+	e.terms = newTerms()
+	if err := e.replace(ctx, nil, bundles); err != nil {
+		e.terms = before
+		return err
 	}
-	compiler := ast.NewCompiler().WithStrict(true).WithCapabilities(capabilities())
-	if compiler.Compile(modules); compiler.Failed() {
-		return fmt.Errorf("compiling the bundle: %w", compiler.Errors)
-	}
-	next := &loaded{
-		revision: b.Manifest.Revision,
-		store:    inmem.NewFromObjectWithOpts(b.Data, inmem.OptReturnASTValuesOnRead(true)),
-		queries:  map[string]rego.PreparedEvalQuery{},
-	}
-	patterns := &cache.Config{}
-	size := cachedPatterns
-	patterns.InterQueryBuiltinValueCache.MaxNumEntries = &size
-	values := cache.NewInterQueryValueCache(ctx, patterns)
-	for _, q := range queries {
-		prepared, err := rego.New(rego.Query(q), rego.Compiler(compiler), rego.Store(next.store),
-			rego.InterQueryBuiltinValueCache(values)).PrepareForEval(ctx)
-		if err != nil {
-			return fmt.Errorf("preparing %s: %w", q, err)
-		}
-		next.queries[q] = prepared
-	}
-	e.current.Store(next)
 	return nil
 }
 
-// capabilities are OPA's without network and environment. Policies are checked
-// where they are written; a bundle may come from elsewhere.
-func capabilities() *ast.Capabilities {
-	c := ast.CapabilitiesForThisVersion()
-	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
-		return b.Name == "http.send" || b.Name == "opa.runtime" || strings.HasPrefix(b.Name, "net.")
-	})
-	c.AllowNet = []string{}
-	return c
+// Replace puts bundles in the place of what is loaded below their roots: new
+// policies beside the same images, or some images beside the same policies.
+// Evaluations see all of it or nothing. When it fails, what was there stays.
+func (e *Engine) Replace(ctx context.Context, bundles ...*bundle.Bundle) error {
+	e.write.Lock()
+	defer e.write.Unlock()
+	if e.terms == nil {
+		e.terms = newTerms()
+	}
+	return e.replace(ctx, e.current.Load(), bundles)
+}
+
+func (e *Engine) replace(ctx context.Context, old *loaded, bundles []*bundle.Bundle) error {
+	var next loaded
+	root := ast.ObjectTerm()
+	if old != nil {
+		next.program, root = old.program, ast.NewTerm(old.data.root)
+	}
+	var modules []bundle.ModuleFile
+	var changes edits
+	for _, b := range bundles {
+		modules = append(modules, b.Modules...)
+		roots := []string{""}
+		if b.Manifest.Roots != nil {
+			roots = *b.Manifest.Roots
+		}
+		for _, r := range roots {
+			path := strings.Split(strings.Trim(r, "/"), "/")
+			if path[0] == "" {
+				path = nil
+			}
+			changes.add(path, nil)
+			document, ok := find(b.Data, path)
+			if !ok {
+				continue
+			}
+			value, err := e.terms.of(document)
+			if err != nil {
+				return fmt.Errorf("loading %s: %w", r, err)
+			}
+			changes.add(path, value)
+		}
+	}
+	if len(modules) > 0 {
+		var err error
+		if next.program, err = compile(ctx, modules); err != nil {
+			return err
+		}
+	}
+	if next.program == nil {
+		return errors.New("no bundle has policies")
+	}
+	next.data.root = objectOf(changes.apply(root))
+	e.current.Store(&next)
+	return nil
+}
+
+// find is the document at a path of plain JSON.
+func find(document any, path []string) (any, bool) {
+	for _, key := range path {
+		object, ok := document.(map[string]any)
+		if !ok {
+			return nil, false
+		}
+		if document, ok = object[key]; !ok {
+			return nil, false
+		}
+	}
+	return document, true
+}
+
+func objectOf(t *ast.Term) ast.Object {
+	if t != nil {
+		if o, ok := t.Value.(ast.Object); ok {
+			return o
+		}
+	}
+	return ast.NewObject()
 }
 
 // Change replaces or, with a nil Value, removes one data document.
 type Change struct {
 	// Path is below data.assay, such as {"images", "ab", "sha256:ab…"}.
-	Path  []string
+	Path []string
+	// Value is plain JSON: what encoding/json decodes into an any, with numbers as json.Number.
 	Value any
 }
 
-// Update applies changes in one transaction: a decision sees all of them or
-// none. Values must not be changed afterwards. A document below data.assay that
-// is missing on the way is made.
-func (e *Engine) Update(ctx context.Context, changes ...Change) error {
+// Update applies changes in their order: an evaluation sees all of them or none.
+// Values must not be changed afterwards. Documents that are missing on the way are
+// made. It takes time in proportion to the changes and their siblings.
+func (e *Engine) Update(_ context.Context, changes ...Change) error {
 	e.write.Lock()
 	defer e.write.Unlock()
-	l := e.current.Load()
-	if l == nil {
+	old := e.current.Load()
+	if old == nil {
 		return ErrNotLoaded
 	}
-	return storage.Txn(ctx, l.store, storage.WriteParams, func(txn storage.Transaction) error {
-		for _, c := range changes {
-			path := append(storage.Path{"assay"}, c.Path...)
-			if c.Value == nil {
-				if err := l.store.Write(ctx, txn, storage.RemoveOp, path, nil); err != nil && !storage.IsNotFound(err) {
-					return fmt.Errorf("removing %s: %w", path, err)
-				}
-				continue
-			}
-			if err := storage.MakeDir(ctx, l.store, txn, path[:len(path)-1]); err != nil {
-				return fmt.Errorf("writing %s: %w", path, err)
-			}
-			if err := l.store.Write(ctx, txn, storage.AddOp, path, c.Value); err != nil {
-				return fmt.Errorf("writing %s: %w", path, err)
-			}
+	var all edits
+	for _, c := range changes {
+		path := append([]string{"assay"}, c.Path...)
+		if c.Value == nil {
+			all.add(path, nil)
+			continue
 		}
-		return nil
-	})
-}
-
-// Revision is that of the bundle in force, "" before the first Load.
-func (e *Engine) Revision() string {
-	if l := e.current.Load(); l != nil {
-		return l.revision
+		value, err := e.terms.of(c.Value)
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", strings.Join(path, "/"), err)
+		}
+		all.add(path, value)
 	}
-	return ""
+	next := &loaded{program: old.program, data: snapshot{root: objectOf(all.apply(ast.NewTerm(old.data.root)))}}
+	e.current.Store(next)
+	return nil
 }
 
-// evaluate runs one prepared query. A panic inside evaluation is an error too.
-func (e *Engine) evaluate(ctx context.Context, query string, input ast.Value) (value any, err error) {
+// Revisions are those of the bundles in force, by name; empty before the first
+// Load. They are the document data.assay.revisions, which every decision carries.
+func (e *Engine) Revisions() map[string]string {
+	revisions := map[string]string{}
 	l := e.current.Load()
 	if l == nil {
-		return nil, fmt.Errorf("%w: %w", ErrEvaluation, ErrNotLoaded)
+		return revisions
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			value, err = nil, fmt.Errorf("%w: panic: %v", ErrEvaluation, r)
-		}
-	}()
-	ctx, cancel := context.WithTimeout(ctx, e.deadline)
-	defer cancel()
-	q := l.queries[query]
-	results, err := q.Eval(ctx, rego.EvalParsedInput(input))
-	// OPA notices the end of a context some time after it: what came too late
-	// does not count, whether or not it came.
-	if late := ctx.Err(); late != nil {
-		return nil, fmt.Errorf("%w within %s: %w", ErrEvaluation, e.deadline, late)
-	}
+	found, err := l.data.Read(context.Background(), reading{}, []string{"assay", "revisions"})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrEvaluation, err)
+		return revisions
 	}
-	if len(results) != 1 || len(results[0].Expressions) != 1 {
-		return nil, fmt.Errorf("%w: %s is undefined", ErrEvaluation, query)
+	if o, ok := found.(ast.Object); ok {
+		o.Foreach(func(k, v *ast.Term) { revisions[text(k)] = text(v) })
 	}
-	return results[0].Expressions[0].Value, nil
+	return revisions
+}
+
+func text(t *ast.Term) string {
+	s, _ := t.Value.(ast.String)
+	return string(s)
 }

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -167,7 +168,7 @@ reject contains "never" if {
 // before it stays in force.
 func TestLoadRefusesNetwork(t *testing.T) {
 	e := load(t, "")
-	before := e.Revision()
+	before := e.Revisions()
 	b, err := bundles.Build(bundles.Content{Policies: &policies.Set{}})
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +181,7 @@ func TestLoadRefusesNetwork(t *testing.T) {
 			t.Errorf("%s is loaded", call)
 		}
 	}
-	if e.Revision() != before {
+	if !maps.Equal(e.Revisions(), before) {
 		t.Error("a refused bundle took the place of the one before")
 	}
 }
@@ -198,7 +199,7 @@ func TestUpdate(t *testing.T) {
 	if r := classify(); r != api.Fail {
 		t.Fatal(r)
 	}
-	path := []string{"exceptions", "plain", "any", "CVE-2026-1"}
+	path := []string{"exceptions", "plain", "*", "CVE-2026-1"}
 	if err := e.Update(ctx, engine.Change{Path: path, Value: []any{map[string]any{"name": "x"}}}); err != nil {
 		t.Fatal(err)
 	}

@@ -142,6 +142,9 @@ func (s *Set) customModule() (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(header + "package assay.generated.custom\n")
+	if len(packages) > 0 {
+		b.WriteString("\npresent := true\n")
+	}
 	for _, p := range packages {
 		name := literal(strings.TrimPrefix(p, "data."))
 		fmt.Fprintf(&b, `

@@ -2,6 +2,7 @@ package policies
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,7 +17,7 @@ import (
 // decides. notes is the same for policies in Warn and Audit mode. Conditions
 // are on input.c, so that OPA's rule index prunes before it evaluates.
 func (s *Set) policiesModule() string {
-	g := &generator{selectors: map[string]string{}, spans: map[string]api.Duration{}}
+	g := &generator{selectors: map[string]string{}, spans: map[string]api.Duration{}, offsets: map[int]bool{}}
 	for i := range s.Policies {
 		g.policy(i, &s.Policies[i])
 	}
@@ -27,7 +28,12 @@ func (s *Set) policiesModule() string {
 	for key, d := range g.spans {
 		spans[key] = []int{d.Years, d.Months, d.Days}
 	}
-	fmt.Fprintf(&b, "# Years, months and days of imageLastScan.\nspans := %s\n\n", literal(spans))
+	if len(spans) > 0 {
+		fmt.Fprintf(&b, "# Years, months and days of imageLastScan.\nspans := %s\n\n", literal(spans))
+	}
+	offsets := slices.AppendSeq([]int{}, maps.Keys(g.offsets))
+	slices.Sort(offsets)
+	fmt.Fprintf(&b, "# Where patterns have a literal that the rule index sees, in runes from the start.\noffsets := %s\n\n", literal(offsets))
 	if g.noted {
 		b.WriteString("has_notes := true\n\n")
 	}
@@ -43,6 +49,7 @@ type generator struct {
 	help      strings.Builder
 	selectors map[string]string // canonical text and scope → helper
 	spans     map[string]api.Duration
+	offsets   map[int]bool // of literals in patterns, but for 0
 	helpers   int
 	noted     bool
 }
@@ -76,15 +83,20 @@ func (g *generator) number(position int, p *Policy, n int, action string, criter
 	if criteria == nil {
 		criteria = []string{}
 	}
+	by := map[string]any{"policy": p.Metadata.Name}
+	if n > 0 {
+		by["rule"] = n
+	}
 	g.table = append(g.table, literal(struct {
-		Policy   string   `json:"policy"`
-		Position int      `json:"position"`
-		Rule     int      `json:"rule"`
-		Action   string   `json:"action"`
-		Mode     string   `json:"mode"`
-		Criteria []string `json:"criteria"`
-		Source   string   `json:"source"`
-	}{p.Metadata.Name, position, n, action, p.Mode, criteria, at.String()}))
+		Policy   string         `json:"policy"`
+		Position int            `json:"position"`
+		Rule     int            `json:"rule"`
+		Action   string         `json:"action"`
+		Mode     string         `json:"mode"`
+		Criteria []string       `json:"criteria"`
+		Source   string         `json:"source"`
+		By       map[string]any `json:"by"` // what a decision says of it
+	}{p.Metadata.Name, position, n, action, p.Mode, criteria, at.String(), by}))
 }
 
 func (r rule) criteria() []string {
@@ -135,60 +147,49 @@ func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r 
 	case r.span != nil:
 		key := fmt.Sprintf("%d-%d-%d", r.span.Years, r.span.Months, r.span.Days)
 		g.spans[key] = *r.span
-		times = []string{fmt.Sprintf("input.c.at %s input.c.cuts[%s]", operator, literal(key))}
+		times = []string{fmt.Sprintf("input.c.status.scanned_at %s input.c.cuts[%s]", operator, literal(key))}
 	case r.moment != "":
-		times = []string{fmt.Sprintf("input.c.at %s %s", operator, literal(r.moment))}
+		times = []string{fmt.Sprintf("input.c.status.scanned_at %s %s", operator, literal(r.moment))}
 	}
 	if r.patterns == nil {
 		g.rule(set, title, at, slices.Concat(conditions, times))
 		return
 	}
-	helper := g.path(r.patterns)
+	var exprs []string
+	for _, p := range r.patterns {
+		exprs = append(exprs, p.expr)
+	}
+	exprs = compactSorted(exprs)
+	match, each := fmt.Sprintf("regex.match(%s, form)", literal(exprs[0])), ""
+	if len(exprs) > 1 {
+		match, each = "regex.match(pattern, form)", "pattern in "+literal(exprs)
+	}
 	if r.noneOf {
-		g.rule(set, title, at, slices.Concat(conditions, times,
-			[]string{"every form in input.c.forms {\n\t\tnot " + helper + "(form)\n\t}"}))
+		match = "not " + match
+		if each != "" {
+			match = "every " + each + " {\n\t\t\t" + match + "\n\t\t}"
+		}
+		g.rule(set, title, at, slices.Concat(conditions, times, []string{"every form in input.c.forms {\n\t\t" + match + "\n\t}"}))
 		return
 	}
 	var prefix []string
-	if prefixes := prefixesOf(r.patterns); prefixes != nil {
-		prefix = []string{fmt.Sprintf("strings.any_prefix_match(input.c.forms, %s)", literal(prefixes))}
+	switch offset, texts := g.prefilter(r.patterns); {
+	case offset == 0:
+		prefix = []string{fmt.Sprintf("strings.any_prefix_match(input.c.forms, %s)", literal(compactSorted(texts)))}
+	case offset > 0:
+		prefix = []string{fmt.Sprintf("strings.any_prefix_match(input.c.from[%d], %s)", offset, literal(compactSorted(texts)))}
 	}
-	g.rule(set, title, at, slices.Concat(conditions, prefix, times, []string{"some form in input.c.forms", helper + "(form)"}))
+	matching := []string{"some form in input.c.forms"}
+	if each != "" {
+		matching = append(matching, "some "+each)
+	}
+	g.rule(set, title, at, slices.Concat(conditions, prefix, times, matching, []string{match}))
 }
 
-// prefixesOf are the prefixes of patterns, nil when one of them has none.
-func prefixesOf(patterns []pattern) []string {
-	var prefixes []string
-	for _, p := range patterns {
-		if p.prefix == "" {
-			return nil
-		}
-		prefixes = append(prefixes, p.prefix)
-	}
-	slices.Sort(prefixes)
-	return slices.Compact(prefixes)
-}
-
-// path writes the function that holds when any of the patterns matches.
-func (g *generator) path(patterns []pattern) string {
-	var key []string
-	for _, p := range patterns {
-		key = append(key, p.expr)
-	}
-	id := "path\x00" + literal(key)
-	if name, ok := g.selectors[id]; ok {
-		return name
-	}
-	name := g.name("path")
-	g.selectors[id] = name
-	for _, p := range patterns {
-		body := fmt.Sprintf("regex.match(%s, image)", literal(p.expr))
-		if p.prefix != "" {
-			body = fmt.Sprintf("startswith(image, %s)\n\t%s", literal(p.prefix), body)
-		}
-		fmt.Fprintf(&g.help, "%s(image) if {\n\t%s\n}\n\n", name, body)
-	}
-	return name
+func compactSorted(list []string) []string {
+	sorted := slices.Clone(list)
+	slices.Sort(sorted)
+	return slices.Compact(sorted)
 }
 
 func (g *generator) name(kind string) string {

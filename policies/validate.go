@@ -206,9 +206,6 @@ type rule struct {
 	moment   string // absolute time, or ""
 }
 
-// pattern is a regular expression and what each string that it matches starts with.
-type pattern struct{ expr, prefix string }
-
 func (c checker) rule(path string, r api.Rule) rule {
 	out := rule{action: r.Action}
 	c.oneOf(path+".action", r.Action, api.Allow, api.Reject)
@@ -266,25 +263,7 @@ func (c checker) pattern(path, expr string) pattern {
 		c.inside(path, offset, "not an RE2 regular expression: %s", message)
 		return pattern{}
 	}
-	return pattern{expr: expr, prefix: anchoredPrefix(expr)}
-}
-
-// anchoredPrefix is the text that every match starts with, which is known when
-// the expression is anchored at the start of the text; else "".
-func anchoredPrefix(expr string) string {
-	re, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return ""
-	}
-	re = re.Simplify()
-	if re.Op != syntax.OpConcat || len(re.Sub) < 2 || re.Sub[0].Op != syntax.OpBeginText {
-		return ""
-	}
-	first := re.Sub[1]
-	if first.Op != syntax.OpLiteral || first.Flags&syntax.FoldCase != 0 {
-		return ""
-	}
-	return string(first.Rune)
+	return newPattern(expr)
 }
 
 func (c checker) lastScan(path string, t api.TimeCriterion, out *rule) {

@@ -13,100 +13,126 @@ import data.assay.generated.thresholds
 # title: result
 # description: >-
 #   Classifies input.image, at input.digest where that is given, at the moment
-#   input.now: {"result", "digest", "max_cvss", "scanned_at", "cves"}.
+#   input.now: {"result", "digest", "max_cvss", "scanned_at", "database"}, the last
+#   four only where known.
 # entrypoint: true
-result := object.union(shown(judged), {"cves": [c.id | some c in over_threshold(judged)]}) if {
-	judged := status(subject)
-} else := {"result": "Unknown", "cves": []}
+result := status(subject) if {
+	timed
+} else := {"result": "Unknown"}
 
 # METADATA
 # title: explain
-# description: The result, each vulnerability at or over the threshold, and the exceptions that apply.
+# description: >-
+#   The result, the vulnerabilities that make it so, and the exceptions that name a
+#   vulnerability of the image: those that reach it, and those that miss it by
+#   their end, tag, or digest.
 # entrypoint: true
 explain := object.union(result, {
 	"thresholds": {"warn": thresholds.warn, "fail": thresholds.fail},
-	"vulnerabilities": over_threshold(judged),
-	"exceptions": exceptions,
+	"vulnerabilities": over_threshold(subject, result),
+	"exceptions": exceptions_of(subject, result),
 }) if {
-	judged := status(subject)
+	classified
 }
 
-exceptions := [object.union(e, {"cve": id, "in_force": holds(force), "covers": holds(covers)}) |
-	judged := status(subject)
-	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
-	some id in image.ids
-	some name in array.concat([id], object.get(image, ["a", id], []))
-	some kind in ["plain", "conditional"]
-	some e in covering.reaching(data.assay.exceptions[kind], judged.subject, name)
-	force := {true | covering.in_force(e)}
-	covers := {true | some true in force; every m in members_of(kind, judged.digest, id) { covering.applies(e, m) }}
-]
-
-holds(set) := count(set) > 0
-
-members_of("plain", _, _) := []
-
-members_of("conditional", digest, id) := data.assay.details[substring(digest, 7, 2)][digest][id]
-
-# Without a moment that compares as text with those of the data, nothing is known.
-subject := object.union(parsed, given) if {
-	time.parse_rfc3339_ns(input.now)
-	regex.match(`^.{29}Z$`, input.now)
-	parsed := data.assay.reference.identity(input.image)
-	given := object.filter(input, ["digest"])
+explain := object.union(result, {
+	"thresholds": {"warn": thresholds.warn, "fail": thresholds.fail},
+	"vulnerabilities": [], "exceptions": [],
+}) if {
+	not classified
 }
 
-shown(judged) := object.union_n([
-	{"result": judged.result},
-	{name: judged[key] | some key, name in {"digest": "digest", "max": "max_cvss", "at": "scanned_at"}},
-])
+classified if {
+	timed
+	subject
+}
 
 # METADATA
 # description: >-
-#   status(s) of s = {"name", "tag", "digest"} is {"result", "subject", "digest",
-#   "at", "max"}; digest, at and max only where known. Total for any s.
-status(s) := of_targets(s, digest, data.assay.indexes[digest].platforms) if {
-	digest := resolved(s)
-	data.assay.indexes[digest]
-} else := of_digest(s, digest, digest) if {
-	digest := resolved(s)
+#   exceptions_of(s, judged) lists the exceptions that name a vulnerability of the image
+#   judged, each with its key, whether it is in force, reaches the subject, and covers.
+exceptions_of(s, judged) := [said |
+	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
+	reach := keys_of(s, judged)
+	some key in array.concat(reach, near(s.name, reach))
+	some id in image.ids
+	some name in covering.names(image, id)
+	some kind in ["plain", "conditional"]
+	some e in data.assay.exceptions[kind][key][name]
+	force := {true | covering.in_force(e)}
+	reaches := {true | key in reach}
+	covers := {true | some true in force; some true in reaches; covers_all(kind, judged.digest, id, e)}
+	said := object.union(e, {
+		"cve": id, "key": key,
+		"in_force": count(force) > 0, "reaches": count(reaches) > 0, "covers": count(covers) > 0,
+	})
+]
+
+# near(name, reach) are the keys of exceptions for other tags and digests of a name.
+near(name, reach) := [key |
+	some key in data.assay.exceptions.keys[name]
+	not key in reach
+]
+
+covers_all("plain", _, _, _)
+
+covers_all("conditional", digest, id, e) if covering.all_members_covered(digest, id, [e])
+
+# The engine gives the reference parsed: its name, and tag or digest.
+subject := input if {
+	input.name
+} else := object.union(data.assay.reference.identity(input.image), object.filter(input, ["digest"]))
+
+# keys_of(s, judged) are those of the exceptions for a subject as it was judged.
+keys_of(s, judged) := covering.keys(s, s.digest, judged.digest) if {
+	s.digest
+} else := covering.keys(s, data.assay.names[s.name][s.tag].digest, judged.digest)
+
+# Without a moment that compares as text with those of the data, nothing is known.
+timed if regex.match(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$`, input.now)
+
+# METADATA
+# description: >-
+#   status(s) of s = {"name", "tag", "digest"}, at most one of the last two and
+#   perhaps none, is {"result", "digest", "max_cvss", "scanned_at", "database"};
+#   all but the result only where known. It is total for any s. A tag means the
+#   digest of its newest observation, whatever was scanned before.
+status(s) := of_reference(s, s.digest) if {
+	s.digest
+} else := of_reference(s, data.assay.names[s.name][s.tag].digest) if {
+	true
 } else := {"result": "Unknown"}
 
-# A tag means the digest of its newest observation, whatever was scanned before.
-resolved(s) := s.digest if {
-	s.digest
-} else := data.assay.names[s.name][s.tag].digest
+of_reference(s, digest) := of_platforms(s, digest, data.assay.indexes[digest].platforms) if {
+	data.assay.indexes[digest]
+} else := of_digest(s, digest, digest)
 
-of_targets(s, index, platforms) := worst if {
+of_platforms(s, index, platforms) := worst if {
 	judged := [of_digest(s, index, digest) |
 		some platform in settings.platforms
 		digest := platforms[platform]
 	]
 	count(judged) > 0
 	order := sort([[0 - rank[j.result], i] | some i, j in judged])
-	times := sort([j.at | some j in judged; j.at])
-	worst := object.union(judged[order[0][1]], {"at": t | some t in array.slice(times, 0, 1)})
+	times := sort([j.scanned_at | some j in judged])
+	worst := object.union(judged[order[0][1]], {"scanned_at": t | some t in array.slice(times, 0, 1)})
 } else := {"result": "Unknown"}
 
 rank := {"Fail": 4, "Unknown": 3, "Warn": 2, "Pass": 1}
 
-of_digest(s, named, digest) := object.union({"subject": who, "digest": digest, "at": image.at}, verdict(who, digest, image)) if {
-	image := data.assay.images[substring(digest, 7, 2)][digest]
-	who := {"name": s.name, "keys": keys(s, named, digest)}
+of_digest(s, named, digest) := of_image(covering.keys(s, named, digest), digest, data.assay.images[substring(digest, 7, 2)][digest]) if {
+	true
 } else := {"result": "Unknown", "digest": digest}
 
-keys(s, named, digest) := array.concat(
-	[concat(":", [s.name, s.tag]) | s.tag],
-	[concat("@", [s.name, d]) | some d in {named, digest}],
-)
-
-verdict(who, digest, image) := scored(who, digest, image) if {
+of_image(keys, digest, image) := {
+	"result": grade(highest), "max_cvss": highest,
+	"digest": digest, "scanned_at": image.at, "database": image.db,
+} if {
 	not thresholds.detailed
-} else := detailed(who, digest, image)
-
-scored(who, digest, image) := {"result": grade(highest), "max": highest} if {
-	highest := image.s[top(who, digest, image)]
-} else := {"result": "Pass"}
+	highest := image.s[top(keys, digest, image)]
+} else := {"result": "Pass", "digest": digest, "scanned_at": image.at, "database": image.db} if {
+	not thresholds.detailed
+} else := object.union(detailed(keys, digest, image), {"digest": digest, "scanned_at": image.at, "database": image.db})
 
 # METADATA
 # description: grade(score) is the result of a maximum score, Unknown without thresholds.
@@ -120,52 +146,55 @@ grade(score) := "Fail" if {
 
 # top is the position of the first CVE that is not covered. The first eight are
 # tried one by one, since most images stop there; what is left, all at once.
-top(who, digest, image) := 0 if {
+top(keys, digest, image) := 0 if {
 	id := image.ids[0]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 1 if {
 	id := image.ids[1]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 2 if {
 	id := image.ids[2]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 3 if {
 	id := image.ids[3]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 4 if {
 	id := image.ids[4]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 5 if {
 	id := image.ids[5]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 6 if {
 	id := image.ids[6]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := 7 if {
 	id := image.ids[7]
-	not covering.covered(who, digest, image, id)
+	not covering.covered(keys, digest, image, id)
 } else := rest[0] if {
 	rest := [i |
 		some i, id in image.ids
 		i > 7
-		not covering.covered(who, digest, image, id)
+		not covering.covered(keys, digest, image, id)
 	]
 }
 
 # METADATA
 # description: >-
-#   over_threshold(judged) lists {"id", "score"} of the uncovered vulnerabilities
-#   that make a status Fail or Warn, the highest first.
-over_threshold(judged) := [{"id": id, "score": image.s[i]} |
+#   over_threshold(s, judged) lists {"id", "score"} of the uncovered vulnerabilities
+#   that make the status judged of s Fail or Warn, the highest first.
+over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 	limit := limits[judged.result]
 	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
-	some i, id in image.ids
-	image.s[i] >= limit
-	not covering.covered(judged.subject, judged.digest, image, id)
+	keys := keys_of(s, judged)
+	digest := judged.digest
+	over := count([1 | some score in image.s; score >= limit])
+	some i, id in array.slice(image.ids, 0, over)
+	not covering.covered(keys, digest, image, id)
 ] if {
 	not thresholds.detailed
 } else := [object.union({"id": id}, {"score": score | score := open[id].score}) |
-	open := open_groups(judged.subject, judged.digest)
+	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
+	open := open_groups(keys_of(s, judged), judged.digest, image)
 	some [_, id] in sort([[sort_key(group), id] | some id, group in open; guilty(group, judged.result)])
 ]
 

@@ -10,7 +10,7 @@ now := "2026-06-01T00:00:00.000000000Z"
 
 thresholds := {"warn": 7, "fail": 9, "options": {}}
 
-images := {"ab": {digest: {"at": "2026-05-31T00:00:00.000000000Z", "ids": ["CVE-1", "CVE-2", "CVE-3"], "s": [9.8, 7, 1], "a": {"CVE-1": ["GHSA-x"]}}}}
+images := {"ab": {digest: {"at": "2026-05-31T00:00:00.000000000Z", "db": "", "ids": ["CVE-1", "CVE-2", "CVE-3"], "s": [9.8, 7, 1], "a": {"CVE-1": ["GHSA-x"]}}}}
 
 names := {"docker.io/library/nginx": {"1": {"digest": digest}, "new": {"digest": other}}}
 
@@ -25,21 +25,42 @@ classify(image, exceptions) := r if {
 		with data.assay.exceptions as exceptions
 }
 
-plain(scope) := {"plain": scope}
+# plain and limited are the document of exceptions without and with conditions, given by scope.
+plain(scopes) := exceptions_document(tree(scopes), {})
+
+limited(scopes) := exceptions_document({}, tree(scopes))
+
+exceptions_document(plain_tree, conditional_tree) := {
+	"plain": plain_tree,
+	"conditional": conditional_tree,
+	"keys": {"docker.io/library/nginx": list | list := own; count(list) > 0},
+} if {
+	own := [key |
+		some trees in [plain_tree, conditional_tree]
+		some key, _ in trees
+		startswith(key, "docker.io/library/nginx")
+	]
+}
+
+tree(scopes) := object.union_n([
+	{"*": scopes.any | scopes.any},
+	object.get(scopes, "repo", {}),
+	object.get(scopes, "image", {}),
+])
 
 test_by_tag if classify("nginx:1", {}) == {
 	"result": "Fail", "digest": digest, "max_cvss": 9.8,
-	"scanned_at": "2026-05-31T00:00:00.000000000Z", "cves": ["CVE-1"],
+	"scanned_at": "2026-05-31T00:00:00.000000000Z", "database": "",
 }
 
 test_by_digest if classify(concat("@", ["quay.io/else", digest]), {}).result == "Fail"
 
 # A digest that was never scanned must not fall to a default of 0, a Pass.
-test_unknown_digest_is_unknown if classify(concat("@", ["nginx", other]), {}) == {"result": "Unknown", "digest": other, "cves": []}
+test_unknown_digest_is_unknown if classify(concat("@", ["nginx", other]), {}) == {"result": "Unknown", "digest": other}
 
 test_tag_of_unscanned_digest_is_unknown if classify("nginx:new", {}).result == "Unknown"
 
-test_unknown_tag_is_unknown if classify("nginx:2", {}) == {"result": "Unknown", "cves": []}
+test_unknown_tag_is_unknown if classify("nginx:2", {}) == {"result": "Unknown"}
 
 test_bad_reference_is_unknown if classify("NGINX", {}).result == "Unknown"
 
@@ -81,7 +102,7 @@ test_expiry_at_the_second if {
 # More exceptions than the unrolled chain is long.
 test_beyond_the_unrolled_chain if {
 	ids := [sprintf("CVE-%d", [i]) | some i in numbers.range(10, 29)]
-	many := {"ab": {digest: {"at": now, "ids": ids, "s": [s | some i, _ in ids; s := 10 - (i * 0.1)]}}}
+	many := {"ab": {digest: {"at": now, "db": "", "ids": ids, "s": [s | some i, _ in ids; s := 10 - (i * 0.1)]}}}
 	every covered in numbers.range(0, 19) {
 		r := classification.result with input as {"now": now, "image": "nginx:1"}
 			with data.assay.generated.thresholds as thresholds
@@ -134,7 +155,7 @@ test_severity_word if {
 
 test_kev if {
 	detailed({"fail_on_kev": true}, [object.union(record, {"kev": true})], {}) == {
-		"result": "Fail", "digest": digest, "scanned_at": "2026-05-31T00:00:00.000000000Z", "cves": ["CVE-1"],
+		"result": "Fail", "digest": digest, "scanned_at": "2026-05-31T00:00:00.000000000Z", "database": "",
 	}
 	detailed({"only_fixable": false}, [object.union(record, {"kev": true})], {}).result == "Pass"
 	detailed({"fail_on_kev": true}, [object.union(record, {"kev": true})], plain({"any": {"CVE-1": [{}]}})).result == "Pass"
@@ -168,7 +189,7 @@ conditional(e, members) := r if {
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
-		with data.assay.exceptions as {"plain": {}, "conditional": {"any": {"CVE-1": [e]}}}
+		with data.assay.exceptions as limited({"any": {"CVE-1": [e]}})
 }
 
 test_packages if {
@@ -205,7 +226,7 @@ explained(image, exceptions, members) := r if {
 }
 
 test_explain if explained("nginx:1", {}, []) == {
-	"result": "Fail", "digest": digest, "max_cvss": 9.8, "scanned_at": "2026-05-31T00:00:00.000000000Z", "cves": ["CVE-1"],
+	"result": "Fail", "digest": digest, "max_cvss": 9.8, "scanned_at": "2026-05-31T00:00:00.000000000Z", "database": "",
 	"thresholds": {"warn": 7, "fail": 9},
 	"vulnerabilities": [{"id": "CVE-1", "score": 9.8}],
 	"exceptions": [],
@@ -214,21 +235,40 @@ test_explain if explained("nginx:1", {}, []) == {
 test_explain_plain_exceptions if {
 	listed := explained("nginx:1", plain({"any": {"GHSA-x": [{"expires": now}], "CVE-1": [{"reason": "r"}], "CVE-9": [{}]}}), [record]).exceptions
 	listed == [
-		{"cve": "CVE-1", "reason": "r", "in_force": true, "covers": true},
-		{"cve": "CVE-1", "expires": now, "in_force": false, "covers": false},
+		{"cve": "CVE-1", "key": "*", "reason": "r", "in_force": true, "reaches": true, "covers": true},
+		{"cve": "CVE-1", "key": "*", "expires": now, "in_force": false, "reaches": true, "covers": false},
 	]
 }
 
 test_explain_conditional_exceptions if {
 	x := {"packages": [{"package": "deb/debian/x", "version": ""}]}
 	y := {"packages": [{"package": "deb/debian/y", "version": ""}]}
-	listed := explained("nginx:1", {"conditional": {"any": {"CVE-1": [x, y]}}}, [record]).exceptions
+	listed := explained("nginx:1", limited({"any": {"CVE-1": [x, y]}}), [record]).exceptions
 	[[e.in_force, e.covers] | some e in listed] == [[true, true], [true, false]]
+	[e.covers | some e in explained("nginx:1", limited({"any": {"CVE-1": [x]}}), []).exceptions] == [false]
+}
+
+# Those that miss by their tag or digest are listed, too, but not those of other names.
+test_explain_exceptions_that_miss if {
+	elsewhere := concat("@", ["docker.io/library/nginx", other])
+	listed := explained(
+		"nginx:1", plain({
+			"repo": {"docker.io/library/redis": {"CVE-1": [{}]}},
+			"image": {"docker.io/library/nginx:2": {"CVE-1": [{}]}, elsewhere: {"CVE-1": [{}]}, "docker.io/library/nginx:1": {"CVE-1": [{}]}},
+		}),
+		[record],
+	).exceptions
+	{[e.key, e.reaches, e.covers] | some e in listed} == {
+		["docker.io/library/nginx:1", true, true],
+		["docker.io/library/nginx:2", false, false],
+		[elsewhere, false, false],
+	}
+	count(listed) == 3
 }
 
 test_explain_of_unknown if {
 	explained("nginx:2", plain({"any": {"CVE-1": [{}]}}), []) == {
-		"result": "Unknown", "cves": [], "thresholds": {"warn": 7, "fail": 9}, "vulnerabilities": [], "exceptions": [],
+		"result": "Unknown", "thresholds": {"warn": 7, "fail": 9}, "vulnerabilities": [], "exceptions": [],
 	}
 	explained("nginx:new", {}, []).digest == other
 }
@@ -253,9 +293,9 @@ test_given_digest if {
 # --- Thresholds and the list of vulnerabilities ---
 
 graded(score) := r if {
-	r := classification.result with input as {"now": now, "image": "nginx:1"}
+	r := classification.explain with input as {"now": now, "image": "nginx:1"}
 		with data.assay.generated.thresholds as thresholds
-		with data.assay.images as {"ab": {digest: {"at": now, "ids": ["CVE-1"], "s": [score]}}}
+		with data.assay.images as {"ab": {digest: {"at": now, "db": "", "ids": ["CVE-1"], "s": [score]}}}
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.exceptions as {}
@@ -263,12 +303,12 @@ graded(score) := r if {
 
 test_threshold_edges if {
 	[graded(s).result | some s in [9.1, 9, 8.9, 7, 6.9, 0]] == ["Fail", "Fail", "Warn", "Warn", "Pass", "Pass"]
-	[graded(s).cves | some s in [9, 8.9, 7, 6.9]] == [["CVE-1"], ["CVE-1"], ["CVE-1"], []]
+	[[v.id | some v in graded(s).vulnerabilities] | some s in [9, 8.9, 7, 6.9]] == [["CVE-1"], ["CVE-1"], ["CVE-1"], []]
 }
 
 test_covered_vulnerabilities_are_not_listed if {
-	classify("nginx:1", plain({"any": {"CVE-1": [{}]}})).cves == ["CVE-2"]
-	classify("nginx:1", plain({"any": {"CVE-2": [{}]}})).cves == ["CVE-1"]
+	[v.id | some v in explained("nginx:1", plain({"any": {"CVE-1": [{}]}}), []).vulnerabilities] == ["CVE-2"]
+	[v.id | some v in explained("nginx:1", plain({"any": {"CVE-2": [{}]}}), []).vulnerabilities] == ["CVE-1"]
 }
 
 # With the criteria beyond the score: the highest first, those without score last.
@@ -280,7 +320,7 @@ test_order_of_detailed_vulnerabilities if {
 		"CVE-0": [object.union(record, {"score": 8.9})],
 		"CVE-4": [object.union(record, {"score": 1, "kev": true}), object.union(record, {"score": 9.5})],
 	}
-	r := classification.result with input as {"now": now, "image": "nginx:1"}
+	r := classification.explain with input as {"now": now, "image": "nginx:1"}
 		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "detailed": true, "options": {"fail_on_kev": true}}
 		with data.assay.images as images
 		with data.assay.names as names
@@ -289,7 +329,7 @@ test_order_of_detailed_vulnerabilities if {
 		with data.assay.exceptions as {}
 	r.result == "Fail"
 	r.max_cvss == 9.9
-	r.cves == ["CVE-2", "CVE-4", "CVE-1", "CVE-3"]
+	[v.id | some v in r.vulnerabilities] == ["CVE-2", "CVE-4", "CVE-1", "CVE-3"]
 }
 
 # Times compare as text: another form of the moment must not lend an exception life.
@@ -301,6 +341,6 @@ test_a_moment_of_another_form_is_unknown if {
 			with data.assay.names as names
 			with data.assay.indexes as {}
 			with data.assay.exceptions as plain({"any": {"CVE-1": [{"expires": now}]}})
-		r == {"result": "Unknown", "cves": []}
+		r == {"result": "Unknown"}
 	}
 }

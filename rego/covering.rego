@@ -1,9 +1,22 @@
 # METADATA
 # title: Exceptions
 # description: >-
-#   Says whether the exceptions in force cover a vulnerability of an image.
-#   A subject is {"name": repository, "keys": [name:tag, name@digest, ...]}.
+#   Says whether the exceptions in force cover a vulnerability of an image. keys
+#   are those under which exceptions for the image are found.
 package assay.covering
+
+# METADATA
+# description: >-
+#   keys(s, named, digest) are the keys of exceptions for the subject s =
+#   {"name", "tag"}, whose reference led to the digest named (an index or the
+#   manifest itself) and so to the manifest digest. Most names have no exceptions
+#   of their own, and only "*".
+keys(s, named, digest) := array.concat(
+	["*", s.name, concat("@", [s.name, digest]), concat("@", [s.name, named])],
+	[concat(":", [s.name, s.tag]) | s.tag],
+) if {
+	data.assay.exceptions.keys[s.name]
+} else := ["*"]
 
 # METADATA
 # description: >-
@@ -14,74 +27,66 @@ in_force(e) if not e.expires
 in_force(e) if input.now < e.expires
 
 # METADATA
-# description: covered(subject, digest, image, id) holds when each record of a vulnerability is covered.
-covered(subject, _, _, id) if excepted(subject, id)
-
-covered(subject, _, image, id) if {
-	some alias in image.a[id]
-	excepted(subject, alias)
+# description: covered(keys, digest, image, id) holds when each record of a vulnerability is covered.
+covered(keys, _, _, id) if {
+	some key in keys
+	some e in data.assay.exceptions.plain[key][id]
+	in_force(e)
 }
 
-covered(subject, digest, image, id) if {
+covered(keys, _, image, id) if {
+	some alias in image.a[id]
+	some key in keys
+	some e in data.assay.exceptions.plain[key][alias]
+	in_force(e)
+}
+
+covered(keys, digest, image, id) if {
+	some key in keys
+	data.assay.exceptions.conditional[key]
+	all_members_covered(digest, id, conditional(keys, image, id))
+}
+
+# METADATA
+# description: all_members_covered(digest, id, list) holds when the exceptions of the list cover each record.
+all_members_covered(digest, id, list) if {
+	count(list) > 0
 	members := data.assay.details[substring(digest, 7, 2)][digest][id]
-	applicable := conditional(subject, image, id)
-	count(applicable) > 0
 	count(members) > 0
 	every member in members {
-		some e in applicable
+		some e in list
 		applies(e, member)
 	}
 }
 
 # METADATA
 # description: member_covered is covered for one record of a vulnerability.
-member_covered(subject, _, id, _) if excepted(subject, id)
-
-member_covered(subject, image, id, _) if {
-	some alias in image.a[id]
-	excepted(subject, alias)
+member_covered(keys, image, id, _) if {
+	some name in names(image, id)
+	some key in keys
+	some e in data.assay.exceptions.plain[key][name]
+	in_force(e)
 }
 
-member_covered(subject, image, id, member) if {
-	some e in conditional(subject, image, id)
+member_covered(keys, image, id, member) if {
+	some e in conditional(keys, image, id)
 	applies(e, member)
 }
 
 # METADATA
-# description: excepted(subject, id) holds when an exception without conditions names id.
-excepted(_, id) if {
-	some e in data.assay.exceptions.plain.any[id]
-	in_force(e)
-}
-
-excepted(subject, id) if {
-	some e in data.assay.exceptions.plain.repo[subject.name][id]
-	in_force(e)
-}
-
-excepted(subject, id) if {
-	some key in subject.keys
-	some e in data.assay.exceptions.plain.image[key][id]
-	in_force(e)
-}
-
-# METADATA
-# description: conditional(subject, image, id) is the list of exceptions in force that packages or conditions limit.
-conditional(subject, image, id) := [e |
-	some name in array.concat([id], object.get(image, ["a", id], []))
-	some e in reaching(data.assay.exceptions.conditional, subject, name)
+# description: conditional(keys, image, id) is the list of exceptions in force that packages or conditions limit.
+conditional(keys, image, id) := [e |
+	some key in keys
+	some name in names(image, id)
+	some e in data.assay.exceptions.conditional[key][name]
 	in_force(e)
 ]
 
 # METADATA
-# description: reaching(tree, subject, id) is the list of a tree's exceptions that name id and reach the subject.
-reaching(tree, subject, id) := array.concat(
-	array.concat(
-		[e | some e in tree.any[id]],
-		[e | some e in tree.repo[subject.name][id]],
-	),
-	[e | some key in subject.keys; some e in tree.image[key][id]],
-)
+# description: names(image, id) are the id and its aliases in the image.
+names(image, id) := array.concat([id], image.a[id]) if {
+	image.a[id]
+} else := [id]
 
 applies(e, member) if {
 	names_package(e, member)

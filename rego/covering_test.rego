@@ -8,25 +8,40 @@ later := "2026-06-01T00:00:00.000000001Z"
 
 digest := "sha256:ab00000000000000000000000000000000000000000000000000000000000000"
 
-subject := {"name": "docker.io/library/nginx", "keys": ["docker.io/library/nginx:1", "docker.io/library/nginx@sha256:ab"]}
+subject := {"name": "docker.io/library/nginx", "tag": "1"}
+
+keys := ["*", "docker.io/library/nginx", "docker.io/library/nginx:1"]
 
 image := {"ids": ["CVE-1"], "a": {"CVE-1": ["GHSA-x"]}}
 
 record := {"severity": "High", "fixed": false, "kev": false, "package": "deb/debian/x", "version": "1"}
 
+own := {"keys": {"docker.io/library/nginx": ["docker.io/library/nginx"]}}
+
+# A name without exceptions of its own has only those for every image.
+test_keys if {
+	covering.keys(subject, digest, digest) == ["*"] with data.assay.exceptions as {"keys": {"docker.io/library/redis": ["docker.io/library/redis"]}}
+	covering.keys(subject, digest, digest) == ["*"] with data.assay.exceptions as {}
+	name := "docker.io/library/nginx"
+	at := concat("@", [name, digest])
+	covering.keys(subject, digest, digest) == ["*", name, at, at, "docker.io/library/nginx:1"] with data.assay.exceptions as own
+	covering.keys({"name": name}, "sha256:index", digest) == ["*", name, at, "docker.io/library/nginx@sha256:index"] with data.assay.exceptions as own
+}
+
 excepted(plain, id) if {
-	covering.excepted(subject, id) with input as {"now": now} with data.assay.exceptions as {"plain": plain}
+	covering.covered(keys, digest, image, id) with input as {"now": now} with data.assay.exceptions as {"plain": plain}
 }
 
 test_reach if {
-	excepted({"any": {"CVE-1": [{}]}}, "CVE-1")
-	excepted({"repo": {"docker.io/library/nginx": {"CVE-1": [{}]}}}, "CVE-1")
-	excepted({"image": {"docker.io/library/nginx:1": {"CVE-1": [{}]}}}, "CVE-1")
-	excepted({"image": {"docker.io/library/nginx@sha256:ab": {"CVE-1": [{}]}}}, "CVE-1")
-	not excepted({"any": {"CVE-1": [{}]}}, "CVE-2")
-	not excepted({"any": {"CVE-1": []}}, "CVE-1")
-	not excepted({"repo": {"docker.io/library/nginx:1": {"CVE-1": [{}]}}}, "CVE-1")
-	not excepted({"image": {"docker.io/library/nginx:2": {"CVE-1": [{}]}}}, "CVE-1")
+	every key in keys {
+		excepted({key: {"CVE-1": [{}]}}, "CVE-1")
+		excepted({key: {"GHSA-x": [{}]}}, "CVE-1")
+	}
+	not excepted({"*": {"CVE-1": [{}]}}, "CVE-2")
+	not excepted({"*": {"GHSA-x": [{}]}}, "CVE-2")
+	not excepted({"*": {"CVE-1": []}}, "CVE-1")
+	not excepted({"docker.io/library/nginx:2": {"CVE-1": [{}]}}, "CVE-1")
+	not excepted({"*": {"CVE-1": [{"expires": now}], "GHSA-x": [{"expires": now}]}}, "CVE-1")
 	not excepted({}, "CVE-1")
 }
 
@@ -46,14 +61,14 @@ test_in_force if {
 }
 
 member_covered(exceptions, member) if {
-	covering.member_covered(subject, image, "CVE-1", member) with input as {"now": now}
+	covering.member_covered(keys, image, "CVE-1", member) with input as {"now": now}
 		with data.assay.exceptions as exceptions
 		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "options": {}}
 }
 
 # All of a group is covered when each member is, by whichever exception.
 covered(exceptions, members) if {
-	covering.covered(subject, digest, image, "CVE-1") with input as {"now": now}
+	covering.covered(keys, digest, image, "CVE-1") with input as {"now": now}
 		with data.assay.exceptions as exceptions
 		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
 		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "options": {}}
@@ -65,12 +80,13 @@ y := {"packages": [{"package": "deb/debian/y", "version": ""}]}
 
 in_y := object.union(record, {"package": "deb/debian/y"})
 
-limited(list) := {"conditional": {"any": {"CVE-1": list}}}
+limited(list) := {"conditional": {"*": {"CVE-1": list}}}
 
 test_members_covered_by_different_exceptions if {
 	covered(limited([x, y]), [record, in_y])
-	covered({"conditional": {"any": {"CVE-1": [x]}, "repo": {subject.name: {"GHSA-x": [y]}}}}, [record, in_y])
-	covered({"conditional": {"any": {"CVE-1": [x]}, "image": {subject.keys[1]: {"CVE-1": [y]}}}}, [record, in_y])
+	covered({"conditional": {"*": {"CVE-1": [x]}, keys[1]: {"GHSA-x": [y]}}}, [record, in_y])
+	covered({"conditional": {"*": {"CVE-1": [x]}, keys[2]: {"CVE-1": [y]}}}, [record, in_y])
+	not covered({"conditional": {"*": {"CVE-1": [x]}, "docker.io/library/nginx:2": {"CVE-1": [y]}}}, [record, in_y])
 	not covered(limited([x]), [record, in_y])
 	not covered(limited([]), [record])
 	not covered(limited([x]), [])
@@ -90,16 +106,10 @@ test_each_end if {
 }
 
 test_member_covered if {
-	member_covered({"plain": {"any": {"CVE-1": [{}]}}}, record)
-	member_covered({"plain": {"any": {"GHSA-x": [{}]}}}, record)
+	member_covered({"plain": {"*": {"CVE-1": [{}]}}}, record)
+	member_covered({"plain": {keys[2]: {"GHSA-x": [{}]}}}, record)
+	not member_covered({"plain": {"*": {"CVE-1": [{"expires": now}]}}}, record)
 	member_covered(limited([x]), record)
 	not member_covered(limited([y]), record)
 	not member_covered({}, record)
-}
-
-test_reaching if {
-	tree := {"any": {"CVE-1": [{"n": 1}]}, "repo": {subject.name: {"CVE-1": [{"n": 2}]}}, "image": {key: {"CVE-1": [{"n": 3}]} | some key in subject.keys}}
-	[e.n | some e in covering.reaching(tree, subject, "CVE-1")] == [1, 2, 3, 3]
-	covering.reaching(tree, subject, "CVE-2") == []
-	covering.reaching({}, subject, "CVE-1") == []
 }

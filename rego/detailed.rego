@@ -6,8 +6,8 @@ import data.assay.generated.thresholds
 # The criteria beyond the score: they look at the records of each vulnerability,
 # which are loaded only when a switch of the thresholds asks for them.
 
-detailed(who, digest, _) := object.union({"result": worst}, {"max": m | some m in highest}) if {
-	open := open_groups(who, digest)
+detailed(keys, digest, image) := object.union({"result": worst}, {"max_cvss": m | some m in highest}) if {
+	open := open_groups(keys, digest, image)
 	scores := [g.score | some g in open; g.score]
 	highest := [max(scores) | count(scores) > 0]
 	worst := detailed_grade(open, highest)
@@ -22,13 +22,12 @@ detailed_grade(open, highest) := "Fail" if {
 
 # METADATA
 # description: >-
-#   open_groups(who, digest) maps each vulnerability that counts and is not covered
+#   open_groups(keys, digest, image) maps each vulnerability that counts and is not covered
 #   to {"score", "exploited"}; score only where there is one.
-open_groups(who, digest) := {id: group |
-	image := data.assay.images[substring(digest, 7, 2)][digest]
+open_groups(keys, digest, image) := {id: group |
 	some id, members in data.assay.details[substring(digest, 7, 2)][digest]
 	counted := [m | some m in members; counts(m)]
-	uncovered := [m | some m in counted; not covering.member_covered(who, image, id, m)]
+	uncovered := [m | some m in counted; not covering.member_covered(keys, image, id, m)]
 	count(uncovered) > 0
 	scores := [score | some m in counted; score := score_of(m)]
 	group := object.union(

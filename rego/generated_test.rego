@@ -4,6 +4,14 @@
 #   Tests give data.assay.mock.hits and data.assay.mock.notes: rule numbers by image.
 package assay.generated.policies
 
-hits contains n if some n in data.assay.mock.hits[input.c.image]
+hits contains n if {
+	some form in input.c.forms
+	some n in data.assay.mock.hits[form]
+}
 
-notes contains n if some n in data.assay.mock.notes[input.c.image]
+notes contains n if {
+	some form in input.c.forms
+	some n in data.assay.mock.notes[form]
+}
+
+offsets := []

@@ -1,9 +1,10 @@
 # METADATA
 # title: Admission of a flat review
 # description: >-
-#   Decides for one resource in the flat form (api.Review). Which images are
-#   judged, which rule decides, and what a rejection says: all of it is here,
-#   for every surface.
+#   Decides for one resource in the flat form (api.Review), all of whose members are
+#   there and of their types: the engine's always are, and package assay.admission
+#   sees to the others. Which images are judged, which rule decides, and what a
+#   rejection says: all of it is here, for every surface.
 package assay.judge
 
 import data.assay.classification
@@ -11,7 +12,7 @@ import data.assay.generated.custom
 import data.assay.generated.policies
 import data.assay.generated.settings
 
-decision := object.union_n([
+decision := object.union(
 	{
 		"kind": input.kind,
 		"namespace": input.namespace,
@@ -20,44 +21,34 @@ decision := object.union_n([
 		"judged": judged,
 		"images": images,
 		"now": input.now,
-		"revision": revision,
+		"revisions": revisions,
 	},
-	{"reason": reason | reason := unjudged},
-	{"message": concat("\n", messages) | not allowed},
-	{"warnings": notices.Warn | count(notices.Warn) > 0},
-	{"audit": notices.Audit | count(notices.Audit) > 0},
-]) if {
-	well_formed
+	remarks,
+) if {
+	# Not one verdict is missing, whatever is undefined: what is not known must not count as allowed.
+	count(verdicts) == count(subjects)
 }
 
-# A flat review that lacks a member gets no decision, hence a refusal, rather
-# than one about fewer images than there are.
-well_formed if {
-	every key in ["now", "operation", "group", "kind", "subresource", "namespace", "name", "user"] {
-		is_string(input[key])
-	}
-	every key in ["hasOld", "oldDeleting", "templateChanged"] {
-		is_boolean(input[key])
-	}
-	every key in ["containers", "oldImages", "malformed"] {
-		is_array(input[key])
-	}
-	every c in input.containers {
-		is_string(c.container)
-		is_string(c.image)
-		is_string(c.normal)
-	}
-	is_object(input.labels)
-	is_object_or_null(input.namespaceLabels)
-	time.parse_rfc3339_ns(input.now)
-	count(input.now) == 30
+remarks["reason"] := unjudged
+
+remarks["message"] := concat("\n", messages) if not allowed
+
+remarks["warnings"] := texts if {
+	policies.has_notes
+	texts := reported("Warn")
+	count(texts) > 0
 }
 
-is_object_or_null(x) if is_object(x)
+remarks["audit"] := texts if {
+	policies.has_notes
+	texts := reported("Audit")
+	count(texts) > 0
+}
 
-is_object_or_null(null)
+# The revisions of the bundles: anyone can say which data a decision saw.
+default revisions := {}
 
-revision := data.assay.revision
+revisions := data.assay.revisions
 
 default judged := false
 
@@ -66,10 +57,10 @@ judged if not unjudged
 # What is malformed is judged, and refused, without looking at an image.
 judging if {
 	judged
-	not malformed
+	clean
 }
 
-malformed if count(input.malformed) > 0
+clean if count(input.malformed) == 0
 
 default allowed := false
 
@@ -77,8 +68,8 @@ allowed if unjudged
 
 allowed if {
 	judging
-	every image in images {
-		image.action == "Allow"
+	every v in verdicts {
+		v.action == "Allow"
 	}
 	count(refusals) == 0
 }
@@ -101,7 +92,7 @@ unjudged := out_of_scope
 
 unjudged := settled if {
 	not out_of_scope
-	not malformed
+	clean
 }
 
 out_of_scope := sprintf("%v is not judged", [input.operation]) if {
@@ -131,7 +122,7 @@ settled := sprintf("made by %v for a judged %v", [input.user, input.owner.kind])
 	input.operation == "UPDATE"
 	kind_id != "/Pod"
 	input.hasOld
-	not input.templateChanged
+	input.templateChanged == false
 }
 
 # An owner reference alone proves nothing, since any user can write one: the
@@ -150,94 +141,80 @@ made_by_controller if {
 new_containers := [c |
 	some c in input.containers
 	not c.image in input.oldImages
-]
+] if {
+	is_array(input.oldImages)
+}
 
-default subjects := []
-
-subjects := new_containers if {
-	judging
+subjects := [] if {
+	not judging
+} else := new_containers if {
 	input.operation == "UPDATE"
 	kind_id == "/Pod"
 	input.hasOld
-} else := input.containers if {
-	judging
-}
+} else := input.containers
 
 # --- What the policies say of each ---
 
-# The cut-off moments of imageLastScan, once for a review.
-cuts[span] := at if {
-	some span, parts in policies.spans
-	[years, months, days] := parts
-	moment := time.add_date(time.parse_rfc3339_ns(input.now), 0 - years, 0 - months, 0 - days)
-	at := time.format([moment, "UTC", "2006-01-02T15:04:05.000000000Z"])
+# The cut-off moments of imageLastScan, once for a review: all of them, or none
+# is known and nothing is decided.
+cuts := moments if {
+	policies.spans
+	moments := {span: at |
+		some span, [years, months, days] in policies.spans
+		moment := time.add_date(time.parse_rfc3339_ns(input.now), 0 - years, 0 - months, 0 - days)
+		at := time.format([moment, "UTC", "2006-01-02T15:04:05.000000000Z"])
+	}
+	count(moments) == count(policies.spans)
+} else := {} if {
+	not policies.spans
 }
 
-statuses := [object.union({"result": "Unknown"}, status_of(c)) | some c in subjects]
+verdicts := [verdict(c) | some c in subjects]
 
-status_of(c) := classification.status(c) if {
-	c.name
-} else := {"result": "Unknown"}
-
-facts := [object.union_n([
-	{"image": c.image, "normal": c.normal, "forms": {c.image, c.normal}, "result": s.result, "cuts": cuts},
-	object.filter(s, ["at"]),
-]) |
-	some i, c in subjects
-	s := statuses[i]
-]
-
-hits := [h |
-	some f in facts
-	h := policies.hits with input.c as f
-]
-
-notes := [h |
-	policies.has_notes
-	some f in facts
-	h := policies.notes with input.c as f
-]
-
-# decider[i] is the first rule, in the order of policies and rules, that matched.
-decider[i] := min(h) if some i, h in hits
-
-images := [image |
-	some i, c in subjects
-	image := object.union_n([
-		{
-			"container": c.container,
-			"image": c.image,
-			"action": action(i),
-			"result": statuses[i].result,
-			"cves": array.slice(guilty[i], 0, 10),
-		},
-		{name: statuses[i][key] | some key, name in {"digest": "digest", "max": "max_cvss", "at": "scanned_at"}},
-		{"more_cves": n | n := count(guilty[i]) - 10; n > 0},
-		{"policy": rule.policy | rule := deciding[i]},
-		{"rule": rule.rule | rule := deciding[i]; rule.rule > 0},
-		{"message": message(i) | action(i) == "Reject"},
-	])
-]
-
-deciding[i] := policies.rules[decider[i]] if {
-	some i, _ in subjects
-	count(refused(i)) == 0
+# verdict(c) is what is decided of a container: "hits" are the rules that match, of
+# which the first in the order of policies and rules decides, and "image" is what
+# the decision shows. "from" has the rest of each form of the reference from the
+# offsets at which patterns have literals, so that the rule index sees these.
+verdict(c) := {"subject": c, "fact": fact, "status": status, "hits": hits, "action": ruling.action, "image": image} if {
+	written := c.image
+	normal := c.normal
+	status := classification.status(c)
+	fact := {
+		"forms": {written, normal},
+		"from": {offset: {substring(written, offset, -1), substring(normal, offset, -1)} | some offset in policies.offsets},
+		"result": status.result, "status": status, "cuts": cuts,
+	}
+	hits := policies.hits with input.c as fact
+	ruling := ruling_of(c, hits)
+	image := object.union_n([{"container": c.container, "image": written, "action": ruling.action}, status, ruling.by, blame(c, status, ruling)])
 }
 
-action(i) := "Reject" if {
-	count(refused(i)) > 0
-} else := policies.rules[decider[i]].action if {
-	decider[i]
-} else := settings.default_action
+# A user's own refusal comes before what policies say.
+ruling_of(c, hits) := {"action": "Reject", "by": {}, "refusals": list} if {
+	custom.present
+	list := refused(c)
+	count(list) > 0
+} else := policies.rules[min(hits)] if {
+	true
+} else := {"action": settings.default_action, "by": {}}
 
-guilty := [[v.id | some v in list] | some list in findings]
+images := [v.image | some v in verdicts]
 
-findings := [classification.over_threshold(s) | some s in statuses]
+# blame is what a refused image is told: its CVEs over the threshold, and the message.
+blame(c, status, ruling) := {"cves": []} if {
+	ruling.action == "Allow"
+} else := object.union(
+	{"cves": [v.id | some v in array.slice(list, 0, 10)], "message": message(c, status, ruling, list)},
+	{"more_cves": n | n := count(list) - 10; n > 0},
+) if {
+	list := classification.over_threshold(c, status)
+}
 
 # --- A user's own refusals ---
 
 refusals contains r if {
-	count(input.malformed) == 0
+	custom.present
+	clean
 	some r in custom.reject with input.containers as enriched
 }
 
@@ -256,13 +233,11 @@ refusal(name, reason) := {"package": name, "message": json.marshal(reason)} if {
 	not is_object(reason)
 }
 
-enriched := [object.union(c, object.filter(statuses[i], ["result", "digest", "max", "at"])) |
-	some i, c in subjects
-]
+enriched := [object.union(c, classification.status(c)) | some c in subjects]
 
-refused(i) := [r |
+refused(c) := [r |
 	some r in refusals
-	object.get(r, "container", subjects[i].container) == subjects[i].container
+	object.get(r, "container", c.container) == c.container
 ]
 
 # --- What a rejected user reads ---
@@ -275,75 +250,84 @@ messages contains m if {
 
 messages contains m if {
 	some r in refusals
-	every i, _ in subjects {
-		not r in refused(i)
+	every c in subjects {
+		not r in refused(c)
 	}
 	m := sprintf("%v %v: %v (package %v)", [input.kind, input.name, r.message, r.package])
 }
 
 messages contains sprintf("%v %v: malformed: %v", [input.kind, input.name, m]) if some m in input.malformed
 
-message(i) := concat("", [subjects[i].image, " (container ", subjects[i].container, "): ", cause(i)])
+# message tells why a container's image is refused, with its list of CVEs over the
+# threshold, and what would turn it round.
+message(c, status, ruling, list) := concat("", [c.image, " (container ", c.container, "): ", cause(status, ruling, list)])
 
-cause(i) := concat("; ", [sprintf("%v (package %v)", [r.message, r.package]) | some r in refused(i)]) if {
-	count(refused(i)) > 0
-} else := sprintf("policy %v rejects it: the labels of namespace %v are not known; to admit it, make the namespace's labels known", [rule.policy, input.namespace]) if {
-	rule := policies.rules[decider[i]]
-	rule.rule == 0
-} else := sprintf("policy %v rule %v rejects it: %v; to admit it, %v", [rule.policy, rule.rule, describe(i), remedy(rule, i)]) if {
-	rule := policies.rules[decider[i]]
-} else := sprintf("no policy allows it: %v; to admit it, a policy must have a rule that allows it", [describe(i)])
+cause(status, ruling, list) := concat("; ", [sprintf("%v (package %v)", [r.message, r.package]) | some r in ruling.refusals]) if {
+	ruling.refusals
+} else := sprintf("policy %v rejects it: the labels of namespace %v are not known; to admit it, make the namespace's labels known", [ruling.policy, input.namespace]) if {
+	ruling.rule == 0
+} else := sprintf("policy %v rule %v rejects it: %v; to admit it, %v", [ruling.policy, ruling.rule, describe(status, list), remedy(status, ruling, list)]) if {
+	ruling.rule > 0
+} else := sprintf("no policy allows it: %v; to admit it, a policy must have a rule that allows it", [describe(status, list)])
 
-describe(i) := concat("", [
-	sprintf("result %v", [statuses[i].result]),
-	concat("", [sprintf(", maximum CVSS %v", [m]) | m := statuses[i].max]),
-	concat("", [sprintf(", last scanned %v", [t]) | t := substring(statuses[i].at, 0, 19)]),
-	listed(i),
+describe(status, list) := concat("", [
+	sprintf("result %v", [status.result]),
+	concat("", [sprintf(", maximum CVSS %v", [m]) | m := status.max_cvss]),
+	concat("", [sprintf(", last scanned %v", [t]) | t := substring(status.scanned_at, 0, 19)]),
+	listed(list),
 ])
 
-listed(i) := "" if {
-	count(findings[i]) == 0
-} else := concat("", [": ", concat(", ", [cited(v) | some v in array.slice(findings[i], 0, 10)]), more(i)])
+listed(list) := "" if {
+	count(list) == 0
+} else := concat("", [": ", concat(", ", [cited(v) | some v in array.slice(list, 0, 10)]), more(list)])
 
 cited(v) := sprintf("%v (%v)", [v.id, v.score]) if {
 	v.score
 } else := v.id
 
-more(i) := sprintf(" and %v more", [n]) if {
-	n := count(findings[i]) - 10
+more(list) := sprintf(" and %v more", [n]) if {
+	n := count(list) - 10
 	n > 0
 } else := ""
 
-remedy(rule, i) := "have it scanned, so that its result is known" if {
-	"status" in rule.criteria
-	statuses[i].result == "Unknown"
+remedy(status, ruling, list) := "have it scanned, so that its result is known" if {
+	"status" in ruling.criteria
+	status.result == "Unknown"
 } else := "upgrade the packages with these CVEs, or add exceptions for them" if {
-	"status" in rule.criteria
-	count(findings[i]) > 0
+	"status" in ruling.criteria
+	count(list) > 0
 } else := "have it scanned again" if {
-	"time" in rule.criteria
+	"time" in ruling.criteria
 } else := "use an image that this rule does not name" if {
-	"path" in rule.criteria
+	"path" in ruling.criteria
 } else := "a policy or rule before it must allow the image"
 
 # --- Policies in Warn and Audit mode ---
 
-notices := {mode: reported(mode) | some mode in ["Warn", "Audit"]}
+notes := [n |
+	policies.has_notes
+	some v in verdicts
+	n := policies.notes with input.c as v.fact
+]
 
 # The first matching rule of each such policy, unless an enforcing policy
 # before it decided.
 reported(mode) := [text |
 	some i, h in notes
+	v := verdicts[i]
 	some policy in sort({policies.rules[n].position | some n in h})
 	first := min({n | some n in h; policies.rules[n].position == policy})
 	rule := policies.rules[first]
 	rule.mode == mode
 	rule.action == "Reject"
-	not decided_before(i, first)
-	text := sprintf("%v (container %v): policy %v (%v) would reject it%v: %v", [subjects[i].image, subjects[i].container, rule.policy, mode, by_rule(rule), describe(i)])
+	not decided_before(v, first)
+	text := sprintf("%v (container %v): policy %v (%v) would reject it%v: %v", [
+		v.subject.image, v.subject.container, rule.policy, mode, by_rule(rule),
+		describe(v.status, classification.over_threshold(v.subject, v.status)),
+	])
 ]
 
-decided_before(i, n) if decider[i] < n
+decided_before(v, n) if min(v.hits) < n
 
 by_rule(rule) := sprintf(" by rule %v", [rule.rule]) if {
 	rule.rule > 0
@@ -351,14 +335,14 @@ by_rule(rule) := sprintf(" by rule %v", [rule.rule]) if {
 
 # --- Explain ---
 
-explained := [object.union_n([
-	object.filter(facts[i], ["image", "normal", "result", "at"]),
-	{
-		"container": c.container,
-		"matched": [policies.rules[n] | some n in sort(hits[i])],
-		"noted": [policies.rules[n] | some n in sort({m | some m in notes[i]})],
-		"vulnerabilities": findings[i],
-	},
-]) |
-	some i, c in subjects
+explained := [object.union(v.status, {
+	"container": v.subject.container,
+	"image": v.subject.image,
+	"normal": v.subject.normal,
+	"matched": [object.remove(policies.rules[n], ["by"]) | some n in sort(v.hits)],
+	"noted": [object.remove(policies.rules[n], ["by"]) | some n in sort({m | some m in notes[i]})],
+	"vulnerabilities": classification.over_threshold(v.subject, v.status),
+	"exceptions": classification.exceptions_of(v.subject, v.status),
+}) |
+	some i, v in verdicts
 ]

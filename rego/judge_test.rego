@@ -10,6 +10,8 @@ now := "2026-06-01T00:00:00.000000000Z"
 
 at := "2026-05-31T12:00:00.000000000Z"
 
+built := "2026-05-31T06:00:00.000000000Z"
+
 settings := {
 	"default_action": "Reject",
 	"controllers": {"system:serviceaccount:kube-system:replicaset-controller", "system:kube-controller-manager"},
@@ -21,8 +23,8 @@ settings := {
 thresholds := {"warn": 7, "fail": 9, "options": {}}
 
 images := {
-	"ab": {digest: {"at": at, "ids": ["CVE-2", "CVE-1", "CVE-3"], "s": [9.8, 9, 1]}},
-	"cd": {other: {"at": at, "ids": [], "s": []}},
+	"ab": {digest: {"at": at, "db": built, "ids": ["CVE-2", "CVE-1", "CVE-3"], "s": [9.8, 9, 1]}},
+	"cd": {other: {"at": at, "db": built, "ids": [], "s": []}},
 }
 
 names := {"docker.io/library/bad": {"1": {"digest": digest}}, "docker.io/library/good": {"1": {"digest": other}}}
@@ -45,8 +47,12 @@ deployment := object.union(pod, {"group": "apps", "kind": "Deployment"})
 
 rule(policy, position, n, action, criteria) := {
 	"policy": policy, "position": position, "rule": n,
-	"action": action, "mode": "Enforce", "criteria": criteria,
+	"action": action, "mode": "Enforce", "criteria": criteria, "by": by(policy, n),
 }
+
+by(policy, 0) := {"policy": policy}
+
+by(policy, n) := {"policy": policy, "rule": n} if n > 0
 
 in_mode(r, mode) := object.union(r, {"mode": mode})
 
@@ -61,13 +67,13 @@ decide(review, world) := d if {
 		with data.assay.generated.policies.has_notes as true
 		with data.assay.generated.policies.spans as object.get(world, "spans", {})
 		with data.assay.mock as object.filter(world, ["hits", "notes"])
-		with data.assay.generated.custom.reject as object.get(world, "reject", set())
+		with data.assay.generated.custom as {"present": true, "reject": object.get(world, "reject", set())}
 		with data.assay.images as object.union(images, object.get(world, "images", {}))
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.details as {}
 		with data.assay.exceptions as {}
-		with data.assay.revision as "r1"
+		with data.assay.revisions as {"policies": "r1"}
 }
 
 changed(review, change) := object.union(review, change)
@@ -91,16 +97,16 @@ test_judged_pod if {
 	d.kind == "Pod"
 	d.namespace == "shop"
 	d.name == "cart"
-	d.revision == "r1"
+	d.revisions == {"policies": "r1"}
 	d.now == now
 	d.images == [
 		{
 			"container": "web", "image": "bad:1", "action": "Allow", "policy": "all", "rule": 1, "result": "Fail",
-			"digest": digest, "max_cvss": 9.8, "scanned_at": at, "cves": ["CVE-2", "CVE-1"],
+			"digest": digest, "max_cvss": 9.8, "scanned_at": at, "database": built, "cves": [],
 		},
 		{
 			"container": "side", "image": "good:1", "action": "Allow", "policy": "all", "rule": 1, "result": "Pass",
-			"digest": other, "scanned_at": at, "cves": [],
+			"digest": other, "scanned_at": at, "database": built, "cves": [],
 		},
 	]
 }
@@ -474,14 +480,13 @@ test_what_users_see if {
 	seen := judge.enriched with input as pod
 		with data.assay.generated.thresholds as thresholds
 		with data.assay.generated.settings as settings
-		with data.assay.generated.policies.spans as {}
 		with data.assay.images as images
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.exceptions as {}
 	seen == [
-		object.union(bad, {"result": "Fail", "max": 9.8, "digest": digest, "at": at}),
-		object.union(good, {"result": "Pass", "digest": other, "at": at}),
+		object.union(bad, {"result": "Fail", "max_cvss": 9.8, "digest": digest, "scanned_at": at, "database": built}),
+		object.union(good, {"result": "Pass", "digest": other, "scanned_at": at, "database": built}),
 	]
 }
 
@@ -512,7 +517,7 @@ test_remedies if {
 	good_message == "good:1 (container side): policy a rule 3 rejects it: result Pass, last scanned 2026-05-31T12:00:00; to admit it, a policy or rule before it must allow the image"
 }
 
-many(n) := {"ab": {digest: {"at": at, "ids": [sprintf("CVE-%d", [i]) | some i in numbers.range(1, n)], "s": [9.5 | some i in numbers.range(1, n)]}}}
+many(n) := {"ab": {digest: {"at": at, "db": built, "ids": [sprintf("CVE-%d", [i]) | some i in numbers.range(1, n)], "s": [9.5 | some i in numbers.range(1, n)]}}}
 
 test_ten_cves_at_most if {
 	ten := rejected(bad, ["status"], {"images": many(10)})
@@ -526,10 +531,11 @@ test_ten_cves_at_most if {
 }
 
 test_more_cves if {
-	ten := decide(pod, object.union(allow_all, {"images": many(10)}))
+	refuse := {"rules": [rule("a", 0, 1, "Reject", [])], "hits": {"bad:1": {0}, "good:1": {0}}}
+	ten := decide(pod, object.union(refuse, {"images": many(10)}))
 	count(ten.images[0].cves) == 10
 	not ten.images[0].more_cves
-	twelve := decide(pod, object.union(allow_all, {"images": many(12)}))
+	twelve := decide(pod, object.union(refuse, {"images": many(12)}))
 	count(twelve.images[0].cves) == 10
 	twelve.images[0].more_cves == 2
 }
@@ -539,14 +545,14 @@ test_cve_without_score if {
 	d := data.assay.judge.decision with input as changed(pod, {"containers": [bad]})
 		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "detailed": true, "options": {"fail_on_kev": true}}
 		with data.assay.generated.settings as settings
-		with data.assay.generated.policies as {"rules": [], "hits": set(), "notes": set(), "has_notes": false, "spans": {}}
-		with data.assay.generated.custom.reject as set()
+		with data.assay.generated.policies as {"rules": [], "hits": set(), "notes": set(), "offsets": []}
+		with data.assay.generated.custom as {}
 		with data.assay.images as images
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.details as {"ab": {digest: {"CVE-1": [{"severity": "High", "fixed": false, "kev": true, "package": "deb/debian/x", "version": "1"}]}}}
 		with data.assay.exceptions as {}
-		with data.assay.revision as "r1"
+		with data.assay.revisions as {"policies": "r1"}
 	d.images[0].message == "bad:1 (container web): no policy allows it: result Fail, last scanned 2026-05-31T12:00:00: CVE-1; to admit it, a policy must have a rule that allows it"
 	not d.images[0].max_cvss
 }
@@ -622,18 +628,18 @@ test_explain if {
 		with data.assay.generated.settings as settings
 		with data.assay.generated.policies.rules as rules
 		with data.assay.generated.policies.has_notes as true
-		with data.assay.generated.policies.spans as {}
 		with data.assay.mock as {"hits": {"bad:1": {1, 2}}, "notes": {"bad:1": {0}}}
-		with data.assay.generated.custom.reject as set()
+		with data.assay.generated.custom as {}
 		with data.assay.images as images
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.exceptions as {}
-		with data.assay.revision as "r1"
+		with data.assay.revisions as {"policies": "r1"}
 	e.allowed
 	e.explain == [{
-		"container": "web", "image": "bad:1", "normal": "docker.io/library/bad:1", "result": "Fail", "at": at,
-		"matched": [rules[1], rules[2]], "noted": [rules[0]],
+		"container": "web", "image": "bad:1", "normal": "docker.io/library/bad:1", "result": "Fail",
+		"digest": digest, "max_cvss": 9.8, "scanned_at": at, "database": built, "exceptions": [],
+		"matched": [object.remove(rules[1], ["by"]), object.remove(rules[2], ["by"])], "noted": [object.remove(rules[0], ["by"])],
 		"vulnerabilities": [{"id": "CVE-2", "score": 9.8}, {"id": "CVE-1", "score": 9}],
 	}]
 }
@@ -644,10 +650,10 @@ test_explain_of_an_admission_review if {
 		"userInfo": {"username": "alice"}, "object": {"spec": {"containers": [{"name": "odd", "image": "ODD"}]}},
 	}}
 		with data.assay.generated.settings as settings
-		with data.assay.generated.policies as {"rules": [], "hits": set(), "notes": set(), "has_notes": false, "spans": {}}
-		with data.assay.generated.custom.reject as set()
-		with data.assay.revision as "r1"
-	e.explain == [{"container": "odd", "image": "ODD", "normal": "ODD", "result": "Unknown", "matched": [], "noted": [], "vulnerabilities": []}]
+		with data.assay.generated.policies as {"rules": [], "hits": set(), "notes": set(), "offsets": []}
+		with data.assay.generated.custom as {}
+		with data.assay.revisions as {"policies": "r1"}
+	e.explain == [{"container": "odd", "image": "ODD", "normal": "ODD", "result": "Unknown", "matched": [], "noted": [], "vulnerabilities": [], "exceptions": []}]
 }
 
 # Hits are evaluated for each image, whatever the module that holds them.
@@ -655,13 +661,13 @@ test_mocked_hits if {
 	d := data.assay.judge.decision with input as pod
 		with data.assay.generated.thresholds as thresholds
 		with data.assay.generated.settings as settings
-		with data.assay.generated.policies as {"rules": [rule("e", 0, 1, "Allow", [])], "hits": {0}, "notes": set(), "has_notes": false, "spans": {}}
-		with data.assay.generated.custom.reject as set()
+		with data.assay.generated.policies as {"rules": [rule("e", 0, 1, "Allow", [])], "hits": {0}, "notes": set(), "offsets": []}
+		with data.assay.generated.custom as {}
 		with data.assay.images as images
 		with data.assay.names as names
 		with data.assay.indexes as {}
 		with data.assay.exceptions as {}
-		with data.assay.revision as "r1"
+		with data.assay.revisions as {"policies": "r1"}
 	d.allowed
 	count(d.images) == 2
 }

@@ -61,7 +61,7 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 		if len(reviews) == 0 {
 			return fmt.Errorf("%s: there is no object to decide on", strings.Join(files, ", "))
 		}
-		result := api.Admission{Schema: api.SchemaAdmission, Allowed: true, Revision: e.Revision(), Resources: []api.Decision{}, Warnings: []string{}}
+		result := api.Admission{Schema: api.SchemaAdmission, Allowed: true, Revisions: e.Revisions(), Resources: []api.Decision{}, Warnings: []string{}}
 		clock := time.Now()
 		for _, r := range reviews {
 			if c.Flags().Changed("namespace-labels") {

@@ -103,10 +103,14 @@ func TestAbsentValues(t *testing.T) {
 		`time >= "2026-06-01T11:59:00Z"`: "full none", `time > "2026-06-01T13:59:00+02:00"`: "",
 		`tag = none OR source = registry AND changed = true`: "full none", `(tag = none OR source = registry) AND changed = true`: "full",
 	} {
-		r := rules(t, map[string]api.GlobalAlertSpec{"a": {Query: query, Summary: "${tag}"}})
-		if r.Modes()["a"] != pushdown.Filtered {
-			t.Errorf("%s is %s", query, r.Modes()["a"])
+		// Of the events Rego judges the query again, of groups it does not.
+		r := rules(t, map[string]api.GlobalAlertSpec{
+			"events": {Query: query, Summary: "${tag}"}, "groups": {Query: query, Summary: "${count}", Metric: "count", Condition: "gte"},
+		})
+		if modes := r.Modes(); modes["events"] != pushdown.Filtered || modes["groups"] != pushdown.Grouped {
+			t.Errorf("%s is %v", query, modes)
 		}
+		want = strings.TrimSpace(fmt.Sprintf("%s %d", want, len(strings.Fields(want))))
 		for _, s := range stores {
 			if got := hits(t, s, r); got != want {
 				t.Errorf("%s: %s holds for %q, not %q", s.Dialect(), query, got, want)
@@ -324,6 +328,28 @@ func TestKeys(t *testing.T) {
 			}
 			if strings.Join(got, " ") != c.want || r.Modes()["a"] != pushdown.Grouped {
 				t.Errorf("%s: %q by %v gives\n     %s\nnot  %s", s.Dialect(), c.query, c.by, strings.Join(got, " "), c.want)
+			}
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	a, b, none := event("a"), event("b"), event("none")
+	a.EPSS, b.EPSS, a.MaxCVSSScore = new(0.000000001), new(0.76), new(9.8)
+	stores := both(t, a, b, none)
+	for _, c := range []struct {
+		query, metric, field string
+		want                 string
+	}{
+		{"", "count", "", "3"}, {"tag = x", "count", "", "0"},
+		{"", "min", "epss", "0"}, {"", "max", "epss", "0.76"}, {"", "sum", "epss", "0.76"}, {"", "avg", "epss", "0.38"},
+		{"", "min", "max_cvss_score", "9.8"}, {"", "avg", "max_cvss_score", "9.8"},
+		{"tag = none", "min", "epss", ""}, {"tag = none", "max", "epss", ""}, {"tag = none", "sum", "epss", ""}, {"tag = x", "avg", "epss", ""},
+	} {
+		r := rules(t, map[string]api.GlobalAlertSpec{"a": {Query: c.query, Metric: c.metric, Field: c.field, Condition: "gte", Summary: "${" + c.metric + "}"}})
+		for _, s := range stores {
+			if got := hits(t, s, r); got != c.want {
+				t.Errorf("%s: the %s of %s is %q, not %q", s.Dialect(), c.metric, c.field, got, c.want)
 			}
 		}
 	}

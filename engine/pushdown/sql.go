@@ -120,10 +120,11 @@ func (w *writer) among(text string, values []query.Value) string {
 }
 
 // column is a field of the event, or of the instance; an absent text is NULL.
+// Instances leave out what is empty.
 func (w *writer) column(f query.Field) string {
 	switch {
 	case f.Instance:
-		return "NULLIF(instance.value ->> '" + f.Name + "', '')"
+		return "(instance.value ->> '" + f.Name + "')"
 	case slices.Contains([]string{"tag", "digest", "previous_result", "source", "error"}, f.Name):
 		return "NULLIF(events." + f.Name + ", '')"
 	}
@@ -152,7 +153,7 @@ func (w *writer) members(list query.Field, name string) string {
 		return "json_each(events." + list.Name + ") AS " + name
 	}
 	column := "CAST(events." + list.Name + " AS jsonb)"
-	return "jsonb_array_elements_text(CASE WHEN jsonb_typeof(" + column + ") = 'array' THEN " + column + " ELSE '[]' END) AS " + name + "(value)"
+	return "jsonb_array_elements_text(CASE WHEN jsonb_typeof(" + column + ") = 'array' THEN " + column + " END) AS " + name + "(value)"
 }
 
 // instances is the table of the instances of an event: one with nothing known

@@ -79,7 +79,7 @@ func load(t *testing.T, seed uint64) world {
 func verdict(d api.Decision) api.Decision {
 	v := api.Decision{Allowed: d.Allowed, Judged: d.Judged, Images: []api.ImageDecision{}, Warnings: make([]string, len(d.Warnings)), Audit: make([]string, len(d.Audit))}
 	for _, i := range d.Images {
-		i.Message, i.ScannedAt = "", ""
+		i.Message, i.ScannedAt, i.Database = "", "", ""
 		if i.CVEs == nil {
 			i.CVEs = []string{}
 		}

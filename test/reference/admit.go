@@ -123,12 +123,17 @@ type resource struct {
 }
 
 // decide judges one container's image and adds to the warnings and audit notes.
-func (w World) decide(r resource, c api.Container, now time.Time, d *api.Decision) api.ImageDecision {
+func (w World) decide(r resource, c api.Container, now time.Time, d *api.Decision) (out api.ImageDecision) {
 	v := w.classify(w.subjectOf(c.Image, ""), now)
-	out := api.ImageDecision{Container: c.Container, Image: c.Image, Digest: v.digest, Result: v.result, MaxCVSS: v.max, CVEs: []string{}}
-	out.CVEs = append(out.CVEs, v.cves[:min(len(v.cves), 10)]...)
-	out.MoreCVEs = len(v.cves) - len(out.CVEs)
+	out = api.ImageDecision{Container: c.Container, Image: c.Image, Digest: v.digest, Result: v.result, MaxCVSS: v.max, CVEs: []string{}}
 
+	// Only an image that is refused is told its CVEs.
+	defer func() {
+		if out.Action == api.Reject {
+			out.CVEs = append(out.CVEs, v.cves[:min(len(v.cves), 10)]...)
+			out.MoreCVEs = len(v.cves) - len(out.CVEs)
+		}
+	}()
 	for _, p := range w.sortedPolicies() {
 		action, rule := p.verdict(r, c, v, now)
 		if action == "" {

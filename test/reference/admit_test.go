@@ -195,6 +195,10 @@ func TestListsTheHighestFirst(t *testing.T) {
 	}
 	vs = append(vs, vuln("CVE-2025-0001", 10), vuln("CVE-2025-0002", 8.9))
 	w := World{Scans: []api.Scan{scan("nginx", dig("a"), 0, vs...)}}
+	if i := Admit(w, create("", "alice", "nginx"), now).Images[0]; len(i.CVEs) != 0 {
+		t.Errorf("an image that is allowed lists %v", i.CVEs)
+	}
+	w.Settings = &api.AdmissionSettings{Spec: api.AdmissionSettingsSpec{DefaultAction: api.Reject}}
 	i := Admit(w, create("", "alice", "nginx"), now).Images[0]
 	if len(i.CVEs) != 10 || i.MoreCVEs != 3 || i.CVEs[0] != "CVE-2025-0001" || i.CVEs[1] != "CVE-2024-0000" {
 		t.Errorf("%+v", i)
