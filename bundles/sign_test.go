@@ -347,7 +347,21 @@ func TestKeysRefused(t *testing.T) {
 
 // Whatever verifies is what was signed.
 func FuzzVerify(f *testing.F) {
-	key, verify, _ := pair(f)
+	// Every process of the fuzzer needs the same key.
+	scalar, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		f.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(scalar)
+	if err != nil {
+		f.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(scalar.Public())
+	if err != nil {
+		f.Fatal(err)
+	}
+	key, verify, _ := parsed(f, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+		pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))
 	signed := sign(f, key, built(f))
 	revision := revisionOf(f, built(f))
 	f.Add(signed)
