@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -152,6 +154,43 @@ func TestBundleServe(t *testing.T) {
 		}
 		return true
 	})
+}
+
+// Policies come from a repository, too.
+func TestBundleServeGit(t *testing.T) {
+	dir := t.TempDir()
+	commit := func(name string) {
+		t.Helper()
+		text := "apiVersion: containersecurity.tigera.io/v1beta1\nkind: ContainerAdmissionPolicy\nmetadata: {name: " + name + "}\nspec: {rules: [{action: Reject}]}\n"
+		if err := errors.Join(os.MkdirAll(dir+"/p", 0o755), os.WriteFile(dir+"/p/p.yaml", []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"init", "-q"}, {"add", "-A"}, {"-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "--allow-empty", "-m", "x"}} {
+			if out, err := exec.Command("git", append([]string{"-C", dir}, args...)...).CombinedOutput(); err != nil {
+				t.Fatalf("git %v: %v\n%s", args, err, out)
+			}
+		}
+	}
+	commit("first")
+	url := serveBundles(t, "--git", "file://"+dir, "--git-folder", "p", "--git-every", "20ms")
+	for _, name := range []string{"first", "second"} {
+		commit(name)
+		get(t, url+"/bundles/assay", "", func(status int, body []byte) bool {
+			if status != 200 {
+				return false
+			}
+			b, err := bundles.Read(bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range b.Modules {
+				if strings.Contains(m.Path, "generated") && strings.Contains(string(m.Raw), `"`+name+`"`) {
+					return true
+				}
+			}
+			return false
+		})
+	}
 }
 
 // documentedCommands are the assay command lines of a page, in order.
