@@ -8,6 +8,8 @@ type Admission struct {
 	Revisions map[string]string `json:"revisions"`
 	Resources []Decision        `json:"resources"`
 	Warnings  []string          `json:"warnings"`
+	// Explanations are those of the resources, in their order, where they were asked for.
+	Explanations []Explanation `json:"explanations,omitempty"`
 }
 
 // Decision is what admission says of one resource. It is the value of
@@ -85,6 +87,42 @@ type Review struct {
 	OldImages []string `json:"oldImages"`
 	// Malformed says what has the wrong shape; such a review is refused.
 	Malformed []string `json:"malformed"`
+}
+
+// FlatReview is a review as an input of its own for any OPA, with the moment to
+// decide for (documents.Time).
+type FlatReview struct {
+	Schema string `json:"schema"` // SchemaReview
+	Now    string `json:"now"`
+	Review
+}
+
+// SchemaRecord marks a [Record].
+const SchemaRecord = "assay.dev/record/v1"
+
+// Record is a receipt of one decision: with the bundles of the revisions that it
+// names, anyone can make the decision again. Its Input is what `opa eval -i` reads.
+type Record struct {
+	Schema   string     `json:"schema"`
+	Input    FlatReview `json:"input"`
+	Decision Decision   `json:"decision"`
+}
+
+// SchemaReplay marks a [Replay].
+const SchemaReplay = "assay.dev/replay/v1"
+
+// Replay is the document of `assay replay -o json`.
+type Replay struct {
+	Schema  string     `json:"schema"`
+	Same    bool       `json:"same"` // all of them
+	Records []Replayed `json:"records"`
+}
+
+// Replayed is a recorded decision beside the one that is made now.
+type Replayed struct {
+	Same     bool     `json:"same"`
+	Recorded Decision `json:"recorded"`
+	Replayed Decision `json:"replayed"`
 }
 
 // Owner is an owner reference by API group and kind.

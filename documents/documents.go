@@ -66,10 +66,10 @@ func NeedsOf(t api.ThresholdsSpec, exceptions []api.VulnerabilityException) Need
 func Data(scans []api.Scan, exceptions []api.VulnerabilityException, needs Needs) map[string]any {
 	images, details := map[string]any{}, map[string]any{}
 	for digest, scan := range newestScans(scans) {
-		groups := Groups(scan.Vulnerabilities)
-		put(images, Shard(digest), digest, imageDocument(scan, groups))
-		if d := detailsDocument(groups, needs); len(d) > 0 {
-			put(details, Shard(digest), digest, d)
+		image, detail := Image(scan, needs)
+		put(images, Shard(digest), digest, image)
+		if len(detail) > 0 {
+			put(details, Shard(digest), digest, detail)
 		}
 	}
 	names, indexes := observations(scans)
@@ -80,6 +80,13 @@ func Data(scans []api.Scan, exceptions []api.VulnerabilityException, needs Needs
 		"indexes":    indexes,
 		"exceptions": exceptionDocuments(exceptions),
 	}
+}
+
+// Image is the document of one scan below images, and that below details, which is
+// empty where nothing looks at more than scores.
+func Image(scan api.Scan, needs Needs) (image, details map[string]any) {
+	groups := Groups(scan.Vulnerabilities)
+	return imageDocument(scan, groups), detailsDocument(groups, needs)
 }
 
 func put(m map[string]any, outer, inner string, value any) {

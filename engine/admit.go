@@ -24,14 +24,6 @@ func (e *Engine) Admit(ctx context.Context, r api.Review, now time.Time) (api.De
 	return d, nil
 }
 
-// Explain is the decision with, for each image, the values that the criteria saw
-// and every rule that matched, as data.assay.admission.explain gives it.
-func (e *Engine) Explain(ctx context.Context, r api.Review, now time.Time) (json.RawMessage, error) {
-	var raw json.RawMessage
-	err := e.query(ctx, queryExplain, reviewInput(r, now), &raw)
-	return raw, err
-}
-
 // Classification is what the engine says of one image.
 type Classification struct {
 	Result    api.Result `json:"result"`
@@ -87,6 +79,11 @@ func (e *Engine) query(ctx context.Context, query string, input ast.Value, out a
 	if err != nil {
 		return err
 	}
+	return decode(query, value, out)
+}
+
+// decode reads a value into what its JSON is decoded into.
+func decode(query string, value ast.Value, out any) error {
 	plain, err := ast.JSON(value)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrEvaluation, err)

@@ -181,6 +181,16 @@ func (e *Engine) Update(_ context.Context, changes ...Change) error {
 	if old == nil {
 		return ErrNotLoaded
 	}
+	next, err := old.with(e.terms, changes)
+	if err != nil {
+		return err
+	}
+	e.current.Store(next)
+	return nil
+}
+
+// with is what is loaded, with changes to its data.
+func (l *loaded) with(terms *terms, changes []Change) (*loaded, error) {
 	var all edits
 	for _, c := range changes {
 		path := append([]string{"assay"}, c.Path...)
@@ -188,15 +198,13 @@ func (e *Engine) Update(_ context.Context, changes ...Change) error {
 			all.add(path, nil)
 			continue
 		}
-		value, err := e.terms.of(c.Value)
+		value, err := terms.of(c.Value)
 		if err != nil {
-			return fmt.Errorf("writing %s: %w", strings.Join(path, "/"), err)
+			return nil, fmt.Errorf("writing %s: %w", strings.Join(path, "/"), err)
 		}
 		all.add(path, value)
 	}
-	next := &loaded{program: old.program, data: snapshot{root: objectOf(all.apply(ast.NewTerm(old.data.root)))}}
-	e.current.Store(next)
-	return nil
+	return &loaded{program: l.program, data: snapshot{root: objectOf(all.apply(ast.NewTerm(l.data.root)))}}, nil
 }
 
 // Revisions are those of the bundles in force, by name; empty before the first

@@ -38,10 +38,11 @@ const (
 	queryExplain   = "data.assay.admission.explain"
 	queryClassify  = "data.assay.classification.result"
 	queryClassifyX = "data.assay.classification.explain"
+	queryBlocking  = "data.assay.classification.blocking"
 	queryAlerts    = "data.assay.alerts.firing"
 )
 
-var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryAlerts}
+var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryBlocking, queryAlerts}
 
 // patterns that one program keeps compiled; OPA's own default of 100 is evicted
 // at random, which costs a factor of 2 to 3.5 with more policies.

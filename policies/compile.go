@@ -58,7 +58,8 @@ func literal(v any) string {
 	if err := e.Encode(v); err != nil {
 		panic(err) // plain values only: cannot fail
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	// OPA's parser refuses this rune anywhere in a file, even within a text.
+	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\ufeff", `\ufeff`)
 }
 
 // set writes a set of strings, which in Rego is empty only as set().

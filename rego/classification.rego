@@ -48,6 +48,31 @@ classified if {
 }
 
 # METADATA
+# title: blocking
+# description: >-
+#   What keeps the image from a result better than input.over (Fail or Warn): each such
+#   vulnerability with its records, in the order of the image's details, and for each
+#   record whether it counts, is covered, fails by itself, and its score.
+# entrypoint: true
+blocking := [{"id": v.id, "members": members} |
+	timed
+	judged := object.union(status(subject), {"result": input.over})
+	digest := judged.digest
+	image := data.assay.images[substring(digest, 7, 2)][digest]
+	keys := keys_of(subject, judged)
+	some v in over_threshold(subject, judged)
+	records := object.get(data.assay.details, [substring(digest, 7, 2), digest, v.id], [])
+	members := [object.union(said, {"score": score_of(m) | score_of(m)}) |
+		some m in records
+		said := {
+			"counts": count({true | counts(m)}) > 0,
+			"covered": count({true | covering.member_covered(keys, image, v.id, m)}) > 0,
+			"exploited": count({true | exploited(m)}) > 0,
+		}
+	]
+]
+
+# METADATA
 # description: >-
 #   exceptions_of(s, judged) lists the exceptions that name a vulnerability of the image
 #   judged, each with its key, whether it is in force, reaches the subject, and covers.

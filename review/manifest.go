@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-
-	"github.com/assay-dev/assay/api"
 )
 
 // maxItems bounds the objects of one list.
@@ -76,11 +74,4 @@ func IsAdmissionReview(text []byte) bool {
 		Request json.RawMessage `json:"request"`
 	}
 	return json.Unmarshal(text, &probe) == nil && (probe.Kind == "AdmissionReview" || probe.Kind == "" && probe.Request != nil)
-}
-
-// Flat is the flat form itself as an input for OPA, with the moment to decide for.
-type Flat struct {
-	Schema string `json:"schema"`
-	Now    string `json:"now"`
-	api.Review
 }

@@ -17,6 +17,8 @@ func (a *app) admitCommand() *cobra.Command {
 		files         []string
 		labels        map[string]string
 		labelsUnknown bool
+		explain       bool
+		record        string
 		namespace     string
 		now           moment
 	)
@@ -27,8 +29,13 @@ func (a *app) admitCommand() *cobra.Command {
 manifests of any workload kind (YAML or JSON, several documents, lists); '-' is
 standard input. A manifest counts as created by an ordinary user.
 
+With --explain it also says which rules match, in which file and line, which
+exceptions apply or just miss, and the smallest sets of changes (upgrades,
+exceptions, a new scan) that would admit what is rejected: each was tried.
+
 Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 		Example: `  assay admit -f deployment.yaml --policies policies --scans scans.json
+  assay admit -f deployment.yaml --policies policies --scans scans.json --explain
   kubectl get deploy -A -o yaml | assay admit -f - --policies policies --scans scans.json
   assay admit -f review.json --policies policies --scans scans.json \
       --namespace-labels env=prod,team=shop --now 2026-01-31T12:00:00Z -o json`,
@@ -42,11 +49,13 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 	c.Flags().BoolVar(&labelsUnknown, "namespace-labels-unknown", false, "decide as if the namespace's labels were not known")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of manifests that name none")
 	c.Flags().Var(&now, "now", "moment to decide for, instead of the clock or the review's own")
+	c.Flags().BoolVar(&explain, "explain", false, "say why, and what would admit what is rejected")
+	c.Flags().StringVar(&record, "record", "", "append a record of each decision (JSON lines) to this file, for 'assay replay'")
 	must(c.MarkFlagRequired("filename"))
 	c.MarkFlagsMutuallyExclusive("namespace-labels", "namespace-labels-unknown")
 
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		set, e, err := a.engine(c.Context(), in)
+		set, e, scans, err := a.engine(c.Context(), in)
 		if err != nil {
 			return err
 		}
@@ -63,6 +72,7 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 		}
 		result := api.Admission{Schema: api.SchemaAdmission, Allowed: true, Revisions: e.Revisions(), Resources: []api.Decision{}, Warnings: []string{}}
 		clock := time.Now()
+		var records []api.Record
 		for _, r := range reviews {
 			if c.Flags().Changed("namespace-labels") {
 				r.Review.NamespaceLabels = review.WithName(labels, r.Review.Namespace)
@@ -78,9 +88,22 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 			if err != nil {
 				return err
 			}
+			records = append(records, recordOf(r.Review, d))
+			if explain {
+				x, err := e.Explain(c.Context(), r.Review, now.or(at), scansByDigest(scans))
+				if err != nil {
+					return err
+				}
+				result.Explanations = append(result.Explanations, x)
+			}
 			result.Allowed = result.Allowed && d.Allowed
 			result.Resources = append(result.Resources, d)
 			result.Warnings = append(result.Warnings, d.Warnings...)
+		}
+		if record != "" {
+			if err := appendRecords(record, records); err != nil {
+				return err
+			}
 		}
 		if *out == "json" {
 			err = writeJSON(a.out, result)
@@ -132,7 +155,7 @@ func (a *app) readReviews(name string, kinds review.Kinds, namespace string) ([]
 }
 
 func (a *app) printAdmission(result api.Admission) {
-	for _, d := range result.Resources {
+	for n, d := range result.Resources {
 		verdict := a.paint(a.out, green, "admitted")
 		if !d.Allowed {
 			verdict = a.paint(a.out, red, "rejected")
@@ -162,6 +185,9 @@ func (a *app) printAdmission(result api.Admission) {
 		}
 		for _, w := range d.Warnings {
 			fmt.Fprintf(a.out, "  %s %s\n", a.paint(a.out, yellow, "!"), printable(w))
+		}
+		if len(result.Explanations) > 0 {
+			a.printExplanation(result.Explanations[n])
 		}
 	}
 }

@@ -38,7 +38,7 @@ Exit status: 0 whether or not alerts fire; 2 usage or bad input.`,
 	must(c.MarkFlagDirname("policies"))
 	must(c.MarkFlagRequired("events"))
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		_, e, err := a.engine(c.Context(), in)
+		_, e, _, err := a.engine(c.Context(), in)
 		if err != nil {
 			return err
 		}

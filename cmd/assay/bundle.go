@@ -38,7 +38,7 @@ equal revision, which is printed.`,
 	must(c.MarkFlagRequired("output"))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		in.policies = args[0]
-		_, b, err := a.bundle(in)
+		b, err := a.bundle(in)
 		if err != nil {
 			return err
 		}

@@ -54,34 +54,43 @@ func must(err error) {
 	}
 }
 
-// bundle builds the bundle of the policies and data.
-func (a *app) bundle(in inputs) (*policies.Set, *bundle.Bundle, error) {
-	set := &policies.Set{}
+// content reads the policies and data.
+func (a *app) content(in inputs) (bundles.Content, error) {
+	c := bundles.Content{Policies: &policies.Set{}}
 	var err error
 	if in.policies != "" {
-		if set, err = policies.LoadDir(in.policies); err != nil {
-			return nil, nil, err
+		if c.Policies, err = policies.LoadDir(in.policies); err != nil {
+			return c, err
 		}
 	}
-	content := bundles.Content{Policies: set}
-	if content.Scans, err = a.readScans(in.scans); err != nil {
-		return nil, nil, err
+	if c.Scans, err = a.readScans(in.scans); err != nil {
+		return c, err
 	}
-	if content.Exceptions, err = a.readExceptions(in.exceptions); err != nil {
-		return nil, nil, err
+	c.Exceptions, err = a.readExceptions(in.exceptions)
+	return c, err
+}
+
+// bundle builds the bundle of the policies and data.
+func (a *app) bundle(in inputs) (*bundle.Bundle, error) {
+	content, err := a.content(in)
+	if err != nil {
+		return nil, err
 	}
-	b, err := bundles.Build(content)
-	return set, b, err
+	return bundles.Build(content)
 }
 
 // engine loads the bundle of the policies and data.
-func (a *app) engine(ctx context.Context, in inputs) (*policies.Set, *engine.Engine, error) {
-	set, b, err := a.bundle(in)
+func (a *app) engine(ctx context.Context, in inputs) (*policies.Set, *engine.Engine, []api.Scan, error) {
+	content, err := a.content(in)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	b, err := bundles.Build(content)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	e := engine.New(engine.Config{})
-	return set, e, e.Load(ctx, b)
+	return content.Policies, e, content.Scans, e.Load(ctx, b)
 }
 
 // readScans reads scan reports. What they claim as results does not count.

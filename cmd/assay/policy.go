@@ -147,7 +147,12 @@ Exit status: 0 all pass; 1 one fails; 2 usage, bad input, or no test was found.`
 	c.Flags().StringVar(&pattern, "run", "", "run only the tests whose name matches this regular expression")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		in.policies = args[0]
-		set, b, err := a.bundle(in)
+		content, err := a.content(in)
+		if err != nil {
+			return err
+		}
+		set := content.Policies
+		b, err := bundles.Build(content)
 		if err != nil {
 			return err
 		}

@@ -48,7 +48,12 @@ type world struct {
 
 func load(t *testing.T, seed uint64) world {
 	t.Helper()
-	w := world{Case: corpus.Generate(seed)}
+	return loadCase(t, seed, corpus.Generate(seed))
+}
+
+func loadCase(t *testing.T, seed uint64, c corpus.Case) world {
+	t.Helper()
+	w := world{Case: c}
 	dir := t.TempDir()
 	if err := corpus.WriteFolder(dir, w.Case); err != nil {
 		t.Fatal(err)
@@ -199,7 +204,7 @@ func TestReviewTwins(t *testing.T) {
 				if len(rs) == 0 {
 					t.Fatalf("seed %d review %d mutant %d: Rego flattens nothing of %s", seed, i, n, mutant)
 				}
-				want := normal(t, review.Flat{Schema: api.SchemaReview, Now: documents.Time(w.Now), Review: in.Review})
+				want := normal(t, api.FlatReview{Schema: api.SchemaReview, Now: documents.Time(w.Now), Review: in.Review})
 				if got := normal(t, rs[0].Expressions[0].Value); got != want {
 					t.Fatalf("seed %d review %d mutant %d\n  Go %s\nRego %s", seed, i, n, want, got)
 				}

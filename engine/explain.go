@@ -1,0 +1,390 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Scans gives the newest scan of a platform manifest, where it is at hand. It is
+// where packages and their fixes come from, which the data documents do not have.
+type Scans func(digest string) (api.Scan, bool)
+
+// Explain says why the decision on a review is what it is and, for each image
+// refused, what would admit it. Every option that it gives was applied and
+// decided again. scans may be nil: then the options are exceptions alone.
+func (e *Engine) Explain(ctx context.Context, r api.Review, now time.Time, scans Scans) (api.Explanation, error) {
+	w := &whatIf{ctx: ctx, engine: e, now: now, scans: scans, review: r, state: e.current.Load()}
+	if w.state == nil {
+		return api.Explanation{}, ErrNotLoaded
+	}
+	if scans == nil {
+		w.scans = func(string) (api.Scan, bool) { return api.Scan{}, false }
+	}
+	var explained struct {
+		api.Decision
+		Explain []api.ImageExplanation `json:"explain"`
+	}
+	if err := w.ask(w.state, queryExplain, reviewInput(r, now), &explained); err != nil {
+		return api.Explanation{}, err
+	}
+	out := api.Explanation{Schema: api.SchemaExplanation, Decision: explained.Decision, Images: explained.Explain}
+	for i := range out.Images {
+		image := &out.Images[i]
+		w.addPackages(image)
+		if explained.Images[i].Action != api.Reject {
+			continue
+		}
+		var err error
+		if image.Counterfactual, err = w.counterfactual(i, image); err != nil {
+			return api.Explanation{}, err
+		}
+	}
+	return out, nil
+}
+
+func (w *whatIf) addPackages(image *api.ImageExplanation) {
+	scan, ok := w.scans(image.Digest)
+	if !ok {
+		return
+	}
+	byID := map[string][]api.Vulnerability{}
+	for _, g := range documents.Groups(scan.Vulnerabilities) {
+		byID[g.Names[0]] = g.Members
+	}
+	for i := range image.Vulnerabilities {
+		v := &image.Vulnerabilities[i]
+		for _, m := range byID[v.ID] {
+			v.Packages = append(v.Packages, api.VulnerablePackage{Package: m.Package, Version: m.Version, Type: m.Type, FixedIn: m.Fix.Versions})
+		}
+	}
+}
+
+// whatIf decides one review again over data that is changed on trial. What is
+// loaded stays as it is.
+type whatIf struct {
+	ctx    context.Context
+	engine *Engine
+	now    time.Time
+	scans  Scans
+	review api.Review
+	state  *loaded
+}
+
+func (w *whatIf) ask(state *loaded, query string, input ast.Value, out any) error {
+	value, err := w.engine.within(w.ctx, state, query, input, nil)
+	if err != nil {
+		return err
+	}
+	return decode(query, value, out)
+}
+
+// with is the state with changes.
+func (w *whatIf) with(state *loaded, changes ...Change) (*loaded, error) {
+	return state.with(newTerms(), changes)
+}
+
+// image decides the review and gives what is said of its i-th image.
+func (w *whatIf) image(state *loaded, i int) (api.ImageDecision, error) {
+	var d api.Decision
+	if err := w.ask(state, queryDecision, reviewInput(w.review, w.now), &d); err != nil {
+		return api.ImageDecision{}, err
+	}
+	return d.Images[i], nil
+}
+
+// container is that of the i-th image of a decision: a review may judge only some.
+func (w *whatIf) container(image *api.ImageExplanation) api.Container {
+	return api.NewContainer(image.Container, image.Image)
+}
+
+// worst is how bad a result is.
+var worst = map[api.Result]int{api.Pass: 0, api.Warned: 1, api.Unknown: 2, api.Fail: 3}
+
+func (w *whatIf) counterfactual(i int, image *api.ImageExplanation) (*api.Counterfactual, error) {
+	c := w.container(image)
+	out := &api.Counterfactual{AdmittedAs: []api.Result{}, Options: []api.ChangeSet{}}
+	if c.Name == "" {
+		out.Reason = "the image reference does not parse"
+		return out, nil
+	}
+	var err error
+	if out.AdmittedAs, err = w.admittedAs(i, c, image.ScannedAt); err != nil {
+		return nil, err
+	}
+	if image.ScannedAt == "" {
+		fresh, err := w.admittedAs(i, c, documents.Time(w.now))
+		if err != nil {
+			return nil, err
+		}
+		out.AdmittedAs = fresh
+		out.Reason = "it has no result yet, and the policies refuse it whatever a scan finds"
+		if len(fresh) > 0 {
+			out.Reason = "it has no result yet: have it scanned, and it is admitted when the result is " + orList(fresh)
+		}
+		return out, nil
+	}
+	for _, rescan := range []bool{false, true} {
+		if err := w.options(out, i, c, image, rescan); err != nil {
+			return nil, err
+		}
+		if len(out.Options) > 0 {
+			slices.SortStableFunc(out.Options, func(a, b api.ChangeSet) int { return cmp.Compare(len(a.Changes), len(b.Changes)) })
+			return out, nil
+		}
+	}
+	out.Reason = "no change of its packages, exceptions or scan admits it: the policies refuse it for its reference, workload or namespace"
+	if len(out.AdmittedAs) > 0 {
+		out.Reason = "it is admitted only when its result is " + orList(out.AdmittedAs)
+	}
+	return out, nil
+}
+
+func orList(results []api.Result) string {
+	texts := make([]string, len(results))
+	for i, r := range results {
+		texts[i] = string(r)
+	}
+	return strings.Join(texts, " or ")
+}
+
+// admittedAs are the results with which the image would be admitted, had it been
+// scanned at a moment. It is tried with an image of no or one vulnerability.
+func (w *whatIf) admittedAs(i int, c api.Container, at string) ([]api.Result, error) {
+	thresholds, err := w.thresholds()
+	if err != nil {
+		return nil, err
+	}
+	admitted := []api.Result{}
+	for _, score := range []json.Number{"", thresholds.Warn, thresholds.Fail} {
+		const id = "CVE-0000-0000"
+		digest := c.Digest
+		var changes []Change
+		if digest == "" {
+			digest = "sha256:" + strings.Repeat("0", 64)
+			changes = append(changes, Change{Path: []string{"names", c.Name, c.Tag}, Value: map[string]any{"digest": digest, "at": at}})
+		}
+		image := map[string]any{"at": at, "db": "", "ids": []any{}, "s": []any{}}
+		details := map[string]any{}
+		if score != "" {
+			image["ids"], image["s"] = []any{id}, []any{score}
+			details[id] = []any{map[string]any{"severity": "", "fixed": true, "kev": false, "package": "", "version": "", "score": score}}
+		}
+		state, err := w.with(w.state, append(changes,
+			Change{Path: []string{"indexes", digest}},
+			Change{Path: []string{"images", documents.Shard(digest), digest}, Value: image},
+			Change{Path: []string{"details", documents.Shard(digest), digest}, Value: details},
+			Change{Path: []string{"exceptions"}, Value: map[string]any{}},
+		)...)
+		if err != nil {
+			return nil, err
+		}
+		d, err := w.image(state, i)
+		if err != nil {
+			return nil, err
+		}
+		if d.Action == api.Allow && !slices.Contains(admitted, d.Result) {
+			admitted = append(admitted, d.Result)
+		}
+	}
+	return admitted, nil
+}
+
+// options adds the sets of changes that admit the image, with or without a new
+// scan, by the least improvement that does.
+func (w *whatIf) options(out *api.Counterfactual, i int, c api.Container, image *api.ImageExplanation, rescan bool) error {
+	start := w.state
+	var first []api.Change
+	if rescan {
+		var err error
+		if start, err = w.rescanned(c, image.Digest); err != nil {
+			return err
+		}
+		first = []api.Change{{Scan: true}}
+		d, err := w.image(start, i)
+		if err != nil {
+			return err
+		}
+		if d.Action == api.Allow {
+			out.Options = append(out.Options, api.ChangeSet{Kind: "scan", Result: d.Result, Changes: first})
+			return nil
+		}
+	}
+	for _, target := range []api.Result{api.Warned, api.Pass} {
+		if worst[target] >= worst[image.Result] {
+			continue
+		}
+		for _, kind := range []string{"upgrades", "mixed", "exceptions"} {
+			changes, result, err := w.solve(start, i, c, target, kind)
+			if err != nil {
+				return err
+			}
+			if changes == nil {
+				continue
+			}
+			set := api.ChangeSet{Kind: kind, Result: result, Changes: slices.Concat(first, changes)}
+			out.Options = append(out.Options, set)
+		}
+		if n := len(out.Options); n > 0 {
+			// A mixture is of use only where it is smaller than what is of one kind.
+			out.Options = slices.DeleteFunc(out.Options, func(s api.ChangeSet) bool {
+				return s.Kind == "mixed" && slices.ContainsFunc(out.Options, func(o api.ChangeSet) bool {
+					return o.Kind != "mixed" && len(o.Changes) <= len(s.Changes)
+				})
+			})
+			return nil
+		}
+	}
+	return nil
+}
+
+// rescanned is the state in which the image's manifests were scanned now.
+func (w *whatIf) rescanned(c api.Container, digest string) (*loaded, error) {
+	var changes []Change
+	for _, d := range w.manifests(c, digest) {
+		changes = append(changes, Change{Path: []string{"images", documents.Shard(d), d, "at"}, Value: documents.Time(w.now)})
+	}
+	return w.with(w.state, changes...)
+}
+
+// manifests are the digest judged and, of an index, those of its other platforms that were scanned.
+func (w *whatIf) manifests(c api.Container, judged string) []string {
+	found := []string{judged}
+	named := c.Digest
+	if named == "" {
+		named, _ = w.read("names", c.Name, c.Tag, "digest").(string)
+	}
+	platforms, _ := w.read("indexes", named, "platforms").(map[string]any)
+	for _, d := range platforms {
+		if digest, ok := d.(string); ok && digest != judged && w.read("images", documents.Shard(digest), digest) != nil {
+			found = append(found, digest)
+		}
+	}
+	return found
+}
+
+// read is a data document as plain JSON, nil where there is none.
+func (w *whatIf) read(path ...string) any {
+	v, err := w.state.data.Read(w.ctx, reading{}, append([]string{"assay"}, path...))
+	if err != nil {
+		return nil
+	}
+	plain, err := ast.JSON(v.(ast.Value))
+	if err != nil {
+		return nil
+	}
+	return plain
+}
+
+// blocker is a vulnerability that keeps an image from a better result.
+type blocker struct {
+	ID      string `json:"id"`
+	Members []struct {
+		Counts    bool     `json:"counts"`
+		Covered   bool     `json:"covered"`
+		Exploited bool     `json:"exploited"`
+		Score     *float64 `json:"score"`
+	} `json:"members"`
+}
+
+// maxManifests bounds how many platforms of an index are looked at.
+const maxManifests = 16
+
+// limit is the threshold of a result.
+func (w *whatIf) limit(result string) (float64, error) {
+	t, err := w.thresholds()
+	if err != nil {
+		return 0, err
+	}
+	if result == string(api.Fail) {
+		return t.Fail.Float64()
+	}
+	return t.Warn.Float64()
+}
+
+type limits struct{ Warn, Fail json.Number }
+
+func (w *whatIf) thresholds() (limits, error) {
+	var explained struct{ Thresholds limits }
+	err := w.ask(w.state, queryClassifyX, classifyInput("", "", w.now), &explained)
+	return explained.Thresholds, err
+}
+
+// documentsOf are the changes that put a manifest's scan in place, with all details.
+func documentsOf(digest, at string, scan api.Scan) []Change {
+	image, details := documents.Image(scan, documents.Needs{All: true})
+	image["at"] = at
+	return []Change{
+		{Path: []string{"images", documents.Shard(digest), digest}, Value: image},
+		{Path: []string{"details", documents.Shard(digest), digest}, Value: details},
+	}
+}
+
+// solve looks for changes of one kind that admit the image by bringing its result to
+// the target; nil when there are none. An index may ask for changes to one
+// platform's manifest after another, so it goes on until the image is admitted.
+func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result, kind string) ([]api.Change, api.Result, error) {
+	over := map[api.Result]string{api.Warned: string(api.Fail), api.Pass: string(api.Warned)}[target]
+	var all []api.Change
+	patched := map[string]api.Scan{}
+	for range maxManifests {
+		d, err := w.image(state, i)
+		if err != nil {
+			return nil, "", err
+		}
+		if d.Action == api.Allow {
+			return all, d.Result, nil
+		}
+		if worst[d.Result] <= worst[target] || d.Digest == "" {
+			return nil, "", nil
+		}
+		scan, known := patched[d.Digest]
+		if !known {
+			scan, known = w.scans(d.Digest)
+		}
+		if known {
+			if state, err = w.with(state, documentsOf(d.Digest, d.ScannedAt, scan)...); err != nil {
+				return nil, "", err
+			}
+		}
+		input := classifyInput(c.Image, "", w.now).(ast.Object)
+		input.Insert(ast.InternedTerm("over"), str(over))
+		var blockers []blocker
+		if err := w.ask(state, queryBlocking, input, &blockers); err != nil {
+			return nil, "", err
+		}
+		limit, err := w.limit(over)
+		if err != nil {
+			return nil, "", err
+		}
+		changes := chosen(blockers, scan, d.Digest, kind, limit)
+		if changes == nil {
+			return nil, "", nil
+		}
+		all = append(all, changes...)
+		scan = upgraded(scan, changes)
+		patched[d.Digest] = scan
+		var edits []Change
+		if known {
+			edits = documentsOf(d.Digest, d.ScannedAt, scan)
+		}
+		for _, change := range changes {
+			if change.Exception != "" {
+				edits = append(edits,
+					Change{Path: []string{"exceptions", "plain", c.Name + "@" + d.Digest, change.Exception}, Value: []any{map[string]any{}}},
+					Change{Path: []string{"exceptions", "keys", c.Name}, Value: []any{c.Name}})
+			}
+		}
+		if state, err = w.with(state, edits...); err != nil {
+			return nil, "", err
+		}
+	}
+	return nil, "", nil
+}

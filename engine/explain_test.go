@@ -1,0 +1,149 @@
+package engine_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/engine"
+)
+
+const rejectFailed = `
+apiVersion: containersecurity.tigera.io/v1beta1
+kind: ContainerAdmissionPolicy
+metadata: {name: reject-failed}
+spec: {rules: [{action: Reject, imageScanStatus: {operator: IsOneOf, values: [Fail]}}]}
+`
+
+// shop is an image of three packages: one upgrade resolves two CVEs, one CVE has no
+// fix, and one is in two packages.
+func shop(age time.Duration) api.Scan {
+	s := scan("registry.example.com/shop:1", "a", age)
+	vulnerable := func(id, name string, cvss float64, fixed ...string) {
+		v := api.Vulnerability{ID: id, Package: name, Version: "1.0", Type: "deb", CVSS: score(cvss), Fix: api.Fix{State: "not-fixed"}}
+		if len(fixed) > 0 {
+			v.Fix = api.Fix{State: "fixed", Versions: fixed}
+		}
+		s.Vulnerabilities = append(s.Vulnerabilities, v)
+	}
+	vulnerable("CVE-2026-1", "openssl", 9.8, "1.1")
+	vulnerable("CVE-2026-2", "openssl", 9.1, "1.2")
+	vulnerable("CVE-2026-3", "zlib", 9.0)
+	vulnerable("CVE-2026-4", "busybox", 5)
+	return s
+}
+
+func explain(t *testing.T, e *engine.Engine, scans engine.Scans, images ...string) api.Explanation {
+	t.Helper()
+	x, err := e.Explain(context.Background(), deployment("prod", images...), now, scans)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func at(scans ...api.Scan) engine.Scans {
+	return func(digest string) (api.Scan, bool) {
+		for _, s := range scans {
+			if s.Digest == digest {
+				return s, true
+			}
+		}
+		return api.Scan{}, false
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestExplainUpgradesAndExceptions(t *testing.T) {
+	s := shop(time.Hour)
+	e := load(t, rejectFailed, s)
+	x := explain(t, e, at(s), s.Image)
+	image := x.Images[0]
+	if m := image.Matched[0]; m.Policy != "reject-failed" || m.Rule != 1 || m.Source != "p.yaml:5" {
+		t.Errorf("%+v", m)
+	}
+	if v := image.Vulnerabilities[1]; v.ID != "CVE-2026-2" || v.Packages[0].Package != "openssl" || v.Packages[0].FixedIn[0] != "1.2" {
+		t.Errorf("%+v", v)
+	}
+	want := `{"admitted_as":["Pass","Warn"],"options":[` +
+		`{"kind":"mixed","result":"Pass","changes":[` +
+		`{"upgrade":{"package":"openssl","version":"1.0","type":"deb","fixes":{"CVE-2026-1":["1.1"],"CVE-2026-2":["1.2"]}},"digest":"` + s.Digest + `"},` +
+		`{"exception":"CVE-2026-3","digest":"` + s.Digest + `"}]},` +
+		`{"kind":"exceptions","result":"Pass","changes":[{"exception":"CVE-2026-1","digest":"` + s.Digest + `"},{"exception":"CVE-2026-2","digest":"` + s.Digest + `"},{"exception":"CVE-2026-3","digest":"` + s.Digest + `"}]}]}`
+	if got := asJSON(t, image.Counterfactual); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	// Without the scan, packages are not known.
+	if c := explain(t, e, nil, s.Image).Images[0].Counterfactual; len(c.Options) != 1 || c.Options[0].Kind != "exceptions" {
+		t.Errorf("%s", asJSON(t, c))
+	}
+}
+
+func TestExplainScan(t *testing.T) {
+	old := shop(100 * 24 * time.Hour)
+	e := load(t, strings.Replace(rejectFailed, "imageScanStatus: {operator: IsOneOf, values: [Fail]}", "imageLastScan: {operator: lt, duration: {days: 3}}", 1), old)
+	c := explain(t, e, at(old), old.Image).Images[0].Counterfactual
+	if got := asJSON(t, c); got != `{"admitted_as":[],"options":[{"kind":"scan","result":"Fail","changes":[{"scan":true}]}]}` {
+		t.Error(got)
+	}
+	// Both a new scan and better packages.
+	e = load(t, `
+apiVersion: containersecurity.tigera.io/v1beta1
+kind: ContainerAdmissionPolicy
+metadata: {name: recent}
+spec:
+  rules:
+  - {action: Allow, imageScanStatus: {operator: IsOneOf, values: [Pass, Warn]}, imageLastScan: {operator: gt, duration: {days: 3}}}
+  - {action: Reject}
+`, old)
+	c = explain(t, e, at(old), old.Image).Images[0].Counterfactual
+	if len(c.Options) != 2 || !c.Options[0].Changes[0].Scan || c.Options[0].Kind != "mixed" || len(c.Options[0].Changes) != 3 {
+		t.Error(asJSON(t, c))
+	}
+}
+
+func TestExplainWithoutOptions(t *testing.T) {
+	s := shop(time.Hour)
+	for name, c := range map[string]struct{ policy, image, reason string }{
+		"never scanned":      {rejectFailed[:strings.Index(rejectFailed, "[Fail]")] + "[Fail, Unknown]}}]}", "nginx:1", "have it scanned, and it is admitted when the result is Pass or Warn"},
+		"does not parse":     {strings.Replace(rejectFailed, "[Fail]", "[Unknown]", 1), "NGINX", "does not parse"},
+		"by its reference":   {strings.Replace(rejectFailed, "imageScanStatus: {operator: IsOneOf, values: [Fail]}", "imagePath: {operator: IsOneOf, values: [shop]}", 1), s.Image, "for its reference, workload or namespace"},
+		"only when it fails": {strings.Replace(rejectFailed, "[Fail]", "[Pass]", 1), "registry.example.com/clean:1", "it is admitted only when its result is Warn or Fail"},
+	} {
+		e := load(t, c.policy, s, scan("registry.example.com/clean:1", "b", time.Hour))
+		got := explain(t, e, at(s), c.image).Images[0].Counterfactual
+		if len(got.Options) != 0 || !strings.Contains(got.Reason, c.reason) {
+			t.Errorf("%s: %s", name, asJSON(t, got))
+		}
+	}
+}
+
+// Exceptions that ended, or are for another tag, are told.
+func TestExplainExceptions(t *testing.T) {
+	s := shop(time.Hour)
+	exception := func(name, rest string) string {
+		return "---\napiVersion: assay.dev/v1alpha1\nkind: VulnerabilityException\nmetadata: {name: " + name + "}\nspec: {cve: CVE-2026-1, justification: j, " + rest + "}\n"
+	}
+	const repository = "registry: registry.example.com, repository: shop"
+	e := load(t, rejectFailed+exception("ended", "scope: repo, "+repository+", expires: 2026-05-31T00:00:00Z")+
+		exception("other-tag", "scope: image, "+repository+", tags: ['2']")+exception("other-name", "scope: repo, registry: registry.example.com, repository: bank"), s)
+	var told []string
+	for _, x := range explain(t, e, at(s), s.Image).Images[0].Exceptions {
+		told = append(told, x.Name+" "+x.Key+" "+asJSON(t, []bool{x.InForce, x.Reaches, x.Covers}))
+	}
+	want := "ended registry.example.com/shop [false,true,false]; other-tag registry.example.com/shop:2 [true,false,false]"
+	if got := strings.Join(told, "; "); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
