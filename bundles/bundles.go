@@ -13,6 +13,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -86,18 +87,31 @@ func Policies(set *policies.Set) (*bundle.Bundle, error) {
 	return part(PartPolicies, revision, modules, nil, roots(modules)...), nil
 }
 
-// Data packs documents below data.assay as a bundle of their own, whose roots are
-// its members: for example {"exceptions": …} as [PartExceptions].
+// Data packs documents as a bundle of their own, by their paths below data.assay,
+// which are its roots: for example {"exceptions": …} as [PartExceptions], or
+// {"images/0a": …} as one of many bundles of images.
 func Data(name string, documents map[string]any) (*bundle.Bundle, error) {
 	revision, err := revisionOf(documents)
 	if err != nil {
 		return nil, err
 	}
 	var roots []string
-	for _, member := range slices.Sorted(maps.Keys(documents)) {
-		roots = append(roots, "assay/"+member)
+	data := map[string]any{}
+	for _, path := range slices.Sorted(maps.Keys(documents)) {
+		roots = append(roots, "assay/"+path)
+		keys := strings.Split(path, "/")
+		object := data
+		for _, key := range keys[:len(keys)-1] {
+			next, ok := object[key].(map[string]any)
+			if !ok {
+				next = map[string]any{}
+				object[key] = next
+			}
+			object = next
+		}
+		object[keys[len(keys)-1]] = documents[path]
 	}
-	return part(name, revision, nil, maps.Clone(documents), roots...), nil
+	return part(name, revision, nil, data, roots...), nil
 }
 
 func part(name, revision string, modules []bundle.ModuleFile, data map[string]any, roots ...string) *bundle.Bundle {
