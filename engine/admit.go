@@ -14,8 +14,12 @@ import (
 // Admit decides on one review at a moment. Whatever goes wrong, the decision
 // that it returns refuses, and the error says why.
 func (e *Engine) Admit(ctx context.Context, r api.Review, now time.Time) (api.Decision, error) {
+	value, err := e.evaluate(ctx, queryDecision, reviewInput(r, now))
 	var d api.Decision
-	if err := e.query(ctx, queryDecision, reviewInput(r, now), &d); err != nil {
+	if err == nil {
+		d, err = decisionOf(value)
+	}
+	if err != nil {
 		return api.Decision{
 			Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Images: []api.ImageDecision{},
 			Message: fmt.Sprintf("%s %s: refused: %v", r.Kind, r.Name, err),

@@ -186,7 +186,7 @@ verdict(c) := {"subject": c, "fact": fact, "status": status, "hits": hits, "acti
 	}
 	hits := policies.hits with input.c as fact
 	ruling := ruling_of(c, hits)
-	image := object.union_n([{"container": c.container, "image": written, "action": ruling.action}, status, ruling.by, blame(c, status, ruling)])
+	image := object.union_n([shown(c, status, ruling), status, ruling.by])
 }
 
 # A user's own refusal comes before what policies say.
@@ -200,11 +200,15 @@ ruling_of(c, hits) := {"action": "Reject", "by": {}, "refusals": list} if {
 
 images := [v.image | some v in verdicts]
 
-# blame is what a refused image is told: its CVEs over the threshold, and the message.
-blame(c, status, ruling) := {"cves": []} if {
+# shown is what a decision says of an image beside its status; one that is refused
+# is told its CVEs over the threshold, and why.
+shown(c, status, ruling) := {"container": c.container, "image": c.image, "action": "Allow", "cves": []} if {
 	ruling.action == "Allow"
 } else := object.union(
-	{"cves": [v.id | some v in array.slice(list, 0, 10)], "message": message(c, status, ruling, list)},
+	{
+		"container": c.container, "image": c.image, "action": "Reject",
+		"cves": [v.id | some v in array.slice(list, 0, 10)], "message": message(c, status, ruling, list),
+	},
 	{"more_cves": n | n := count(list) - 10; n > 0},
 ) if {
 	list := classification.over_threshold(c, status)
