@@ -9,6 +9,10 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/documents"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
 )
 
 // fleet makes images of which each has some of 4,000 CVEs, base-image CVEs in most.
@@ -16,7 +20,7 @@ func fleet(images, cves int) []api.Scan {
 	r := rand.New(rand.NewPCG(1, 2))
 	scans := make([]api.Scan, images)
 	for i := range scans {
-		s := api.Scan{Image: fmt.Sprintf("registry.example.com/team-%d/app-%d:1", i%100, i), Digest: fmt.Sprintf("sha256:%064x", r.Uint64()), ScannedAt: now.Add(-time.Hour)}
+		s := api.Scan{Image: fmt.Sprintf("registry.example.com/team-%d/app-%d:1", i%100, i), Digest: fmt.Sprintf("sha256:%016x%048x", r.Uint64(), i), ScannedAt: now.Add(-time.Hour)}
 		for j := range cves {
 			n := r.IntN(4000)
 			if j < cves/2 {
@@ -67,4 +71,49 @@ func BenchmarkClassify(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkReload: policies from YAML to a program in force, beside 1,000 images.
+func BenchmarkReload(b *testing.B) {
+	for _, n := range []int{50, 200} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			e := load(b, rulebook(n), fleet(1000, 200)...)
+			text := []byte(rulebook(n))
+			for b.Loop() {
+				set, err := policies.Parse("p.yaml", text)
+				if err != nil {
+					b.Fatal(err)
+				}
+				next, err := bundles.Policies(set)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := e.Replace(context.Background(), next); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkUpdate: one image, and one exception, beside 10,000 images.
+func BenchmarkUpdate(b *testing.B) {
+	scans := fleet(10_000, 20)
+	e := load(b, "", scans...)
+	image, _ := documents.Image(fleet(1, 200)[0], documents.Needs{})
+	b.Run("image", func(b *testing.B) {
+		for b.Loop() {
+			d := scans[7].Digest
+			if err := e.Update(context.Background(), engine.Change{Path: []string{"images", documents.Shard(d), d}, Value: image}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("exception", func(b *testing.B) {
+		for b.Loop() {
+			if err := e.Update(context.Background(), engine.Change{Path: []string{"exceptions", "plain", "*", "CVE-2025-1000"}, Value: []any{map[string]any{"name": "x"}}}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

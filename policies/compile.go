@@ -38,16 +38,32 @@ func (s *Set) Compile() (map[string]string, error) {
 		moduleAlerts:     s.alertsModule(),
 		moduleCustom:     custom,
 	} {
-		formatted, err := format.SourceWithOpts(name, []byte(text), format.Opts{RegoVersion: ast.RegoV1})
-		if err != nil {
-			return nil, fmt.Errorf("compiling %s: %w", name, err)
+		if out[name], err = formatted(name, text); err != nil {
+			return nil, err
 		}
-		out[name] = string(formatted)
 	}
 	for name, text := range s.Custom {
 		out["custom/"+name] = text
 	}
 	return out, nil
+}
+
+// formatted is a module as opa fmt writes it. OPA's formatter looks at all comments of
+// its text for each term that it writes, which for thousands of rules takes seconds:
+// so it is given some rules at a time. Only top-level parts are set apart by a blank line.
+func formatted(name, text string) (string, error) {
+	const someRules = 20
+	head, rest, _ := strings.Cut(text, "\n\n")
+	out := []string{head}
+	for parts := range slices.Chunk(strings.Split(strings.TrimSpace(rest), "\n\n"), someRules) {
+		const top = "package p\n\n"
+		written, err := format.SourceWithOpts(name, []byte(top+strings.Join(parts, "\n\n")), format.Opts{RegoVersion: ast.RegoV1})
+		if err != nil {
+			return "", fmt.Errorf("compiling %s: %w", name, err)
+		}
+		out = append(out, strings.TrimSpace(strings.TrimPrefix(string(written), strings.TrimSpace(top))))
+	}
+	return strings.TrimSpace(strings.Join(out, "\n\n")) + "\n", nil
 }
 
 // literal writes any value as Rego, which takes JSON as it is.
