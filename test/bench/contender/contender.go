@@ -47,18 +47,17 @@ type Fact struct {
 	ScannedAt time.Time // zero: never
 }
 
-// Facts are those of every image that the reviews have, by reference as written.
+// Facts are those of every image of a fleet, by tag and by digest, and of one
+// that was never scanned.
 type Facts map[string]Fact
 
-// FactsOf classifies the images of reviews.
-func FactsOf(p *Plain, reviews []fleet.Review) Facts {
-	facts := Facts{}
-	for _, r := range reviews {
-		for _, c := range r.Flat.Containers {
-			if _, ok := facts[c.Image]; !ok {
-				f := p.Classify(c)
-				facts[c.Image] = Fact{f.Result, f.ScannedAt}
-			}
+// FactsOf classifies the images of a fleet.
+func FactsOf(p *Plain, f *fleet.Fleet) Facts {
+	facts := Facts{fleet.Unscanned: {Result: api.Unknown}}
+	for i := range f.Images {
+		for _, image := range []string{f.Tagged(i), f.Pinned(i)} {
+			c := p.Classify(api.NewContainer("", image))
+			facts[image] = Fact{c.Result, c.ScannedAt}
 		}
 	}
 	return facts

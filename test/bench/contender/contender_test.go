@@ -17,12 +17,12 @@ func TestVerdicts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			all, err := data.Contenders(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, containers := range []int{1, 3, 10} {
 				reviews, err := f.Reviews(20, containers)
-				if err != nil {
-					t.Fatal(err)
-				}
-				all, err := data.Contenders(t.Context(), reviews)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -49,9 +49,16 @@ func (d *Data) SetPolicies(ctx context.Context, kind string, n int) error {
 	return d.Assay.SetPolicies(ctx, d.Policies, Warn, Fail)
 }
 
-// Contenders are all of them, plain Go first.
-func (d *Data) Contenders(ctx context.Context, reviews []fleet.Review) ([]Contender, error) {
-	return []Contender{d.Plain, d.Assay, AssayJSON{d.Assay}}, nil
+// Contenders are all of them, plain Go first. Those that do not classify are given
+// the facts of all images of the fleet and of the reviews.
+func (d *Data) Contenders(ctx context.Context) ([]Contender, error) {
+	facts := FactsOf(d.Plain, d.Fleet)
+	c, err := NewCEL(d.Policies, facts)
+	if err != nil {
+		return nil, err
+	}
+	g, err := NewGatekeeper(ctx, d.Policies, facts)
+	return []Contender{d.Plain, d.Assay, AssayJSON{d.Assay}, c, g}, err
 }
 
 // Compare has every contender decide every review, and fails where one differs
