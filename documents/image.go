@@ -17,8 +17,9 @@ type Group struct {
 	// Names[0] is the canonical id; the rest are its aliases, sorted.
 	Names []string
 	// Score is the highest CVSS score of the members, nil when none has one.
-	Score   *float64
-	Members []api.Vulnerability
+	Score *float64
+	// Members point into the list that was grouped.
+	Members []*api.Vulnerability
 }
 
 // CanonicalID is the id that a vulnerability counts under: its own when that is
@@ -44,33 +45,40 @@ func CanonicalID(v api.Vulnerability) string {
 // Groups collects the vulnerabilities of an image by canonical id, the highest
 // score first, those without score last, ties by id.
 func Groups(vulnerabilities []api.Vulnerability) []Group {
-	byID := map[string]*Group{}
-	for _, v := range vulnerabilities {
-		id := CanonicalID(v)
-		g := byID[id]
-		if g == nil {
-			g = &Group{Names: []string{id}}
-			byID[id] = g
+	at := make(map[string]int, len(vulnerabilities))
+	groups := make([]Group, 0, len(vulnerabilities))
+	for i := range vulnerabilities {
+		v := &vulnerabilities[i]
+		id := CanonicalID(*v)
+		n, ok := at[id]
+		if !ok {
+			n = len(groups)
+			at[id] = n
+			groups = append(groups, Group{Names: []string{id}})
 		}
+		g := &groups[n]
 		g.Members = append(g.Members, v)
 		if v.CVSS != nil && (g.Score == nil || *v.CVSS > *g.Score) {
 			g.Score = v.CVSS
 		}
-		for _, name := range append([]string{v.ID}, v.Aliases...) {
-			if name = api.NormalizeID(name); !slices.Contains(g.Names, name) {
-				g.Names = append(g.Names, name)
-			}
+		g.name(v.ID)
+		for _, alias := range v.Aliases {
+			g.name(alias)
 		}
 	}
-	groups := make([]Group, 0, len(byID))
-	for _, g := range byID {
-		slices.Sort(g.Names[1:])
-		groups = append(groups, *g)
+	for i := range groups {
+		slices.Sort(groups[i].Names[1:])
 	}
 	slices.SortFunc(groups, func(a, b Group) int {
 		return cmp.Or(-compareScores(a.Score, b.Score), cmp.Compare(a.Names[0], b.Names[0]))
 	})
 	return groups
+}
+
+func (g *Group) name(id string) {
+	if id = api.NormalizeID(id); !slices.Contains(g.Names, id) {
+		g.Names = append(g.Names, id)
+	}
 }
 
 func compareScores(a, b *float64) int {
@@ -123,7 +131,7 @@ func detailsDocument(groups []Group, needs Needs) map[string]any {
 		}
 		members := make([]any, len(g.Members))
 		for i, v := range g.Members {
-			members[i] = member(v)
+			members[i] = member(*v)
 		}
 		doc[g.Names[0]] = members
 	}

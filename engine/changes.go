@@ -27,7 +27,7 @@ type demand struct {
 // once none is left that an exception does not cover. Where exceptions cover some
 // of its records, one way may take other packages than the other.
 func demandsOf(blockers []blocker, scan api.Scan, limit float64) []demand {
-	groups := map[string][]api.Vulnerability{}
+	groups := map[string][]*api.Vulnerability{}
 	for _, g := range documents.Groups(scan.Vulnerabilities) {
 		groups[g.Names[0]] = g.Members
 	}
@@ -47,11 +47,11 @@ func demandsOf(blockers []blocker, scan api.Scan, limit float64) []demand {
 			r := records[k]
 			fixed := r.Fix.State == "fixed"
 			if m.Score != nil && *m.Score >= limit || m.Exploited && !m.Covered {
-				high[idOf(r)] = r.Fix.Versions
+				high[idOf(*r)] = r.Fix.Versions
 				highFixed = highFixed && fixed
 			}
 			if !m.Covered {
-				open[idOf(r)] = r.Fix.Versions
+				open[idOf(*r)] = r.Fix.Versions
 				openFixed = openFixed && fixed
 			}
 		}

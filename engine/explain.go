@@ -55,7 +55,7 @@ func (w *whatIf) addPackages(image *api.ImageExplanation) {
 	if !ok {
 		return
 	}
-	byID := map[string][]api.Vulnerability{}
+	byID := map[string][]*api.Vulnerability{}
 	for _, g := range documents.Groups(scan.Vulnerabilities) {
 		byID[g.Names[0]] = g.Members
 	}
