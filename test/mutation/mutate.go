@@ -1,0 +1,375 @@
+// Package mutation changes Rego one condition, operator, constant or rule at a
+// time. Its tests hold that each such change to the library and to what package
+// policies generates is noticed, or is listed with the reason why it cannot be.
+package mutation
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Mutant is one change to a module's text.
+type Mutant struct {
+	// ID names the change by module, rule and text, not by line: it stays when
+	// other lines change. It is unique within a module.
+	ID string
+	// Kind is the ID with the constants left out, for modules that are generated.
+	Kind string
+	Line int
+
+	edits []edit
+}
+
+// edit replaces the bytes [from, to) of a text.
+type edit struct {
+	from, to int
+	by       string
+}
+
+// Apply gives the text with the change made.
+func (m Mutant) Apply(text string) string { return apply(text, m.edits) }
+
+func apply(text string, edits []edit) string {
+	sorted := slices.SortedFunc(slices.Values(edits), func(a, b edit) int { return cmp.Compare(b.from, a.from) })
+	for _, e := range sorted {
+		text = text[:e.from] + e.by + text[e.to:]
+	}
+	return text
+}
+
+// Mutants lists the changes to a module, in a fixed order: each condition
+// dropped (true in its place) and negated, or with its "not" or "with" taken
+// away; each comparison and sum with its neighbours; each rule body and else
+// branch dropped (false before it); each constant changed; each member of an
+// array, set or object left out; each every made a some.
+func Mutants(file, text string) ([]Mutant, error) {
+	module, err := ast.ParseModuleWithOpts(file, text, ast.ParserOptions{RegoVersion: ast.RegoV1})
+	if err != nil {
+		return nil, fmt.Errorf("mutating %s: %w", file, err)
+	}
+	w := &walker{file: file, text: text, seen: map[string]int{}}
+	for _, r := range module.Rules {
+		w.rule = r.Head.Ref().String()
+		w.ofRule(r)
+	}
+	return w.found, nil
+}
+
+type walker struct {
+	file, text, rule string
+	path             []string // of object keys above a constant
+	seen             map[string]int
+	found            []Mutant
+}
+
+var spaces = regexp.MustCompile(`\s+`)
+
+func oneLine(s string) string {
+	return strings.TrimSpace(spaces.ReplaceAllString(s, " "))
+}
+
+var (
+	texts   = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
+	numbers = regexp.MustCompile(`\b\d+(?:\.\d+)?\b`)
+	helpers = regexp.MustCompile(`\b(selector|query|value)_\d+`)
+	lists   = regexp.MustCompile(`#(?:, #)+`)
+)
+
+// kindOf leaves the constants of a text out.
+func kindOf(s string) string {
+	s = numbers.ReplaceAllString(helpers.ReplaceAllString(texts.ReplaceAllString(s, "#"), "$1"), "#")
+	return lists.ReplaceAllString(s, "#, …")
+}
+
+func (w *walker) add(line int, what, before, after string, edits ...edit) {
+	path := w.rule
+	if len(w.path) > 0 {
+		path += "." + strings.Join(w.path, ".")
+	}
+	change := what + ": " + oneLine(before)
+	if after != "" {
+		change += " → " + oneLine(after)
+	}
+	id := w.file + ": " + path + ": " + change
+	if w.seen[id]++; w.seen[id] > 1 {
+		id += " #" + strconv.Itoa(w.seen[id])
+	}
+	w.found = append(w.found, Mutant{ID: id, Kind: w.file + ": " + kindOf(path) + ": " + kindOf(change), Line: line, edits: edits})
+}
+
+func at(l *ast.Location) (from, to int) { return l.Offset, l.Offset + len(l.Text) }
+
+func source(l *ast.Location) string { return string(l.Text) }
+
+// ofRule walks a rule and its else branches.
+func (w *walker) ofRule(r *ast.Rule) {
+	from, line := r.Location.Offset, r.Location.Row
+	bodied := w.hasBody(r)
+	end := w.lineEnd(r)
+	head := strings.SplitN(w.text[from:end], "\n", 2)[0]
+	switch {
+	case r.Default:
+		w.add(line, "rule dropped", head, "", edit{from, end, ""})
+	case !bodied:
+		w.add(line, "rule dropped", head, "", edit{end, end, " if false"})
+	case strings.HasSuffix(w.text[:r.Body[0].Location.Offset], "if "):
+		from, to := at(r.Body[0].Location)
+		w.add(line, "rule dropped", head, "", edit{from, to, "false"})
+	default:
+		from := r.Body[0].Location.Offset
+		w.add(line, "rule dropped", head, "", edit{from, from, "false; "})
+	}
+	for _, t := range []*ast.Term{r.Head.Key, r.Head.Value} {
+		if t != nil {
+			w.term(t)
+		}
+	}
+	for _, t := range r.Head.Args {
+		w.term(t)
+	}
+	for _, t := range r.Head.Ref() {
+		w.term(t)
+	}
+	if bodied {
+		w.body(r.Body)
+	}
+	if r.Else != nil {
+		w.ofRule(r.Else)
+	}
+}
+
+// lineEnd is the end of the line on which a rule's head ends: its location may
+// cover the first word only.
+func (w *walker) lineEnd(r *ast.Rule) int {
+	_, end := at(r.Location)
+	if r.Body == nil || !w.hasBody(r) {
+		for _, t := range append(slices.Clone(r.Head.Args), r.Head.Value) {
+			if t != nil && t.Location != nil {
+				_, to := at(t.Location)
+				end = max(end, to)
+			}
+		}
+	} else {
+		end = r.Body[0].Location.Offset
+	}
+	return end + strings.IndexByte(w.text[end:]+"\n", '\n')
+}
+
+var comments = regexp.MustCompile(`(?m)^\s*#.*$`)
+
+// hasBody tells a body as written from the one that the parser makes.
+func (w *walker) hasBody(r *ast.Rule) bool {
+	if len(r.Body) == 0 || r.Body[0].Location == nil {
+		return false
+	}
+	w.locate(r)
+	from, to := r.Location.Offset, r.Body[0].Location.Offset
+	if to <= from {
+		return false
+	}
+	before := strings.TrimRight(comments.ReplaceAllString(w.text[from:to], ""), " \t\n{")
+	return strings.HasSuffix(before, "if")
+}
+
+// locate mends the place of "else := x if y", which the parser gives y too.
+func (w *walker) locate(r *ast.Rule) {
+	e := r.Body[0]
+	if e.Location.Offset != r.Location.Offset || r.Head.Value == nil {
+		return
+	}
+	_, from := at(r.Head.Value.Location)
+	_, to := at(e.Location)
+	if rest, ok := strings.CutPrefix(w.text[from:max(from, to)], " if "); ok {
+		place := *e.Location
+		place.Offset, place.Text = to-len(rest), []byte(rest)
+		e.Location = &place
+	}
+}
+
+func (w *walker) body(b ast.Body) {
+	for _, e := range b {
+		w.expr(e)
+	}
+}
+
+var neighbours = map[string][]string{
+	"==": {"!="}, "!=": {"=="}, "<": {"<=", ">="}, "<=": {"<", ">"}, ">": {">=", "<"}, ">=": {">", "<="},
+	"+": {"-"}, "-": {"+"}, "*": {"/"}, "/": {"*"},
+}
+
+var infix = map[string]string{
+	ast.Equal.Name: "==", ast.NotEqual.Name: "!=", ast.LessThan.Name: "<", ast.LessThanEq.Name: "<=", ast.GreaterThan.Name: ">",
+	ast.GreaterThanEq.Name: ">=", ast.Plus.Name: "+", ast.Minus.Name: "-", ast.Multiply.Name: "*", ast.Divide.Name: "/",
+}
+
+func (w *walker) expr(e *ast.Expr) {
+	from, to := at(e.Location)
+	text, line := source(e.Location), e.Location.Row
+	_, declares := e.Terms.(*ast.SomeDecl)
+	every, isEvery := e.Terms.(*ast.Every)
+	switch {
+	case declares || text == "true":
+	case e.IsAssignment():
+	case isEvery:
+		w.add(line, "dropped", text, "", edit{from, to, "true"})
+		_, head := at(every.Domain.Location)
+		open := head + strings.IndexByte(w.text[head:to], '{')
+		w.add(line, "every → some", w.text[from:head], "", edit{from, from + len("every"), "some"}, edit{open, open + 1, "\n"}, edit{to - 1, to, ""})
+	case e.Negated:
+		w.add(line, "dropped", text, "", edit{from, to, "true"})
+		w.add(line, "not removed", text, "", edit{from, from + len("not"), ""})
+	default:
+		w.add(line, "dropped", text, "", edit{from, to, "true"})
+		w.add(line, "negated", text, "", edit{from, from, "not "})
+	}
+	if len(e.With) > 0 {
+		with := e.With[0].Location.Offset
+		w.add(line, "with removed", text, "", edit{with, to, ""})
+	}
+	switch terms := e.Terms.(type) {
+	case *ast.Term:
+		w.term(terms)
+	case []*ast.Term:
+		w.call(terms)
+	case *ast.SomeDecl:
+		for _, t := range terms.Symbols {
+			w.term(t)
+		}
+	case *ast.Every:
+		w.term(terms.Domain)
+		w.body(terms.Body)
+	}
+	for _, with := range e.With {
+		w.term(with.Value)
+	}
+}
+
+func (w *walker) call(terms []*ast.Term) {
+	operator := infix[terms[0].Value.String()]
+	if operator != "" && len(terms) == 3 && terms[1].Location.Offset < terms[2].Location.Offset {
+		_, left := at(terms[1].Location)
+		right, end := at(terms[2].Location)
+		if gap := strings.Index(w.text[left:right], operator); gap >= 0 {
+			from := left + gap
+			before := w.text[terms[1].Location.Offset:end]
+			for _, other := range neighbours[operator] {
+				e := edit{from, from + len(operator), other}
+				w.add(terms[1].Location.Row, "operator", before, operator+" "+other, e)
+			}
+		}
+	}
+	for _, t := range terms[1:] {
+		w.term(t)
+	}
+}
+
+func (w *walker) term(t *ast.Term) {
+	if t.Location == nil {
+		return
+	}
+	from, to := at(t.Location)
+	text, line := source(t.Location), t.Location.Row
+	switch v := t.Value.(type) {
+	case ast.String:
+		if by, ok := otherText(text); ok {
+			w.add(line, "constant", text, by, edit{from, to, by})
+		}
+	case ast.Number:
+		if by := "1" + text; strings.Trim(text, "0123456789.") == "" && text != "" {
+			w.add(line, "constant", text, by, edit{from, to, by})
+		}
+	case ast.Boolean:
+		if by := strconv.FormatBool(!bool(v)); text == "true" || text == "false" {
+			w.add(line, "constant", text, by, edit{from, to, by})
+		}
+	case *ast.Array:
+		var members []*ast.Term
+		v.Foreach(func(m *ast.Term) { members = append(members, m) })
+		w.members(t, members, members)
+	case ast.Set:
+		w.members(t, v.Slice(), v.Slice())
+	case ast.Object:
+		var keys, values []*ast.Term
+		v.Foreach(func(k, v *ast.Term) { keys, values = append(keys, k), append(values, v) })
+		w.members(t, keys, values)
+	case ast.Call:
+		w.call(v)
+	case ast.Ref:
+		w.term(v[0])
+		for _, part := range v[1:] {
+			w.term(part)
+		}
+	case *ast.ArrayComprehension:
+		w.term(v.Term)
+		w.body(v.Body)
+	case *ast.SetComprehension:
+		w.term(v.Term)
+		w.body(v.Body)
+	case *ast.ObjectComprehension:
+		w.term(v.Key)
+		w.term(v.Value)
+		w.body(v.Body)
+	}
+}
+
+// otherText is another text than the literal one; ok is false for what is no
+// literal, such as the parts of input.kind.
+func otherText(literal string) (string, bool) {
+	if len(literal) < 2 || literal[0] != '"' && literal[0] != '`' {
+		return "", false
+	}
+	return literal[:len(literal)-1] + "~" + literal[len(literal)-1:], true
+}
+
+// members leaves out each member of a collection: from its key to the end of its value.
+func (w *walker) members(t *ast.Term, keys, values []*ast.Term) {
+	type span struct {
+		from, to, line int
+		key, value     *ast.Term
+	}
+	var spans []span
+	for i, k := range keys {
+		if k.Location == nil || values[i].Location == nil {
+			return
+		}
+		from, _ := at(k.Location)
+		_, to := at(values[i].Location)
+		spans = append(spans, span{from, to, k.Location.Row, k, values[i]})
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.from, b.from) })
+	for i, s := range spans {
+		e := edit{s.from, s.to, ""}
+		if i == 0 {
+			e.from = t.Location.Offset + 1
+		}
+		switch {
+		case i+1 < len(spans):
+			e.to = spans[i+1].from
+		case i > 0:
+			e.from = spans[i-1].to
+		}
+		if _, isSet := t.Value.(ast.Set); isSet && len(spans) == 1 {
+			from, to := at(t.Location)
+			e = edit{from, to, "set()"}
+		}
+		w.add(s.line, "member left out", w.text[s.from:s.to], "", e)
+	}
+	for _, s := range spans {
+		if s.key != s.value {
+			w.term(s.key)
+			if name, ok := s.key.Value.(ast.String); ok {
+				w.path = append(w.path, string(name))
+				w.term(s.value)
+				w.path = w.path[:len(w.path)-1]
+				continue
+			}
+		}
+		w.term(s.value)
+	}
+}
