@@ -20,7 +20,7 @@ type Assay struct {
 	engine     *engine.Engine
 	set        *policies.Set
 	kinds      review.Kinds
-	exceptions []api.VulnerabilityException
+	exceptions map[string][]api.VulnerabilityException // by place
 	needs      documents.Needs
 }
 
@@ -33,7 +33,10 @@ func NewAssay(ctx context.Context, list []fleet.Policy, warn, fail float64, exce
 	}
 	a := &Assay{
 		engine: engine.New(engine.Config{}), set: set, kinds: review.KindsOf(set.Settings),
-		exceptions: exceptions, needs: documents.NeedsOf(set.Thresholds, exceptions),
+		exceptions: map[string][]api.VulnerabilityException{}, needs: documents.NeedsOf(set.Thresholds, exceptions),
+	}
+	for _, e := range exceptions {
+		a.exceptions[placeOf(e.Spec)] = append(a.exceptions[placeOf(e.Spec)], e)
 	}
 	b, err := bundles.Build(bundles.Content{Policies: set, Exceptions: exceptions, Scans: scans})
 	if err != nil {
@@ -77,18 +80,15 @@ func (a *Assay) AddScans(ctx context.Context, scans []api.Scan) error {
 	return a.engine.Update(ctx, changes...)
 }
 
-// AddException writes one exception beside those before. Of the same key and
-// vulnerability, all are written anew.
+// AddException writes one exception beside those before: the list of its key and
+// vulnerability, and the keys of its repository.
 func (a *Assay) AddException(ctx context.Context, e api.VulnerabilityException) error {
-	a.exceptions = append(a.exceptions, e)
-	name, keys := documents.ExceptionKeys(e.Spec)
-	same := slices.DeleteFunc(slices.Clone(a.exceptions), func(x api.VulnerabilityException) bool {
-		n, _ := documents.ExceptionKeys(x.Spec)
-		return n != name || x.Spec.Scope == api.ScopeAny && x.Spec.CVE != e.Spec.CVE
-	})
-	written := documents.Data(nil, same, a.needs)["exceptions"].(map[string]any)
+	place := placeOf(e.Spec)
+	a.exceptions[place] = append(a.exceptions[place], e)
+	written := documents.Data(nil, a.exceptions[place], a.needs)["exceptions"].(map[string]any)
 	plain, known := written["plain"].(map[string]any), written["keys"].(map[string]any)
 	var changes []engine.Change
+	name, keys := documents.ExceptionKeys(e.Spec)
 	for _, key := range keys {
 		changes = append(changes, engine.Change{Path: []string{"exceptions", "plain", key, e.Spec.CVE}, Value: plain[key].(map[string]any)[e.Spec.CVE]})
 	}
@@ -96,6 +96,15 @@ func (a *Assay) AddException(ctx context.Context, e api.VulnerabilityException) 
 		changes = append(changes, engine.Change{Path: []string{"exceptions", "keys", name}, Value: known[name]})
 	}
 	return a.engine.Update(ctx, changes...)
+}
+
+// placeOf is a repository, or a vulnerability where the exception is for all:
+// exceptions of one place are written together.
+func placeOf(e api.VulnerabilityExceptionSpec) string {
+	if name, _ := documents.ExceptionKeys(e); name != "" {
+		return name
+	}
+	return e.CVE
 }
 
 // Classify classifies the image of a container.

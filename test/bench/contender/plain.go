@@ -218,3 +218,42 @@ func (p *Plain) rejects(r *api.Review, c api.Container) (policy string, rule int
 func (r *plainRule) matches(image string) bool {
 	return strings.HasPrefix(image, r.prefix) && r.pattern.MatchString(image)
 }
+
+// Alerts are how many of [fleet.Alerts] fire over events.
+func (p *Plain) Alerts(events []api.Event) (int, error) {
+	perNamespace, top, hits := map[string]int{}, false, map[string]bool{}
+	after := fleet.Now.Add(-10 * time.Minute)
+	for i := range events {
+		e := &events[i]
+		at, err := time.Parse(time.RFC3339, e.Time)
+		if err != nil {
+			return 0, fmt.Errorf("event %d: %w", i, err)
+		}
+		if !at.After(after) || at.After(fleet.Now) {
+			continue
+		}
+		if e.Result == api.Fail {
+			seen := ""
+			for _, instance := range e.Instances {
+				if instance.Namespace != seen {
+					perNamespace[instance.Namespace]++
+				}
+				seen = instance.Namespace
+			}
+		}
+		top = top || e.Result != api.Pass && e.MaxCVSSScore != nil && *e.MaxCVSSScore >= 9.5
+		if e.Changed && slices.Contains(e.CVE, fleet.AlertCVE) {
+			hits[e.Image+e.Digest+e.Time] = true
+		}
+	}
+	fired := len(hits)
+	for _, n := range perNamespace {
+		if n > 100 {
+			fired++
+		}
+	}
+	if top {
+		fired++
+	}
+	return fired, nil
+}

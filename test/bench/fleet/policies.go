@@ -86,7 +86,7 @@ func oneOf(values ...string) *api.ValuesCriterion {
 	return &api.ValuesCriterion{Operator: api.IsOneOf, Values: values}
 }
 
-// Text writes policies, and thresholds from which images are Warn and Fail, as
+// Text writes policies, the alerts, and thresholds from which images are Warn and Fail, as
 // one file of a policies folder.
 func Text(list []Policy, warn, fail float64) ([]byte, error) {
 	items := []any{api.Thresholds{
@@ -95,6 +95,9 @@ func Text(list []Policy, warn, fail float64) ([]byte, error) {
 	}}
 	for _, p := range list {
 		items = append(items, p.ContainerAdmissionPolicy)
+	}
+	for _, a := range Alerts() {
+		items = append(items, a)
 	}
 	text, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": items})
 	if err != nil {
