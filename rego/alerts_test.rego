@@ -276,3 +276,36 @@ test_values_are_rounded_in_decimals if {
 	averaged([9.999999, 10]) == 10
 	averaged([2.7, 0, 0]) == 0.9
 }
+
+# --- Each condition alone ---
+
+# A moment of another form gives no answer, rather than that nothing fires.
+test_moments_of_other_forms if {
+	every value in [null, "", "2026-06-01T00:00:00Z", "2026-06-01T00:00:00.0000000+00:00", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxZ", "2026-13-01T00:00:00.000000000Z"] {
+		not fires_at(value)
+	}
+	fires_at(now)
+}
+
+fires_at(value) if {
+	alerts.firing with input as {"now": value, "events": [event]} with data.assay.mock.alerts as {"a": alert}
+}
+
+# The engine's moments are taken as they are.
+test_events_with_their_moment if {
+	timed := object.union(event, {"time": "not looked at", "at": "2026-05-31T23:59:00.000000000Z"})
+	fired := alerts.firing with input as {"now": now, "events": [timed], "timed": true} with data.assay.mock.alerts as {"a": alert}
+	count(fired) == 1
+}
+
+# Keys count for an alert that aggregates alone.
+test_keys_without_aggregation if {
+	fired := one({"by": ["values", "registry"]}, [event])
+	[a.key.image | some a in fired] == ["nginx:1"]
+}
+
+test_groups_without_values_are_not_nothing if {
+	every metric in ["min", "max", "sum", "avg"] {
+		grouped(measure(metric, -1), [{"key": {}, "count": 4, "taken": 0, "min": 0, "max": 0, "sum": 0}]) == []
+	}
+}

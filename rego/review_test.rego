@@ -339,3 +339,84 @@ test_wrong_items if {
 	of_spec(object.union(spec, {"volumes": [{"image": {"reference": 1}}]})).malformed == ["volumes[0].image.reference is no string"]
 	of_spec(object.union(spec, {"volumes": [{"image": null}, {"image": {"reference": null}}]})).malformed == []
 }
+
+# --- Each condition alone ---
+
+# What is not judged is not looked at: nothing in it can be malformed.
+test_unjudged_is_never_malformed if {
+	every obj in [
+		null, {"metadata": 5}, {"metadata": {"labels": 5}}, {"metadata": {"labels": {"a": 5}}}, {}, {"spec": 5}, {"spec": {"containers": 5}},
+		{"spec": {"containers": [5, {"image": 5}], "initContainers": 5, "volumes": [5, {"image": 5}, {"image": {"reference": 5}}]}},
+	] {
+		every change in [{"operation": "DELETE"}, {"subResource": "status"}, {"kind": {"group": "", "kind": "ConfigMap"}}] {
+			doc := of(object.union(object.union(object.remove(request, ["object"]), {"object": obj}), change))
+			doc.malformed == []
+			doc.containers == []
+			doc.oldImages == []
+		}
+	}
+}
+
+test_unjudged_has_no_volumes if {
+	volumes := [{"name": "v", "image": {"reference": "nginx:1"}}]
+	of({"object": {"spec": {"volumes": volumes}}, "subResource": "status"}).containers == []
+	count(of({"object": {"spec": {"volumes": volumes}}}).containers) == 2
+}
+
+test_operations if {
+	every operation in ["CREATE", "UPDATE", "DELETE", "CONNECT"] {
+		of({"operation": operation}).malformed == []
+	}
+	every operation in ["", "create", "PATCH"] {
+		of({"operation": operation}).malformed == ["the operation must be CREATE, UPDATE, DELETE or CONNECT"]
+		of({"operation": operation, "kind": {"group": "", "kind": "ConfigMap"}}).malformed == []
+	}
+}
+
+# One fault is told once, by its own words.
+test_each_fault_alone if {
+	deployment := {"kind": {"group": "apps", "kind": "Deployment"}}
+	every absent in [null, 5, []] {
+		faults(deployment, absent) == ["the object is missing"]
+	}
+	every template in [null, 5, []] {
+		faults(deployment, {"spec": {"template": template}}) == ["the pod template is missing"]
+	}
+	faults(deployment, {"spec": {"template": {"spec": 5}}}) == ["the pod spec is missing"]
+	faults(deployment, {"spec": {"template": {}}}) == ["the pod spec is missing"]
+}
+
+faults(change, obj) := flat({"now": now, "request": object.union(object.remove(request, ["object"]), object.union(change, {"object": obj}))}).malformed
+
+# An object in the place of a list is no list, whatever its members are.
+test_objects_are_no_lists if {
+	odd := {"a": 5, "b": {"image": 5}, "c": {"image": {"reference": 5}}, "d": {"name": "d", "image": "nginx:1"}, "e": {"name": "e", "image": {"reference": "nginx:1"}}}
+	of_spec({"containers": odd}).malformed == ["the pod spec has no list of containers"]
+	of_spec({"containers": odd}).containers == []
+	every list in ["initContainers", "ephemeralContainers", "volumes"] {
+		doc := of_spec(object.union(spec, {list: odd}))
+		doc.malformed == [sprintf("%s is no list", [list])]
+		doc.containers == [web]
+	}
+	of_object(object.union(pod_object, {"metadata": {"ownerReferences": {"a": {"apiVersion": "apps/v1", "kind": "X", "controller": true}}}})).owner == null
+	old := of({"operation": "UPDATE", "oldObject": {"spec": {"containers": odd, "volumes": odd}}})
+	old.oldImages == []
+}
+
+test_items_without_an_image if {
+	of_spec({"containers": [5, {"name": "x", "image": "nginx:1"}]}).containers == [object.union(web, {"container": "x"})]
+	of_spec(object.union(spec, {"volumes": [{"name": "v", "image": {"reference": 5}}, {"name": "w", "image": {"reference": ""}}]})).containers == [web]
+	old := of({"operation": "UPDATE", "oldObject": {"spec": {
+		"containers": [5, {"image": "nginx:1"}],
+		"volumes": [{"image": {"reference": 5}}, {"image": {"reference": ""}}],
+	}}})
+	old.oldImages == ["nginx:1"]
+}
+
+# Namespace labels that cannot be read leave no review, for what has no namespace too.
+test_unreadable_namespace_labels if {
+	every labels in [5, "x", ["x"], {"a": 5}, {"a": null}, true] {
+		not flat({"now": now, "namespaceLabels": labels, "request": request})
+		not flat({"now": now, "namespaceLabels": labels, "request": object.union(request, {"namespace": ""})})
+	}
+}
