@@ -162,3 +162,39 @@ test_explain_of_what_is_not_classified if {
 	of_subject({"image": "NGINX"}, {}) == unknown
 	of_subject({"name": "docker.io/library/nginx", "tag": "1", "now": "today"}, {}) == unknown
 }
+
+# --- What keeps an image from a better result ---
+
+blocked(change, options, exceptions) := b if {
+	b := classification.blocking with input as object.union({"now": now, "image": "nginx:1", "over": "Fail"}, change)
+		with data.assay.generated.thresholds as object.union(thresholds, options)
+		with data.assay.images as images
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {"ab": {digest: {"CVE-1": [
+			object.union(record, {"score": 9.8}),
+			object.union(record, {"score": 3, "kev": true, "fixed": true, "package": "deb/debian/y"}),
+			record,
+		]}}}
+		with data.assay.exceptions as exceptions
+}
+
+test_blocking if {
+	plainly := {"counts": true, "covered": false, "exploited": false}
+	scored := [object.union(plainly, {"score": 9.8}), object.union(plainly, {"score": 3}), plainly]
+	blocked({}, {}, {}) == [{"id": "CVE-1", "members": scored}]
+	blocked({"over": "Warn"}, {}, {}) == [{"id": "CVE-1", "members": scored}, {"id": "CVE-2", "members": []}]
+	blocked({"over": "Pass"}, {}, {}) == []
+	blocked({"now": "today"}, {}, {}) == []
+	blocked({"image": "NGINX"}, {}, {}) == []
+	blocked({"image": "nginx:2"}, {}, {}) == []
+}
+
+said(word, options, exceptions) := [m[word] | some m in blocked({}, options, exceptions)[0].members]
+
+test_blocking_says_of_each_record if {
+	options := {"detailed": true, "options": {"only_fixable": true, "fail_on_kev": true}}
+	said("counts", options, {}) == [false, true, false]
+	said("exploited", options, {}) == [false, true, false]
+	said("covered", options, limited({"any": {"CVE-1": [{"packages": [{"package": "deb/debian/x", "version": ""}]}]}})) == [true, false, true]
+}
