@@ -86,11 +86,14 @@ func (a *Assay) AddException(ctx context.Context, e api.VulnerabilityException) 
 	place := placeOf(e.Spec)
 	a.exceptions[place] = append(a.exceptions[place], e)
 	written := documents.Data(nil, a.exceptions[place], a.needs)["exceptions"].(map[string]any)
-	plain, known := written["plain"].(map[string]any), written["keys"].(map[string]any)
+	known := written["keys"].(map[string]any)
 	var changes []engine.Change
 	name, keys := documents.ExceptionKeys(e.Spec)
-	for _, key := range keys {
-		changes = append(changes, engine.Change{Path: []string{"exceptions", "plain", key, e.Spec.CVE}, Value: plain[key].(map[string]any)[e.Spec.CVE]})
+	for _, tree := range []string{"plain", "ends"} {
+		for _, key := range keys {
+			value := written[tree].(map[string]any)[key].(map[string]any)[e.Spec.CVE]
+			changes = append(changes, engine.Change{Path: []string{"exceptions", tree, key, e.Spec.CVE}, Value: value})
+		}
 	}
 	if name != "" {
 		changes = append(changes, engine.Change{Path: []string{"exceptions", "keys", name}, Value: known[name]})
