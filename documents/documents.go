@@ -10,6 +10,7 @@
 //	indexes[digest]            {"platforms": {"linux/amd64": digest}}
 //	exceptions.plain           [key][id] → a list; a key is "*", name, name:tag or name@digest
 //	exceptions.conditional     the same, for those with packages or until
+//	exceptions.ends            [key][id] → when the last of the plain ones ends
 //	exceptions.keys            [name] → the keys of both that begin with the name
 //	revisions                  {bundle: revision}: what a decision can be reproduced from
 //

@@ -14,7 +14,7 @@ func conditional(e api.VulnerabilityExceptionSpec) bool {
 // exceptionDocuments indexes exceptions by what they reach. Those of one key
 // are kept side by side: each is in force, or not, on its own.
 func exceptionDocuments(exceptions []api.VulnerabilityException) map[string]any {
-	plain, cond, keys := map[string]any{}, map[string]any{}, map[string]any{}
+	plain, cond, keys, ends := map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}
 	for _, e := range exceptions {
 		tree := plain
 		if conditional(e.Spec) {
@@ -29,7 +29,11 @@ func exceptionDocuments(exceptions []api.VulnerabilityException) map[string]any 
 			}
 			id := api.NormalizeID(e.Spec.CVE)
 			list, _ := byID[id].([]any)
-			byID[id] = append(list, exceptionDocument(e))
+			entry := exceptionDocument(e)
+			byID[id] = append(list, entry)
+			if !conditional(e.Spec) {
+				latest(ends, key, id, entry)
+			}
 			if known, _ := keys[name].([]any); key != AnyKey && !slices.Contains(known, any(key)) {
 				keys[name] = append(known, key)
 			}
@@ -38,7 +42,27 @@ func exceptionDocuments(exceptions []api.VulnerabilityException) map[string]any 
 	for _, list := range keys {
 		slices.SortFunc(list.([]any), func(a, b any) int { return cmp.Compare(a.(string), b.(string)) })
 	}
-	return map[string]any{"plain": plain, "conditional": cond, "keys": keys}
+	return map[string]any{"plain": plain, "conditional": cond, "keys": keys, "ends": ends}
+}
+
+// Never is the end of what has none: after every moment, as text.
+const Never = "9999-12-31T23:59:59.999999999Z"
+
+// latest keeps for a key and id the end of the exception that lasts longest. Those
+// without conditions have no beginning, so one of them is in force until then.
+func latest(ends map[string]any, key, id string, entry map[string]any) {
+	byID, ok := ends[key].(map[string]any)
+	if !ok {
+		byID = map[string]any{}
+		ends[key] = byID
+	}
+	end, ok := entry["expires"].(string)
+	if !ok {
+		end = Never
+	}
+	if known, ok := byID[id].(string); !ok || known < end {
+		byID[id] = end
+	}
 }
 
 // AnyKey is the key of exceptions that reach every image; no repository has this name.

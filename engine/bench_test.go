@@ -111,7 +111,7 @@ func BenchmarkUpdate(b *testing.B) {
 	})
 	b.Run("exception", func(b *testing.B) {
 		for b.Loop() {
-			if err := e.Update(context.Background(), engine.Change{Path: []string{"exceptions", "plain", "*", "CVE-2025-1000"}, Value: []any{map[string]any{"name": "x"}}}); err != nil {
+			if err := e.Update(context.Background(), engine.Change{Path: []string{"exceptions", "ends", "*", "CVE-2025-1000"}, Value: documents.Never}); err != nil {
 				b.Fatal(err)
 			}
 		}

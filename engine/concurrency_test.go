@@ -13,6 +13,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -82,15 +83,15 @@ func TestDecisionsDuringUpdates(t *testing.T) {
 	writer.Go(func() {
 		everything := map[string]any{}
 		for _, v := range s.Vulnerabilities {
-			everything[v.ID] = []any{map[string]any{"name": "x"}}
+			everything[v.ID] = documents.Never
 		}
 		for k := range 100 {
 			var err error
 			switch k % 4 {
 			case 0:
-				err = e.Update(ctx, engine.Change{Path: []string{"exceptions", "plain", "*"}, Value: everything}, engine.Change{Path: []string{"revisions", "exceptions"}, Value: "excepted"})
+				err = e.Update(ctx, engine.Change{Path: []string{"exceptions", "ends", "*"}, Value: everything}, engine.Change{Path: []string{"revisions", "exceptions"}, Value: "excepted"})
 			case 1:
-				err = e.Update(ctx, engine.Change{Path: []string{"exceptions", "plain", "*"}}, engine.Change{Path: []string{"revisions", "exceptions"}, Value: "none"})
+				err = e.Update(ctx, engine.Change{Path: []string{"exceptions", "ends", "*"}}, engine.Change{Path: []string{"revisions", "exceptions"}, Value: "none"})
 			case 2:
 				err = e.Load(ctx, second)
 			case 3:

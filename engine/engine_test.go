@@ -12,6 +12,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -199,8 +200,8 @@ func TestUpdate(t *testing.T) {
 	if r := classify(); r != api.Fail {
 		t.Fatal(r)
 	}
-	path := []string{"exceptions", "plain", "*", "CVE-2026-1"}
-	if err := e.Update(ctx, engine.Change{Path: path, Value: []any{map[string]any{"name": "x"}}}); err != nil {
+	path := []string{"exceptions", "ends", "*", "CVE-2026-1"}
+	if err := e.Update(ctx, engine.Change{Path: path, Value: documents.Never}); err != nil {
 		t.Fatal(err)
 	}
 	if r := classify(); r != api.Pass {

@@ -378,7 +378,7 @@ func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result,
 		for _, change := range changes {
 			if change.Exception != "" {
 				edits = append(edits,
-					Change{Path: []string{"exceptions", "plain", c.Name + "@" + d.Digest, change.Exception}, Value: []any{map[string]any{}}},
+					Change{Path: []string{"exceptions", "ends", c.Name + "@" + d.Digest, change.Exception}, Value: documents.Never},
 					Change{Path: []string{"exceptions", "keys", c.Name}, Value: []any{c.Name}})
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/policies/selector"
@@ -24,12 +25,14 @@ func (s *Set) policiesModule() string {
 	var b strings.Builder
 	b.WriteString(header + "package assay.generated.policies\n\n")
 	fmt.Fprintf(&b, "rules := [%s]\n\n", strings.Join(g.table, ",\n"))
-	spans := map[string][]int{}
+	spans := map[string]any{}
 	for key, d := range g.spans {
-		spans[key] = []int{d.Years, d.Months, d.Days}
+		if spans[key] = []int{d.Years, d.Months, d.Days}; d.Years == 0 && d.Months == 0 {
+			spans[key] = int64(d.Days) * 24 * int64(time.Hour)
+		}
 	}
 	if len(spans) > 0 {
-		fmt.Fprintf(&b, "# Years, months and days of imageLastScan.\nspans := %s\n\n", literal(spans))
+		fmt.Fprintf(&b, "# The durations of imageLastScan: years, months and days, or days alone in nanoseconds.\nspans := %s\n\n", literal(spans))
 	}
 	offsets := slices.AppendSeq([]int{}, maps.Keys(g.offsets))
 	slices.Sort(offsets)

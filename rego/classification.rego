@@ -169,37 +169,28 @@ grade(score) := "Fail" if {
 	score < thresholds.warn
 } else := "Unknown"
 
-# top is the position of the first CVE that is not covered. The first eight are
-# tried one by one, since most images stop there; what is left, all at once.
-top(keys, digest, image) := 0 if {
-	id := image.ids[0]
-	not covering.covered(keys, digest, image, id)
-} else := 1 if {
-	id := image.ids[1]
-	not covering.covered(keys, digest, image, id)
-} else := 2 if {
-	id := image.ids[2]
-	not covering.covered(keys, digest, image, id)
-} else := 3 if {
-	id := image.ids[3]
-	not covering.covered(keys, digest, image, id)
-} else := 4 if {
-	id := image.ids[4]
-	not covering.covered(keys, digest, image, id)
-} else := 5 if {
-	id := image.ids[5]
-	not covering.covered(keys, digest, image, id)
-} else := 6 if {
-	id := image.ids[6]
-	not covering.covered(keys, digest, image, id)
-} else := 7 if {
-	id := image.ids[7]
-	not covering.covered(keys, digest, image, id)
-} else := rest[0] if {
-	rest := [i |
-		some i, id in image.ids
-		i > 7
-		not covering.covered(keys, digest, image, id)
+# top is the position of the first CVE that is not covered. Of most images it is
+# among the first eight.
+top(keys, digest, image) := first_open(keys, digest, image, 8) if {
+	true
+} else := first_open(keys, digest, image, 32) if {
+	true
+} else := first_open(keys, digest, image, count(image.ids))
+
+# first_open is that position among the first n, undefined when all are covered.
+first_open(keys, digest, image, n) := first_not_in(ids, covering.covered(keys, digest, image, ids)) if {
+	ids := array.slice(image.ids, 0, n)
+}
+
+# Beside k that are covered, it is one of the first k + 1.
+first_not_in(ids, covered) := 0 if {
+	count(covered) == 0
+	ids[0]
+} else := open[0] if {
+	count(covered) < count(ids)
+	open := [i |
+		some i, id in array.slice(ids, 0, count(covered) + 1)
+		not id in covered
 	]
 }
 
@@ -213,8 +204,10 @@ over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 	keys := keys_of(s, judged)
 	digest := judged.digest
 	over := count([1 | some score in image.s; score >= limit])
-	some i, id in array.slice(image.ids, 0, over)
-	not covering.covered(keys, digest, image, id)
+	first := array.slice(image.ids, 0, over)
+	covered := covering.covered(keys, digest, image, first)
+	some i, id in first
+	not id in covered
 ] if {
 	not thresholds.detailed
 } else := [object.union({"id": id}, {"score": score | score := open[id].score}) |

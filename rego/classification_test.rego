@@ -33,6 +33,7 @@ limited(scopes) := exceptions_document({}, tree(scopes))
 exceptions_document(plain_tree, conditional_tree) := {
 	"plain": plain_tree,
 	"conditional": conditional_tree,
+	"ends": {key: {id: max([object.get(e, "expires", "9999") | some e in list]) | some id, list in by_id} | some key, by_id in plain_tree},
 	"keys": {"docker.io/library/nginx": list | list := own; count(list) > 0},
 } if {
 	own := [key |

@@ -27,24 +27,34 @@ in_force(e) if not e.expires
 in_force(e) if input.now < e.expires
 
 # METADATA
-# description: covered(keys, digest, image, id) holds when each record of a vulnerability is covered.
-covered(keys, _, _, id) if {
-	some key in keys
-	some e in data.assay.exceptions.plain[key][id]
-	in_force(e)
-}
+# description: >-
+#   covered(keys, digest, image, ids) is the set of those ids each record of which is
+#   covered. It starts from the exceptions that name one of them, which are few;
+#   those without conditions are known by the end of the one that lasts longest.
+covered(keys, digest, image, ids) := union({
+	{id |
+		some key in keys
+		some id, end in object.filter(data.assay.exceptions.ends[key], ids)
+		input.now < end
+	},
+	{id |
+		some id, aliases in object.filter(image.a, ids)
+		some alias in aliases
+		some key in keys
+		input.now < data.assay.exceptions.ends[key][alias]
+	},
+	{id |
+		some key in keys
+		some id in named(data.assay.exceptions.conditional[key], image, ids)
+		all_members_covered(digest, id, conditional(keys, image, id))
+	},
+})
 
-covered(keys, _, image, id) if {
-	some alias in image.a[id]
-	some key in keys
-	some e in data.assay.exceptions.plain[key][alias]
-	in_force(e)
-}
-
-covered(keys, digest, image, id) if {
-	some key in keys
-	data.assay.exceptions.conditional[key]
-	all_members_covered(digest, id, conditional(keys, image, id))
+# named(tree, image, ids) are the ids that the tree's exceptions name, or an alias of them.
+named(tree, image, ids) := object.keys(object.filter(tree, ids)) | {id |
+	some id, aliases in object.filter(object.get(image, "a", {}), ids)
+	some alias in aliases
+	tree[alias]
 }
 
 # METADATA
@@ -64,8 +74,7 @@ all_members_covered(digest, id, list) if {
 member_covered(keys, image, id, _) if {
 	some name in names(image, id)
 	some key in keys
-	some e in data.assay.exceptions.plain[key][name]
-	in_force(e)
+	input.now < data.assay.exceptions.ends[key][name]
 }
 
 member_covered(keys, image, id, member) if {

@@ -29,19 +29,19 @@ test_keys if {
 }
 
 excepted(plain, id) if {
-	covering.covered(keys, digest, image, id) with input as {"now": now} with data.assay.exceptions as {"plain": plain}
+	covering.covered(keys, digest, image, [id]) == {id} with input as {"now": now} with data.assay.exceptions as {"ends": plain}
 }
 
 test_reach if {
 	every key in keys {
-		excepted({key: {"CVE-1": [{}]}}, "CVE-1")
-		excepted({key: {"GHSA-x": [{}]}}, "CVE-1")
+		excepted({key: {"CVE-1": later}}, "CVE-1")
+		excepted({key: {"GHSA-x": later}}, "CVE-1")
 	}
-	not excepted({"*": {"CVE-1": [{}]}}, "CVE-2")
-	not excepted({"*": {"GHSA-x": [{}]}}, "CVE-2")
-	not excepted({"*": {"CVE-1": []}}, "CVE-1")
-	not excepted({"docker.io/library/nginx:2": {"CVE-1": [{}]}}, "CVE-1")
-	not excepted({"*": {"CVE-1": [{"expires": now}], "GHSA-x": [{"expires": now}]}}, "CVE-1")
+	not excepted({"*": {"CVE-1": later}}, "CVE-2")
+	not excepted({"*": {"GHSA-x": later}}, "CVE-2")
+	not excepted({"*": {"CVE-1": ""}}, "CVE-1")
+	not excepted({"docker.io/library/nginx:2": {"CVE-1": later}}, "CVE-1")
+	not excepted({"*": {"CVE-1": now, "GHSA-x": now}}, "CVE-1")
 	not excepted({}, "CVE-1")
 }
 
@@ -68,7 +68,7 @@ member_covered(exceptions, member) if {
 
 # All of a group is covered when each member is, by whichever exception.
 covered(exceptions, members) if {
-	covering.covered(keys, digest, image, "CVE-1") with input as {"now": now}
+	covering.covered(keys, digest, image, ["CVE-1"]) == {"CVE-1"} with input as {"now": now}
 		with data.assay.exceptions as exceptions
 		with data.assay.details as {"ab": {digest: {"CVE-1": members}}}
 		with data.assay.generated.thresholds as {"warn": 7, "fail": 9, "options": {}}
@@ -106,9 +106,9 @@ test_each_end if {
 }
 
 test_member_covered if {
-	member_covered({"plain": {"*": {"CVE-1": [{}]}}}, record)
-	member_covered({"plain": {keys[2]: {"GHSA-x": [{}]}}}, record)
-	not member_covered({"plain": {"*": {"CVE-1": [{"expires": now}]}}}, record)
+	member_covered({"ends": {"*": {"CVE-1": later}}}, record)
+	member_covered({"ends": {keys[2]: {"GHSA-x": later}}}, record)
+	not member_covered({"ends": {"*": {"CVE-1": now}}}, record)
 	member_covered(limited([x]), record)
 	not member_covered(limited([y]), record)
 	not member_covered({}, record)

@@ -156,18 +156,19 @@ subjects := [] if {
 # --- What the policies say of each ---
 
 # The cut-off moments of imageLastScan, once for a review: all of them, or none
-# is known and nothing is decided.
+# is known and nothing is decided. A number of days is a number of nanoseconds in UTC.
 cuts := moments if {
 	policies.spans
-	moments := {span: at |
-		some span, [years, months, days] in policies.spans
-		moment := time.add_date(time.parse_rfc3339_ns(input.now), 0 - years, 0 - months, 0 - days)
-		at := time.format([moment, "UTC", "2006-01-02T15:04:05.000000000Z"])
-	}
+	now := time.parse_rfc3339_ns(input.now)
+	moments := {span: time.format([moment(now, before), "UTC", "2006-01-02T15:04:05.000000000Z"]) | some span, before in policies.spans}
 	count(moments) == count(policies.spans)
 } else := {} if {
 	not policies.spans
 }
+
+moment(now, before) := now - before if {
+	is_number(before)
+} else := time.add_date(now, 0 - before[0], 0 - before[1], 0 - before[2])
 
 verdicts := [verdict(c) | some c in subjects]
 

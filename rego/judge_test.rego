@@ -405,8 +405,8 @@ test_image_that_does_not_parse_is_unknown if {
 # The cuts of imageLastScan are those of the calendar.
 test_cuts if {
 	cuts := judge.cuts with input as {"now": "2024-02-29T12:00:00.000000000Z"}
-		with data.assay.generated.policies.spans as {"1y": [1, 0, 0], "1m2d": [0, 1, 2], "0": [0, 0, 0]}
-	cuts == {"1y": "2023-03-01T12:00:00.000000000Z", "1m2d": "2024-01-27T12:00:00.000000000Z", "0": "2024-02-29T12:00:00.000000000Z"}
+		with data.assay.generated.policies.spans as {"1y": [1, 0, 0], "1m2d": [0, 1, 2], "0": 0, "3d": ((3 * 24) * 3600) * 1000000000}
+	cuts == {"1y": "2023-03-01T12:00:00.000000000Z", "1m2d": "2024-01-27T12:00:00.000000000Z", "0": "2024-02-29T12:00:00.000000000Z", "3d": "2024-02-26T12:00:00.000000000Z"}
 }
 
 # --- Users' refusals ---

@@ -170,9 +170,8 @@ containers := [[container(text(c, "name"), image) |
 volume_images := [container(concat("/", ["volume", text(v, "name")]), image) |
 	judged_request
 	some v in items(pod_spec, "volumes")
-	image := v.image.reference
-	is_string(image)
-	image != ""
+	is_object(v.image)
+	image := text(v.image, "reference")
 ]
 
 old_spec := member(old_template, "spec")
@@ -188,9 +187,8 @@ images_of(spec) := {image |
 	image := text(c, "image")
 } | {image |
 	some v in items(spec, "volumes")
-	image := v.image.reference
-	is_string(image)
-	image != ""
+	is_object(v.image)
+	image := text(v.image, "reference")
 }
 
 # --- What has the wrong shape ---

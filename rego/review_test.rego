@@ -237,7 +237,7 @@ test_order_of_containers if {
 		"containers": [{"name": "b", "image": "b"}, {"name": "a", "image": "a"}],
 		"initContainers": [{"name": "i", "image": "i"}],
 	})
-	[c.container | some c in r.containers] == ["i", "b", "a", "e", "volume/data"]
+	[c.container | some c in r.containers] == ["i", "b", "a", "e", "volume/data", "volume/blank"]
 	r.malformed == []
 }
 

@@ -188,8 +188,8 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 		}
 	}
 	for _, v := range items(spec, "volumes") {
-		if image := text(member(v, "image"), "reference"); image != "" {
-			r.Containers = append(r.Containers, api.NewContainer("volume/"+text(v, "name"), image))
+		if isObject(v, "image") {
+			r.Containers = append(r.Containers, api.NewContainer("volume/"+text(v, "name"), text(member(v, "image"), "reference")))
 		}
 	}
 	r.OldImages = images(member(oldTemplate, "spec"))
@@ -209,8 +209,8 @@ func images(spec map[string]any) []string {
 		}
 	}
 	for _, v := range items(spec, "volumes") {
-		if image := text(member(v, "image"), "reference"); image != "" {
-			out = append(out, image)
+		if isObject(v, "image") {
+			out = append(out, text(member(v, "image"), "reference"))
 		}
 	}
 	slices.Sort(out)
@@ -237,6 +237,12 @@ func text(x any, key string) string {
 	m, _ := x.(map[string]any)
 	s, _ := m[key].(string)
 	return s
+}
+
+func isObject(x any, key string) bool {
+	m, _ := x.(map[string]any)
+	_, ok := m[key].(map[string]any)
+	return ok
 }
 
 func member(x any, key string) map[string]any {

@@ -18,8 +18,8 @@ func (s *shape) faults() []string {
 }
 
 func (s *shape) request(request, object map[string]any, template any) {
-	isObject := object != nil || isEmptyObject(request["object"])
-	if !isObject {
+	present := object != nil || isEmptyObject(request["object"])
+	if !present {
 		s.add("the object is missing")
 	}
 	if wrong(object, "metadata", "object") {
@@ -34,7 +34,7 @@ func (s *shape) request(request, object map[string]any, template any) {
 			s.add("metadata.labels must map strings to strings")
 		}
 	}
-	if isObject && typeName(template) != "object" {
+	if present && typeName(template) != "object" {
 		s.add("the pod template is missing")
 	}
 	t, ok := template.(map[string]any)
