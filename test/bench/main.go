@@ -55,7 +55,7 @@ func main() {
 func run(ctx context.Context, c config, file string) error {
 	t := &table{
 		Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.GOMAXPROCS(0),
-		Images: 10_000, CVEs: 200, Exceptions: 5_000,
+		Fleet: fleet.New(c.fleet).Config,
 	}
 	for _, measure := range []func(context.Context, config, *table) error{measureLoads, measureOne} {
 		if err := measure(ctx, c, t); err != nil {

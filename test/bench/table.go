@@ -6,17 +6,17 @@ import (
 	"os"
 	"slices"
 	"text/tabwriter"
+
+	"github.com/assay-dev/assay/test/bench/fleet"
 )
 
 // table is the one result of a run.
 type table struct {
-	Go         string `json:"go"`
-	Platform   string `json:"platform"`
-	CPUs       int    `json:"cpus"`
-	Images     int    `json:"images"`
-	CVEs       int    `json:"cves"`
-	Exceptions int    `json:"exceptions"`
-	Rows       []row  `json:"rows"`
+	Go       string       `json:"go"`
+	Platform string       `json:"platform"`
+	CPUs     int          `json:"cpus"`
+	Fleet    fleet.Config `json:"fleet"`
+	Rows     []row        `json:"rows"`
 }
 
 // row is one measure: the median of each contender that has it, in a unit.
@@ -52,7 +52,7 @@ func (t *table) add(unit string, values map[string]float64, format string, args 
 
 // write prints the table, numbers to the right.
 func (t *table) write(w io.Writer) error {
-	fmt.Fprintf(w, "%s, %s, %d CPUs; %d images of %d CVEs, %d exceptions, 10 rules a policy; medians\n\n", t.Go, t.Platform, t.CPUs, t.Images, t.CVEs, t.Exceptions)
+	fmt.Fprintf(w, "%s, %s, %d CPUs; %d images of %d CVEs, %d exceptions, 10 rules a policy; medians\n\n", t.Go, t.Platform, t.CPUs, t.Fleet.Images, t.Fleet.CVEs, t.Fleet.Exceptions)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(tw, "measure\tunit\t")
 	for _, c := range columns {

@@ -16,10 +16,10 @@ var Now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 // Config says how large a fleet is; its zero value is the default fleet.
 type Config struct {
-	Seed       uint64
-	Images     int // 10,000
-	CVEs       int // of each image: 200
-	Exceptions int // 5,000
+	Seed       uint64 `json:"seed"`       // 1
+	Images     int    `json:"images"`     // 10,000
+	CVEs       int    `json:"cves"`       // of each image: 200
+	Exceptions int    `json:"exceptions"` // 5,000
 }
 
 // Fleet is a registry with its scans. It never changes, and its images are made
@@ -173,8 +173,8 @@ func (f *Fleet) Scans(from, to int) []api.Scan {
 	return scans
 }
 
-// ExceptionList is one exception in ten for all images, the others for a
-// repository, a tag or a digest; one in ten has ended.
+// ExceptionList is one exception in fifty for all images, half of the others for
+// a repository and half for a tag or a digest; one in ten has ended.
 func (f *Fleet) ExceptionList() []api.VulnerabilityException {
 	list := make([]api.VulnerabilityException, f.Exceptions)
 	for i := range list {
@@ -198,7 +198,7 @@ func (f *Fleet) Exception(i int) api.VulnerabilityException {
 	}
 	registry, repository, tag := f.Image(image)
 	switch scope := i % 10; {
-	case scope == 0:
+	case i%50 == 0:
 		e.Spec.Scope = api.ScopeAny
 	case scope <= 4:
 		e.Spec.Scope, e.Spec.Registry, e.Spec.Repository = api.ScopeRepo, registry, repository
