@@ -78,7 +78,8 @@ func compile(ctx context.Context, modules []bundle.ModuleFile) (*program, error)
 	return p, nil
 }
 
-// maxRules bounds a program: 100,000 rules take some 10 s and 2 GiB to compile.
+// maxRules bounds a program: five times what a policies folder may have, since a
+// policy rule is one rule or two.
 const maxRules = 100_000
 
 // capabilities are OPA's without network and environment. Policies are checked

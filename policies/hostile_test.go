@@ -108,3 +108,15 @@ items:
 		t.Fatal(err)
 	}
 }
+
+// A set that is too large to compile is refused before it is compiled.
+func TestTooManyRules(t *testing.T) {
+	var text strings.Builder
+	for i := range policies.MaxRules/1000 + 1 {
+		fmt.Fprintf(&text, "---\n%sspec: {rules: [%s]}\n", strings.Replace(head, "name: x", fmt.Sprintf("name: p%d", i), 1), strings.TrimSuffix(strings.Repeat("{action: Allow},", 1000), ","))
+	}
+	f := faults(t, text.String())
+	if len(f) != 1 || !strings.Contains(f[0].Message, "more than 20000 rules together") || f[0].Line == 0 {
+		t.Error(f)
+	}
+}

@@ -25,6 +25,10 @@ import (
 // maxFiles bounds a policies folder.
 const maxFiles = 10_000
 
+// MaxRules bounds the rules of all policies of a folder together: as many take
+// 10 to 20 seconds and 700 MiB to compile.
+const MaxRules = 20_000
+
 // Set is a validated folder of policies. Its lists are sorted: policies in the
 // order that they apply, exceptions by CVE, the others by name.
 type Set struct {
@@ -178,6 +182,14 @@ func (l *loader) finish() (*Set, error) {
 	slices.SortFunc(s.Policies, func(a, b Policy) int {
 		return cmp.Or(compareOrder(a.Spec.Order, b.Spec.Order), cmp.Compare(a.Metadata.Name, b.Metadata.Name))
 	})
+	total := 0
+	for _, p := range s.Policies {
+		if total += len(p.Spec.Rules); total > MaxRules {
+			l.diags = append(l.diags, Diagnostic{File: p.Origin.File, Line: p.Origin.Line, Column: 1,
+				Message: fmt.Sprintf("the policies have more than %d rules together, which take too long to compile; merge rules by giving them several values", MaxRules)})
+			break
+		}
+	}
 	slices.SortFunc(s.Exceptions, CompareExceptions)
 	slices.SortFunc(s.Alerts, func(a, b Alert) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	slices.SortFunc(s.Templates, func(a, b api.GlobalAlertTemplate) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
