@@ -129,9 +129,10 @@ func (g *generator) rule(set, title string, at Origin, conditions []string) {
 		literal(title), literal(at.String()), set, len(g.table)-1, strings.Join(conditions, "\n\t"))
 }
 
-// ruleOf writes the body of a policy's rule: cheap conditions that the index
-// knows come first, regular expressions last. The image path is matched in each
-// of its forms: as written and as normalised.
+// ruleOf writes the body of a policy's rule. The rule index has asked what it can
+// ask before a body is evaluated, in whatever order they stand: so these conditions,
+// then true, come last; first what fails cheaply, then regular expressions. The image
+// path is matched in each of its forms: as written and as normalised.
 func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r rule) {
 	if r.results != nil {
 		if len(r.results) == 0 {
@@ -154,8 +155,17 @@ func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r 
 	case r.moment != "":
 		times = []string{fmt.Sprintf("input.c.status.scanned_at %s %s", operator, literal(r.moment))}
 	}
+	var asked, open []string
+	for _, c := range conditions {
+		if indexed(c) {
+			asked = append(asked, c)
+		} else {
+			open = append(open, c)
+		}
+	}
+	first := slices.Concat(times, open)
 	if r.patterns == nil {
-		g.rule(set, title, at, slices.Concat(conditions, times))
+		g.rule(set, title, at, slices.Concat(first, asked))
 		return
 	}
 	var exprs []string
@@ -172,7 +182,7 @@ func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r 
 		if each != "" {
 			match = "every " + each + " {\n\t\t\t" + match + "\n\t\t}"
 		}
-		g.rule(set, title, at, slices.Concat(conditions, times, []string{"every form in input.c.forms {\n\t\t" + match + "\n\t}"}))
+		g.rule(set, title, at, slices.Concat(first, []string{"every form in input.c.forms {\n\t\t" + match + "\n\t}"}, asked))
 		return
 	}
 	var prefix []string
@@ -186,7 +196,13 @@ func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r 
 	if each != "" {
 		matching = append(matching, "some "+each)
 	}
-	g.rule(set, title, at, slices.Concat(conditions, prefix, times, matching, []string{match}))
+	g.rule(set, title, at, slices.Concat(first, matching, []string{match}, prefix, asked))
+}
+
+// indexed says that OPA's rule index asks a condition: input.x == "…" and input.x in {…}.
+// It decides on the order alone.
+func indexed(condition string) bool {
+	return strings.HasPrefix(condition, "input.") && (strings.Contains(condition, " == ") || strings.Contains(condition, " in {"))
 }
 
 func compactSorted(list []string) []string {
