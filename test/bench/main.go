@@ -29,7 +29,7 @@ type config struct {
 
 func main() {
 	quick := flag.Bool("quick", false, "fewer cases and rounds: less than 2 minutes")
-	full := flag.Bool("full", false, "also 1,000,000 events, which take some 10 GiB of memory")
+	full := flag.Bool("full", false, "also 1,000,000 events, which take many GiB of memory")
 	file := flag.String("json", "", "write the table to this `file` as JSON, too")
 	seed := flag.Uint64("seed", 1, "of the fleet")
 	flag.Parse()
