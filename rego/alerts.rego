@@ -131,9 +131,9 @@ key_text(v) := "" if {
 summary(rule, events) := {"count": count(events)} if {
 	rule.metric in {"", "count"}
 } else := {"count": count(events), "taken": count(taken), "min": min(taken), "max": max(taken), "sum": sum(taken)} if {
+	# Of no values there is no minimum, hence no summary, and nothing fires.
 	taken := [round(v * 1000000000) | some i in events; v := data.assay.alerts.events[i][rule.field]; is_number(v)]
-	count(taken) > 0
-} else := {"count": count(events), "taken": 0}
+}
 
 # One alert per event.
 of_rule[name] contains alert if {
@@ -208,4 +208,4 @@ rendered(template, variables) := concat("", [piece(part, variables) | some part 
 
 piece(part, _) := part if is_string(part)
 
-piece(part, variables) := object.get(variables, part.field, "") if is_object(part)
+piece(part, variables) := object.get(variables, part.field, "")

@@ -62,8 +62,8 @@ metadata := member(object_, "metadata")
 
 name := first_text([text(request, "name"), text(metadata, "name"), text(metadata, "generateName")])
 
-first_text(list) := [s | some s in list; s != ""][0] if {
-	count([s | some s in list; s != ""]) > 0
+first_text(list) := texts[0] if {
+	texts := [s | some s in list; s != ""]
 } else := ""
 
 labels := {k: v | some k, v in member(metadata, "labels"); is_string(v)}
