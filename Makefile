@@ -34,8 +34,12 @@ $(OPA): go.mod
 	$(GO) build -o $@ github.com/open-policy-agent/opa
 
 .PHONY: bench
-bench: ## run the benchmarks of the evaluator
-	$(GO) test -run '^$$' -bench . -benchmem ./engine
+bench: ## one table: the evaluator beside plain Go, CEL, Gatekeeper and Kyverno (BENCHFLAGS=-quick: 2 minutes)
+	cd test/bench && $(GO) run . $(BENCHFLAGS)
+
+.PHONY: mutants
+mutants: ## drop or flip each condition of the Rego in turn: tests must catch it (half an hour)
+	ASSAY_MUTATION=full $(GO) test -v -timeout 60m ./test/mutation
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for FUZZTIME (default 10s) each
