@@ -204,15 +204,20 @@ func New(ctx context.Context, c Config) (*Auth, error) {
 }
 
 // TLSConfig returns a listener's configuration that asks for client
-// certificates, if they are configured. They are judged at each request and
-// not by the handshake, so that a change of the bundle counts for connections
-// that are open, and a wrong certificate gets an answer.
+// certificates, if they are configured; base holds the server's own. They are
+// judged at each request and not by the handshake, so that a change of the
+// bundle counts for connections that are open, and a wrong certificate gets an
+// answer.
 func (a *Auth) TLSConfig(base *tls.Config) *tls.Config {
 	c := base.Clone()
 	if a.clientCA == nil {
 		return c
 	}
 	c.ClientAuth = tls.RequestClientCert
+	if c.NextProtos == nil {
+		// What http.Server adds later does not reach the copies below.
+		c.NextProtos = []string{"h2", "http/1.1"}
+	}
 	inner := c.Clone()
 	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		current := inner.Clone()
@@ -228,7 +233,8 @@ func (a *Auth) TLSConfig(base *tls.Config) *tls.Config {
 // with a good one that does not suffice or from another site's page, 429 after
 // too many wrong ones, 503 when a credential cannot be checked now. The first
 // credential of these decides: the Authorization header, which is taken off
-// the request; the session; the client certificate.
+// the request; the session; the client certificate. What rewrites paths goes
+// around the Handler, so that next sees the path that was judged.
 func (a *Auth) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, via, err := a.admit(w, r)

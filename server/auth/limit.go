@@ -39,8 +39,9 @@ func newLimiter(perMinute int, now func() time.Time) *limiter {
 	if perMinute <= 0 {
 		perMinute = 20
 	}
+	interval := time.Minute / time.Duration(perMinute)
 	return &limiter{
-		interval: time.Minute / time.Duration(perMinute), burst: time.Minute, now: now,
+		interval: interval, burst: interval * time.Duration(perMinute), now: now,
 		good:  cache.NewLRUExpireCacheWithClock(maxGood, clock(now)),
 		until: cache.NewLRUExpireCacheWithClock(maxAddresses, clock(now)),
 	}

@@ -25,7 +25,9 @@ type Sessions struct {
 	Keys [][]byte
 	// Idle ends a session that is not used; 0 is an hour.
 	Idle time.Duration
-	// Max ends any session; 0 is twelve hours.
+	// Max ends any session; 0 is twelve hours. So long may a user stay who was
+	// removed at the OIDC issuer or the API server; a token of the store or
+	// of the file takes its sessions with it at once.
 	Max time.Duration
 	// Ended remembers the sessions that users ended; nil does so in memory, which
 	// does for one replica.
@@ -51,9 +53,8 @@ type sessions struct {
 	now func() time.Time
 }
 
-// session is what a cookie says. A session that a token of the store or of the
-// file opened ends with that token, since the token is looked up again; the
-// rest is given its role anew at each request.
+// session is what a cookie says. A token of the store or of the file is looked
+// up again at each request, by Hash; other users get their role anew.
 type session struct {
 	ID     string    `json:"id"`
 	Name   string    `json:"name"`
@@ -92,10 +93,10 @@ func (a *Auth) SignIn(w http.ResponseWriter, r *http.Request, token string) (Ide
 		return Identity{}, forbidden("forbidden", "sessions are switched off here")
 	}
 	token, ok := bearer([]string{"Bearer " + strings.TrimSpace(token)})
-	if !ok {
-		return Identity{}, unauthorized("wrong", "this is not a token")
+	id, via, err := Identity{}, viaBearer, unauthorized("wrong", "this is not a token")
+	if ok {
+		id, via, err = a.limited(r, token)
 	}
-	id, via, err := a.limited(r, token)
 	if err == nil && id.Role == "" {
 		err = forbidden("forbidden", fmt.Sprintf("%.200q has no role here; an administrator can bind one to this user or to a group", id.Name))
 	}
