@@ -16,7 +16,11 @@ func TestDocumentedCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files = append(files, "../../README.md")
+	guides, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(append(files, guides...), "../../README.md")
 	checked := 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
