@@ -49,7 +49,13 @@ test_explanation_of_what_is_decided_alone if {
 
 # A schema decides what an input is, for explanations too.
 test_explanation_of_a_flat_review_beside_a_request if {
-	explained(object.union(pod, {"request": request})) == explained(pod)
+	other := {"object": {"spec": {"containers": [{"name": "other", "image": "other:1"}]}}}
+	explained(object.union(pod, {"request": object.union(request, other)})) == explained(pod)
+}
+
+# No such moment, though it has the width of one.
+test_moment_of_what_is_not_judged if {
+	decided(object.union(pod, {"operation": "DELETE", "now": "2026-13-01T00:00:00.000000000Z"})) == refusal
 }
 
 # Members are looked at where nothing is judged, too.

@@ -301,11 +301,17 @@ test_events_with_their_moment if {
 # Keys count for an alert that aggregates alone.
 test_keys_without_aggregation if {
 	fired := one({"by": ["values", "registry"]}, [event])
-	[a.key.image | some a in fired] == ["nginx:1"]
+	[object.get(a.key, "image", "none") | some a in fired] == ["nginx:1"]
 }
 
 test_groups_without_values_are_not_nothing if {
 	every metric in ["min", "max", "sum", "avg"] {
 		grouped(measure(metric, -1), [{"key": {}, "count": 4, "taken": 0, "min": 0, "max": 0, "sum": 0}]) == []
 	}
+}
+
+test_one_value_and_one_instance if {
+	values(grouped(measure("sum", 0), [{"key": {}, "count": 1, "taken": 1, "sum": 2000000000}])) == [2]
+	fired := one({"aggregated": true, "by": ["instances", "pod"]}, [object.union(event, {"instances": [{"pod": "p"}]})])
+	[a.key | some a in fired] == [{"pod": "p"}]
 }

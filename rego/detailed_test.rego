@@ -74,6 +74,20 @@ test_without_thresholds_nothing_is_known if {
 	classification.grade(5) == "Pass" with data.assay.generated.thresholds as thresholds
 }
 
+test_condition_by_an_alias if {
+	x := {"packages": [{"package": "deb/debian/x", "version": ""}]}
+	[r.result |
+		some id in ["CVE-1", "GHSA-x", "GHSA-y"]
+		r := classification.result with input as {"now": now, "image": "nginx:1"}
+			with data.assay.generated.thresholds as thresholds
+			with data.assay.images as images
+			with data.assay.names as names
+			with data.assay.indexes as {}
+			with data.assay.details as {"ab": {digest: {"CVE-1": [record]}}}
+			with data.assay.exceptions as limited({"any": {id: [x]}})
+	] == ["Warn", "Warn", "Fail"]
+}
+
 # --- Indexes ---
 
 third := "sha256:0100000000000000000000000000000000000000000000000000000000000000"
@@ -96,8 +110,9 @@ of_index(platforms, shards) := r if {
 test_worst_of_two_platforms if {
 	result := {digest: "Fail", "sha256:none": "Unknown", other: "Warn", third: "Pass"}
 	order := [digest, "sha256:none", other, third]
-	some i, worse in order
-	every better in array.slice(order, i, 4) {
+	every i, j in {0: 1, 1: 2, 2: 3} {
+		worse := order[i]
+		better := order[j]
 		every platforms in [{"a": worse, "b": better}, {"a": better, "b": worse}] {
 			r := of_index(platforms, scanned)
 			r.result == result[worse]

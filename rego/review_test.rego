@@ -346,9 +346,10 @@ test_wrong_items if {
 test_unjudged_is_never_malformed if {
 	every obj in [
 		null, {"metadata": 5}, {"metadata": {"labels": 5}}, {"metadata": {"labels": {"a": 5}}}, {}, {"spec": 5}, {"spec": {"containers": 5}},
+		{"spec": {"template": {"spec": 5}}}, {"spec": {"template": 5}},
 		{"spec": {"containers": [5, {"image": 5}], "initContainers": 5, "volumes": [5, {"image": 5}, {"image": {"reference": 5}}]}},
 	] {
-		every change in [{"operation": "DELETE"}, {"subResource": "status"}, {"kind": {"group": "", "kind": "ConfigMap"}}] {
+		every change in [{"operation": "DELETE"}, {"operation": "DELETE", "kind": {"group": "apps", "kind": "Deployment"}}, {"subResource": "status"}, {"kind": {"group": "", "kind": "ConfigMap"}}] {
 			doc := of(object.union(object.union(object.remove(request, ["object"]), {"object": obj}), change))
 			doc.malformed == []
 			doc.containers == []

@@ -84,4 +84,16 @@ test_notes_only_where_a_policy_has_them if {
 		with data.assay.names as names
 	not x.warnings
 	not x.audit
+	x.explain[0].noted == []
+}
+
+# The eleventh CVE is one more; one is enough to speak of them.
+test_numbers_of_cves if {
+	rejects := {"rules": [rule("p", 0, 1, "Reject", ["status"])], "hits": {"bad:1": {0}}}
+	one := decide(changed(pod, {"containers": [bad]}), object.union(rejects, {"images": many(1)})).images[0]
+	one.cves == ["CVE-1"]
+	not one.more_cves
+	contains(one.message, "upgrade the packages with these CVEs")
+	eleven := decide(changed(pod, {"containers": [bad]}), object.union(rejects, {"images": many(11)})).images[0]
+	eleven.more_cves == 1
 }
