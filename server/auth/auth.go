@@ -254,18 +254,18 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 // admit decides about a request. Public routes get no identity.
 func (a *Auth) admit(w http.ResponseWriter, r *http.Request) (id Identity, via string, err *Error) {
 	least := a.table.least(r)
-	via = viaNone
 	public := slices.Contains(least, Public)
-	bearing := false
+	header := r.Header.Values("Authorization")
+	r.Header.Del("Authorization") // nothing behind shall be able to log it
+	via = viaNone
 	if !public {
-		bearing = len(r.Header.Values("Authorization")) > 0
-		if id, via, err = a.authenticate(w, r); err != nil {
+		if id, via, err = a.authenticate(w, r, header); err != nil {
 			return id, via, err
 		}
 	}
 	// All but the Authorization header comes with a browser's request by
 	// itself, be it the cookie, the certificate or the place on loopback.
-	if !bearing && a.crossOrigin.Check(r) != nil {
+	if (public || len(header) == 0) && a.crossOrigin.Check(r) != nil {
 		return id, via, forbidden("cross-origin", "the request comes from a page of another site; if that site is yours, add it to the trusted origins")
 	}
 	switch {
@@ -288,9 +288,8 @@ func roles(least []Role) string {
 	return strings.Join(names, " or ")
 }
 
-func (a *Auth) authenticate(w http.ResponseWriter, r *http.Request) (id Identity, via string, err *Error) {
-	if header := r.Header.Values("Authorization"); len(header) > 0 {
-		r.Header.Del("Authorization") // nothing behind shall be able to log it
+func (a *Auth) authenticate(w http.ResponseWriter, r *http.Request, header []string) (id Identity, via string, err *Error) {
+	if len(header) > 0 {
 		token, ok := bearer(header)
 		if !ok {
 			return id, viaBearer, unauthorized("wrong", "the Authorization header must be: Bearer TOKEN")

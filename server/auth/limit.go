@@ -54,22 +54,23 @@ func (l *limiter) wait(address netip.Addr, hash TokenHash) time.Duration {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	until, _ := l.until.Get(address)
-	t, _ := until.(time.Time)
-	return max(0, t.Sub(l.now())-l.burst+l.interval)
+	return max(0, l.owed(address)+l.interval-l.burst)
 }
 
 func (l *limiter) failed(address netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	until, _ := l.until.Get(address)
-	t, _ := until.(time.Time)
-	now := l.now()
-	if t.Before(now) {
-		t = now
+	owed := l.owed(address) + l.interval
+	l.until.Add(address, l.now().Add(owed), owed)
+}
+
+// owed is how long it takes until all failures of an address are forgiven.
+func (l *limiter) owed(address netip.Addr) time.Duration {
+	until, ok := l.until.Get(address)
+	if !ok {
+		return 0
 	}
-	t = t.Add(l.interval)
-	l.until.Add(address, t, t.Sub(now))
+	return max(0, until.(time.Time).Sub(l.now()))
 }
 
 func (l *limiter) succeeded(hash TokenHash) { l.good.Add(hash, nil, goodFor) }
