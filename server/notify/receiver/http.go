@@ -171,7 +171,7 @@ func network(err error) error {
 		timedOut interface{ Timeout() bool }
 	)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timedOut) && timedOut.Timeout():
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, net.ErrClosed), errors.As(err, &timedOut) && timedOut.Timeout():
 		return errors.New("no answer in time")
 	case errors.As(err, &verify):
 		return fmt.Errorf("its certificate is not trusted: %w", verify.Err)

@@ -53,16 +53,13 @@ func (s *slack) Send(ctx context.Context, n notify.Notification) error {
 		return fmt.Errorf("writing the message: %w", err)
 	}
 	err = post(ctx, s.client, url, http.Header{}, body)
-	var refused *refusal
-	if errors.As(err, &refused) && isPermanent(err) && len(refused.body) <= 60 && slackCode.Match(refused.body) && !strings.Contains(url, string(refused.body)) {
-		return fmt.Errorf("%w: %s", err, refused.body)
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		code := strings.TrimSpace(string(refused.body))
+		if len(code) <= 60 && slackCode.MatchString(code) && !strings.Contains(url, code) {
+			return fmt.Errorf("%w: %s", err, code)
+		}
 	}
 	return err
-}
-
-func isPermanent(err error) bool {
-	var t *notify.Temporary
-	return !errors.As(err, &t)
 }
 
 // Bounds of a message's parts, in characters, before they are escaped. All of it
