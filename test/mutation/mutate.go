@@ -35,12 +35,28 @@ type edit struct {
 // Apply gives the text with the change made.
 func (m Mutant) Apply(text string) string { return apply(text, m.edits) }
 
-func apply(text string, edits []edit) string {
-	sorted := slices.SortedFunc(slices.Values(edits), func(a, b edit) int { return cmp.Compare(b.from, a.from) })
-	for _, e := range sorted {
-		text = text[:e.from] + e.by + text[e.to:]
+// ApplyAll gives the text with all of the changes made that do not touch each
+// other; of those that do, the first.
+func ApplyAll(text string, mutants []Mutant) string {
+	var edits []edit
+	for _, m := range mutants {
+		edits = append(edits, m.edits...)
 	}
-	return text
+	return apply(text, edits)
+}
+
+func apply(text string, edits []edit) string {
+	var b strings.Builder
+	end := 0
+	for _, e := range slices.SortedStableFunc(slices.Values(edits), func(a, b edit) int { return cmp.Compare(a.from, b.from) }) {
+		if e.from < end {
+			continue
+		}
+		b.WriteString(text[end:e.from])
+		b.WriteString(e.by)
+		end = e.to
+	}
+	return b.String() + text[end:]
 }
 
 // Mutants lists the changes to a module, in a fixed order: each condition
@@ -74,33 +90,55 @@ func oneLine(s string) string {
 	return strings.TrimSpace(spaces.ReplaceAllString(s, " "))
 }
 
-var (
-	texts   = regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`")
-	numbers = regexp.MustCompile(`\b\d+(?:\.\d+)?\b`)
-	helpers = regexp.MustCompile(`\b(selector|query|value)_\d+`)
-	lists   = regexp.MustCompile(`#(?:, #)+`)
-)
+// inKinds are the parts of generated text that differ between mutants of a kind.
+var inKinds = []struct {
+	pattern *regexp.Regexp
+	by      string
+}{
+	{regexp.MustCompile("\"(?:[^\"\\\\]|\\\\.)*\"|`[^`]*`"), "#"},
+	{regexp.MustCompile(`\b(selector|query|value)_\d+`), "$1"},
+	{regexp.MustCompile(`\b\d+(?:\.\d+)?\b`), "#"},
+	{regexp.MustCompile(`\b(input\.)?(labels|namespaceLabels)(\.\w+|\[#\])`), "labels[#]"},
+	{regexp.MustCompile(`\b(e|n)(\.[a-z_]+|\[#\])`), "$1[#]"},
+	{regexp.MustCompile(`e\[#\] (>|<=) (data\.assay\.alerts|input\.now)`), "e.at $1 $2"},
+	{regexp.MustCompile(`([\[{])(?:#|\{#: #\})(?:, (?:#|\{#: #\}))*`), "$1#"},
+	{regexp.MustCompile(`#: value(?:, #: value)+`), "#: value"},
+	{regexp.MustCompile(`\b(hits|keys|since)(\.[\w.-]+|\[#\])`), "$1[#]"},
+	{regexp.MustCompile(`^(notes|selector): `), "hits: "},
+	{regexp.MustCompile(`^query: `), "hits[#][i]: "},
+}
 
-// kindOf leaves the constants of a text out.
+var word = regexp.MustCompile(`^[a-z_]+$`)
+
+// kindOf leaves the constants and the names of a text out.
 func kindOf(s string) string {
-	s = numbers.ReplaceAllString(helpers.ReplaceAllString(texts.ReplaceAllString(s, "#"), "$1"), "#")
-	return lists.ReplaceAllString(s, "#, …")
+	for _, part := range inKinds {
+		s = part.pattern.ReplaceAllString(s, part.by)
+	}
+	return s
 }
 
 func (w *walker) add(line int, what, before, after string, edits ...edit) {
-	path := w.rule
+	path, kind := w.rule, w.rule
 	if len(w.path) > 0 {
 		path += "." + strings.Join(w.path, ".")
+		if last := w.path[len(w.path)-1]; word.MatchString(last) && (len(w.path) > 1 || w.rule == "options") {
+			kind += "." + last
+		}
 	}
 	change := what + ": " + oneLine(before)
 	if after != "" {
 		change += " → " + oneLine(after)
 	}
+	general := change
+	if what == "rule dropped" {
+		general, _, _ = strings.Cut(change, " := ") // the rest is a table, each its own
+	}
 	id := w.file + ": " + path + ": " + change
 	if w.seen[id]++; w.seen[id] > 1 {
 		id += " #" + strconv.Itoa(w.seen[id])
 	}
-	w.found = append(w.found, Mutant{ID: id, Kind: w.file + ": " + kindOf(path) + ": " + kindOf(change), Line: line, edits: edits})
+	w.found = append(w.found, Mutant{ID: id, Kind: w.file + ": " + kindOf(kindOf(kind)+": "+general), Line: line, edits: edits})
 }
 
 func at(l *ast.Location) (from, to int) { return l.Offset, l.Offset + len(l.Text) }
@@ -118,6 +156,8 @@ func (w *walker) ofRule(r *ast.Rule) {
 		w.add(line, "rule dropped", head, "", edit{from, end, ""})
 	case !bodied:
 		w.add(line, "rule dropped", head, "", edit{end, end, " if false"})
+	case source(r.Body[0].Location) == "false":
+		w.add(line, "rule dropped", head, "", edit{from, end, ""})
 	case strings.HasSuffix(w.text[:r.Body[0].Location.Offset], "if "):
 		from, to := at(r.Body[0].Location)
 		w.add(line, "rule dropped", head, "", edit{from, to, "false"})
@@ -281,7 +321,7 @@ func (w *walker) term(t *ast.Term) {
 			w.add(line, "constant", text, by, edit{from, to, by})
 		}
 	case ast.Number:
-		if by := "1" + text; strings.Trim(text, "0123456789.") == "" && text != "" {
+		if by, ok := otherNumber(text); ok {
 			w.add(line, "constant", text, by, edit{from, to, by})
 		}
 	case ast.Boolean:
@@ -320,11 +360,23 @@ func (w *walker) term(t *ast.Term) {
 
 // otherText is another text than the literal one; ok is false for what is no
 // literal, such as the parts of input.kind.
-func otherText(literal string) (string, bool) {
+func otherText(literal string) (other string, ok bool) {
 	if len(literal) < 2 || literal[0] != '"' && literal[0] != '`' {
 		return "", false
 	}
-	return literal[:len(literal)-1] + "~" + literal[len(literal)-1:], true
+	return `"~"`, literal != `"~"`
+}
+
+// otherNumber is one more than a number of one digit, and ten times and more of
+// others: near enough to show an edge, far enough not to be rounded away.
+func otherNumber(literal string) (other string, ok bool) {
+	if literal == "" || strings.Trim(literal, "0123456789.") != "" {
+		return "", false
+	}
+	if n, err := strconv.Atoi(literal); err == nil && n < 10 {
+		return strconv.Itoa(n + 1), true
+	}
+	return "1" + literal, true
 }
 
 // members leaves out each member of a collection: from its key to the end of its value.

@@ -36,15 +36,15 @@ func TestMutants(t *testing.T) {
 		got = append(got, strings.TrimPrefix(m.ID, "p.rego: "))
 	}
 	want := []string{
-		`a: rule dropped: default a := {"k": 1}`, `a: member left out: "k": 1`, `a: constant: "k" → "k~"`, `a.k: constant: 1 → 11`,
+		`a: rule dropped: default a := {"k": 1}`, `a: member left out: "k": 1`, `a: constant: "k" → "~"`, `a.k: constant: 1 → 2`,
 		`a: rule dropped: a := [x | some x in input.xs; x > 2] if not input.b == "c"`,
-		`a: dropped: x > 2`, `a: negated: x > 2`, `a: operator: x > 2 → > >=`, `a: operator: x > 2 → > <`, `a: constant: 2 → 12`,
-		`a: dropped: not input.b == "c"`, `a: not removed: not input.b == "c"`, `a: operator: input.b == "c" → == !=`, `a: constant: "c" → "c~"`,
-		`f: rule dropped: f("s")`, `f: constant: "s" → "s~"`,
+		`a: dropped: x > 2`, `a: negated: x > 2`, `a: operator: x > 2 → > >=`, `a: operator: x > 2 → > <`, `a: constant: 2 → 3`,
+		`a: dropped: not input.b == "c"`, `a: not removed: not input.b == "c"`, `a: operator: input.b == "c" → == !=`, `a: constant: "c" → "~"`,
+		`f: rule dropped: f("s")`, `f: constant: "s" → "~"`,
 		`f: rule dropped: f(x) if every y in x { y != "t" }`,
 		`f: dropped: every y in x { y != "t" }`, `f: every → some: every y in x`,
-		`f: dropped: y != "t"`, `f: negated: y != "t"`, `f: operator: y != "t" → != ==`, `f: constant: "t" → "t~"`,
-		`g: rule dropped: g(x) := 3 if {`, `g: constant: 3 → 13`, `g: dropped: x with input as {}`, `g: negated: x with input as {}`,
+		`f: dropped: y != "t"`, `f: negated: y != "t"`, `f: operator: y != "t" → != ==`, `f: constant: "t" → "~"`,
+		`g: rule dropped: g(x) := 3 if {`, `g: constant: 3 → 4`, `g: dropped: x with input as {}`, `g: negated: x with input as {}`,
 		`g: with removed: x with input as {}`,
 		`g: rule dropped: else := true if a`, `g: constant: true → false`, `g: dropped: a`, `g: negated: a`,
 	}
