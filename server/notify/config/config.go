@@ -140,9 +140,11 @@ func (d *decoder) check(n *Notifications) {
 	}
 	if len(s.Receivers) == 0 || len(s.Receivers) > maxReceivers {
 		d.at("spec.receivers", "must have from 1 to %d receivers", maxReceivers)
+		return
 	}
 	if len(s.Routes) > maxRoutes {
 		d.at("spec.routes", "must have at most %d routes", maxRoutes)
+		return
 	}
 	var names []string
 	for i, r := range s.Receivers {

@@ -20,6 +20,7 @@ const (
 	MaxFile  = 1 << 20 // bytes
 	maxNodes = 50_000
 	maxDepth = 16
+	maxDiags = 200
 )
 
 // Diagnostic is one thing wrong with a file. Lines and columns count from 1, 0 is
@@ -102,6 +103,9 @@ func parse(stream *yaml.Decoder, node *yaml.Node) (err error) {
 }
 
 func (d *decoder) report(n *yaml.Node, path, format string, args ...any) {
+	if len(d.diags) == maxDiags {
+		return
+	}
 	diag := Diagnostic{File: d.file, Path: path, Message: fmt.Sprintf(format, args...)}
 	if n != nil {
 		diag.Line, diag.Column = n.Line, n.Column
@@ -109,8 +113,12 @@ func (d *decoder) report(n *yaml.Node, path, format string, args ...any) {
 	d.diags = append(d.diags, diag)
 }
 
-// at reports what is wrong with a member, at the nearest place that was given.
+// at reports what is wrong with a member, at the nearest place that was given. A
+// member of the wrong type was reported already.
 func (d *decoder) at(path, format string, args ...any) {
+	if slices.ContainsFunc(d.diags, func(diag Diagnostic) bool { return diag.Path == path }) {
+		return
+	}
 	for place := path; ; place = place[:max(0, strings.LastIndexAny(place, ".["))] {
 		if n, ok := d.places[place]; ok || place == "" {
 			d.report(n, path, format, args...)
@@ -142,8 +150,12 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int) {
 	d.places[path] = n
 	switch v.Kind() {
 	case reflect.Pointer:
+		before := len(d.diags)
 		v.Set(reflect.New(v.Type().Elem()))
 		d.value(n, v.Elem(), path, depth)
+		if len(d.diags) > before && v.Elem().Kind() != reflect.Struct {
+			v.SetZero() // reported, and not to be judged as zero
+		}
 	case reflect.Struct, reflect.Map:
 		d.object(n, v, path, depth)
 	case reflect.Slice:
