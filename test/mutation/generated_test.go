@@ -57,5 +57,5 @@ func TestGenerated(t *testing.T) {
 			return w.judged(ctx, changed, func(entry string) bool { return (entry == entryAlerts) == alerts })
 		}})
 	}
-	judge(t, "generated", trials, 25)
+	judge(t, "generated", trials, 40)
 }
