@@ -2,6 +2,9 @@ package notify_test
 
 import (
 	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,5 +115,20 @@ func TestStoredTimes(t *testing.T) {
 	got := notify.Tracker{}.Evaluate(now.Add(time.Second), nil, states).Notifications[0]
 	if got.Episode != step.Notifications[0].ID {
 		t.Error("the episode has another ID after it was stored")
+	}
+}
+
+// Package notify and those below it stay apart from the store, the engine and OPA.
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./...").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	allowed := []string{"github.com/assay-dev/assay/api", "github.com/assay-dev/assay/server/notify", "golang.org/x/sync/", "go.yaml.in/yaml/"}
+	for _, dep := range strings.Fields(string(out)) {
+		outside := strings.Contains(strings.SplitN(dep, "/", 2)[0], ".")
+		if outside && !slices.ContainsFunc(allowed, func(prefix string) bool { return strings.HasPrefix(dep, prefix) }) {
+			t.Errorf("%s is linked", dep)
+		}
 	}
 }

@@ -206,6 +206,23 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// The document of docs/notifications.md holds.
+func TestDocument(t *testing.T) {
+	const file = "../../../docs/notifications.md"
+	_, text, ok := strings.Cut(string(read(t, file)), "```yaml\n")
+	document, _, ends := strings.Cut(text, "```")
+	if !ok || !ends {
+		t.Fatalf("%s has no YAML", file)
+	}
+	n, err := config.Parse(file, []byte(document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if receivers, err := n.Open(); err != nil || len(receivers) != 5 {
+		t.Errorf("%d receivers, %v", len(receivers), err)
+	}
+}
+
 func TestOpenFails(t *testing.T) {
 	text := strings.Replace(string(read(t, example)), "namespace: assay", "namespace: assay\n        caFile: testdata/none.pem", 1)
 	n, err := config.Parse("n.yaml", []byte(text))
