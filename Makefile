@@ -18,7 +18,7 @@ demo: build ## scan the example images, admit and reject their Deployments, fire
 
 .PHONY: test
 test: ## run all tests
-	$(GO) test $(TESTFLAGS) ./...
+	$(GO) test -timeout 30m $(TESTFLAGS) ./...
 
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, opa check and opa fmt

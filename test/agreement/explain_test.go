@@ -113,7 +113,7 @@ var strict = func() [5][]api.ContainerAdmissionPolicy {
 func TestCounterfactuals(t *testing.T) {
 	ctx := context.Background()
 	explained, options, exhaustive := 0, map[string]int{}, 0
-	for seed := range min(cases(t), 120) {
+	for seed := range min(cases(t), 80) {
 		c := corpus.Generate(seed)
 		if p := strict[seed%5]; len(p) > 0 {
 			c.World.Policies = p
@@ -152,7 +152,7 @@ func TestCounterfactuals(t *testing.T) {
 	}
 	t.Logf("%d refused images explained, with options %v; %d of them searched for smaller sets", explained, options, exhaustive)
 	for _, kind := range []string{"upgrades", "exceptions", "mixed", "scan"} {
-		if options[kind] < 3 && cases(t) >= 120 {
+		if options[kind] < 3 && cases(t) >= 80 {
 			t.Errorf("the corpus is too thin: %d options of kind %s", options[kind], kind)
 		}
 	}
