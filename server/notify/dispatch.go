@@ -16,8 +16,8 @@ import (
 // Delivery is a notification on its way to one receiver.
 type Delivery struct {
 	// ID is unique among the deliveries that wait. It is made of the receiver and
-	// the notification's ID and whether that is a [Refresh], so that adding what
-	// waits already changes nothing.
+	// the notification's ID, so that adding what waits already changes nothing: a
+	// [Refresh] is not added while what it repeats waits.
 	ID           string       `json:"id"`
 	Receiver     string       `json:"receiver"`
 	Notification Notification `json:"notification"`
@@ -27,7 +27,7 @@ type Delivery struct {
 
 // NewDelivery is the delivery of a notification to the receiver of a name.
 func NewDelivery(receiver string, n Notification) Delivery {
-	return Delivery{ID: digest(receiver, n.ID, n.Kind == Refresh), Receiver: receiver, Notification: n}
+	return Delivery{ID: digest(receiver, n.ID), Receiver: receiver, Notification: n}
 }
 
 // Outbox is where deliveries wait. The store has it; package notifytest has the

@@ -118,6 +118,9 @@ func (s State) notification(kind Kind, now time.Time) Notification {
 		return digest(s.Alert.Name, pairs(s.Alert.Key), s.Opened.UTC().Format(time.RFC3339Nano), kind, revision)
 	}
 	n := Notification{Kind: kind, Subject: s.Subject, Episode: id(Open, 0), Alert: s.Alert, Opened: s.Opened, Time: now}
+	if n.Time.Before(s.Opened) {
+		n.Time = s.Opened // the clocks of replicas differ, and no alert ends before it began
+	}
 	n.Alert.Key = maps.Clone(n.Alert.Key)
 	switch {
 	case kind == Resolve:

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,28 @@ func TestStoredTimes(t *testing.T) {
 	got := notify.Tracker{}.Evaluate(now.Add(time.Second), nil, states).Notifications[0]
 	if got.Episode != step.Notifications[0].ID {
 		t.Error("the episode has another ID after it was stored")
+	}
+}
+
+// A replica whose clock is behind resolves an alert no earlier than it opened.
+func TestClockBehind(t *testing.T) {
+	step := notify.Tracker{}.Evaluate(noon, []api.Alert{{Name: "a"}}, nil)
+	n := notify.Tracker{}.Evaluate(noon.Add(-time.Second), nil, step.States).Notifications[0]
+	if n.Time.Before(n.Opened) {
+		t.Errorf("opened at %s, resolved at %s", n.Opened, n.Time)
+	}
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	var firing []api.Alert
+	for i := range 10_000 {
+		firing = append(firing, api.Alert{Name: "a", Severity: 50, Summary: "s", Key: map[string]string{"image": strconv.Itoa(i), "namespace": "shop"}})
+	}
+	states := notify.Tracker{}.Evaluate(noon, firing, nil).States
+	for b.Loop() {
+		if step := (notify.Tracker{}).Evaluate(noon.Add(time.Minute), firing, states); len(step.Notifications) != 0 {
+			b.Fatal("nothing changed")
+		}
 	}
 }
 

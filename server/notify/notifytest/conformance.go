@@ -60,7 +60,7 @@ func TestOutbox(t *testing.T, open func(*testing.T) Store) {
 		n.Alert.Value, n.PreviousSeverity = &value, 3
 		d := notify.NewDelivery("x", n)
 		must(t, s.Add(t.Context(), d))
-		must(t, s.Add(t.Context(), d))
+		must(t, s.Add(t.Context(), d, notify.NewDelivery("x", kind(n, notify.Refresh, n.ID)))) // of what waits
 		got := due(t, s, at, 10)
 		if len(got) != 1 {
 			t.Fatalf("%d deliveries are due, want 1", len(got))
