@@ -315,3 +315,8 @@ test_one_value_and_one_instance if {
 	fired := one({"aggregated": true, "by": ["instances", "pod"]}, [object.union(event, {"instances": [{"pod": "p"}]})])
 	[a.key | some a in fired] == [{"pod": "p"}]
 }
+
+# Values are written without needless digits.
+test_values_are_short if {
+	[json.marshal(averaged(list)) | some list in [[2.7, 0, 0], [2, 2], [10], [0]]] == ["0.9", "2", "10", "0"]
+}

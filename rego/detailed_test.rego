@@ -213,3 +213,17 @@ test_blocking_says_of_each_record if {
 	said("exploited", options, {}) == [false, true, false]
 	said("covered", options, limited({"any": {"CVE-1": [{"packages": [{"package": "deb/debian/x", "version": ""}]}]}})) == [true, false, true]
 }
+
+# However many are covered, the first that is not makes the result.
+test_beyond_what_is_looked_at_first if {
+	ids := [sprintf("CVE-%d", [i]) | some i in numbers.range(100, 139)]
+	every covered in [8, 9, 31, 32, 33, 39] {
+		r := classification.result with input as {"now": now, "image": "nginx:1"}
+			with data.assay.generated.thresholds as thresholds
+			with data.assay.images as {"ab": {digest: {"at": now, "db": "", "ids": ids, "s": [s | some i, _ in ids; s := 10 - (i * 0.1)]}}}
+			with data.assay.names as names
+			with data.assay.indexes as {}
+			with data.assay.exceptions as plain({"any": {id: [{}] | some i, id in ids; i < covered}})
+		r.max_cvss == 10 - (covered * 0.1)
+	}
+}

@@ -40,6 +40,7 @@ test_no_verdict_is_no_decision if {
 	count(decided_of(object.remove(update(pod, {}), ["oldImages"]), {}).images) == 2
 	decided_of(pod, {"0-0-1": [0, 0, 1]}).allowed
 	not decided_of(changed(pod, {"now": "today"}), {"0-0-1": [0, 0, 1]})
+	not decided_of(pod, {"0-0-1": [0, 0, 1], "odd": ["x", 0, 0]})
 }
 
 # All that conditions of policies may look at.
