@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -416,6 +417,21 @@ func TestOpenConnectionLosesItsAuthority(t *testing.T) {
 		t.Fatal(got.status)
 	}
 	replace(t, bundle, pemOf(second.cert))
+	var hints [][]byte
+	connection, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{
+		InsecureSkipVerify: true,
+		GetClientCertificate: func(q *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			hints = q.AcceptableCAs
+			return &tls.Certificate{}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	connection.Close()
+	if len(hints) != 1 || !bytes.Equal(hints[0], second.cert.RawSubject) {
+		t.Errorf("the server asks for certificates of %q", hints)
+	}
 	if got := sendOver(t, client, s.URL, request{path: "/view"}); got.status != 401 {
 		t.Errorf("after the change: %d", got.status)
 	}

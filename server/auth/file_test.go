@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseTokens(t *testing.T) {
@@ -92,6 +93,31 @@ func TestFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect("in place", token)
+	}
+	// By rename, with size and time of the one before.
+	at := func(when time.Time, path string) {
+		t.Helper()
+		if err := os.Chtimes(path, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	past := time.Now().Add(-time.Hour)
+	for _, token := range []string{"token-4", "token-5"} {
+		next := tempFile(t, token+",a,1\n")
+		at(past, next)
+		if err := os.Rename(next, path); err != nil {
+			t.Fatal(err)
+		}
+		expect("renamed", token)
+	}
+	// In place, of the same size, at a time that says nothing yet.
+	future := time.Now().Add(time.Hour)
+	for _, token := range []string{"token-6", "token-7"} {
+		if err := os.WriteFile(path, []byte(token+",a,1\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at(future, path)
+		expect("at an equal time", token)
 	}
 	if log := logs.String(); strings.Contains(log, "broken-token") || !strings.Contains(log, "found 1 columns") {
 		t.Error("the log shows the token, or not the fault")

@@ -31,7 +31,8 @@ func TestChecksum(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []string{"", "assay_", token + "A", token[:len(token)-1], " " + token, strings.ToUpper(token)} {
+	loose := TokenPrefix + strings.Repeat("A", randomLen-1) + "B" // decodes to 256 zero bits, as A would
+	for _, s := range []string{"", "assay_", loose + checksum(loose), token + "A", token[:len(token)-1], " " + token, strings.ToUpper(token)} {
 		if IsToken(s) {
 			t.Errorf("IsToken(%q) holds", s)
 		}
