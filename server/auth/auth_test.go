@@ -490,11 +490,29 @@ func TestAnonymous(t *testing.T) {
 			}
 		})
 	}
-	// Without the server's own word on the connection nobody is local.
-	w := httptest.NewRecorder()
-	a.Handler(whoami(t)).ServeHTTP(w, httptest.NewRequest("GET", "http://localhost/view", nil))
-	if w.Code != 401 {
-		t.Errorf("a request from nowhere: %d", w.Code)
+	// Both ends must be on loopback, by the server's own word.
+	for _, c := range []struct {
+		local  net.Addr
+		remote string
+		want   int
+	}{
+		{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, "127.0.0.1:1", 200},
+		{&net.TCPAddr{IP: net.IPv6loopback}, "[::1]:1", 200},
+		{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, "192.0.2.1:1", 401},
+		{&net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, "127.0.0.1:1", 401},
+		{&net.UnixAddr{Name: "/run/assay.sock"}, "@", 401},
+		{nil, "127.0.0.1:1", 401},
+	} {
+		r := httptest.NewRequest("GET", "http://localhost/view", nil)
+		if c.local != nil {
+			r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, c.local))
+		}
+		r.RemoteAddr = c.remote
+		w := httptest.NewRecorder()
+		a.Handler(whoami(t)).ServeHTTP(w, r)
+		if w.Code != c.want {
+			t.Errorf("from %s to %v: %d, want %d", c.remote, c.local, w.Code, c.want)
+		}
 	}
 }
 
@@ -555,4 +573,40 @@ func TestHandlerKeepsTheWriter(t *testing.T) {
 		t.Errorf("%q, %v", one, err)
 	}
 	close(more)
+}
+
+func BenchmarkHandler(b *testing.B) {
+	store := &memory{}
+	authority := newAuthority(b, "root", nil)
+	cert := authority.client(b, "bob")
+	a := newAuth(b, Config{
+		Routes: routes, Tokens: store, TokenFile: tempFile(b, "token-of-bob-in-file,bob,1\n"), ClientCAFile: tempFile(b, pemOf(authority.cert)),
+		Bindings: []Binding{{Users: []string{"bob"}, Role: Viewer}}, Sessions: &Sessions{Keys: [][]byte{key()}},
+	})
+	stored := store.add(StoredToken{Name: "a", Role: Viewer})
+	w := httptest.NewRecorder()
+	if _, err := a.SignIn(w, httptest.NewRequest("POST", "/login", nil), stored); err != nil {
+		b.Fatal(err)
+	}
+	session := w.Result().Cookies()[0]
+	for name, prepare := range map[string]func(*http.Request){
+		"token-file":  func(r *http.Request) { r.Header.Set("Authorization", "Bearer token-of-bob-in-file") },
+		"store":       func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+stored) },
+		"session":     func(r *http.Request) { r.Header["Cookie"] = []string{session.Name + "=" + session.Value} },
+		"certificate": func(r *http.Request) { r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert.Leaf}} },
+	} {
+		b.Run(name, func(b *testing.B) {
+			passed := 0
+			h := a.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { passed++ }))
+			r, w := httptest.NewRequest("GET", "/view", nil), httptest.NewRecorder()
+			b.ReportAllocs()
+			for b.Loop() {
+				prepare(r)
+				h.ServeHTTP(w, r)
+			}
+			if passed != b.N {
+				b.Errorf("%d of %d requests passed", passed, b.N)
+			}
+		})
+	}
 }
