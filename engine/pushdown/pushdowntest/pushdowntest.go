@@ -16,6 +16,7 @@ import (
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine/pushdown"
+	"github.com/assay-dev/assay/test/postgresql"
 	_ "github.com/glebarez/go-sqlite" // the driver "sqlite"
 	_ "github.com/jackc/pgx/v5/stdlib"
 )
@@ -40,7 +41,7 @@ func SQLite(t testing.TB) *Store {
 // and opens an empty store in it.
 func PostgreSQL(t testing.TB) *Store {
 	t.Helper()
-	return open(t, pushdown.PostgreSQL, "pgx", startPostgreSQL(t))
+	return open(t, pushdown.PostgreSQL, "pgx", postgresql.Start(t))
 }
 
 func open(t testing.TB, dialect, driver, source string) *Store {

@@ -1,4 +1,5 @@
-package pushdowntest
+// Package postgresql starts real PostgreSQL servers for tests.
+package postgresql
 
 import (
 	"bytes"
@@ -17,9 +18,9 @@ import (
 // nobody runs the server when the tests run as root, which it refuses.
 const nobody = 65534
 
-// startPostgreSQL starts a server on a free port of 127.0.0.1, in a folder of its
-// own, and is its address. It ends with the test.
-func startPostgreSQL(t testing.TB) string {
+// Start starts a server on a free port of 127.0.0.1, in a folder of its own, whose
+// texts sort by an English locale, and gives its address. It ends with the test.
+func Start(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "postgresql")
 	if err != nil {

@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/assay-dev/assay/api"
+)
+
+// Instance is a container that runs.
+type Instance struct {
+	api.Instance
+	Node string `json:"node,omitempty"`
+	// Image is the reference as the container has it.
+	Image        string `json:"image"`
+	Digest       string `json:"digest,omitempty"`        // of the manifest or the index
+	ConfigDigest string `json:"config_digest,omitempty"` // the image id of the runtime
+	FirstSeen    string `json:"first_seen,omitempty"`
+	LastSeen     string `json:"last_seen,omitempty"`
+}
+
+// SetInstances puts the containers that run on a node of a cluster, or with an
+// empty node in the whole cluster, in the place of those that ran there. Images must
+// be references. A listing is made of what runs and was never scanned.
+func (t *Tx) SetInstances(ctx context.Context, cluster, node string, list []Instance) error {
+	type key struct{ namespace, pod, container string }
+	before := map[key]int64{}
+	err := t.each(ctx, "SELECT namespace, pod, container, COALESCE(listing_id, 0) FROM instances WHERE cluster = ? AND (CAST(? AS TEXT) = '' OR node = ?)", []any{cluster, node, node},
+		func(scan func(...any) error) error {
+			var k key
+			var listing int64
+			err := scan(&k.namespace, &k.pod, &k.container, &listing)
+			before[k] = listing
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	touched := map[int64]bool{}
+	for _, i := range list {
+		ref, err := api.ParseReference(i.Image)
+		if err != nil {
+			return err
+		}
+		k := key{clean(i.Namespace), clean(i.Pod), clean(i.Container)}
+		listing, err := t.listingOf(ctx, ref, &i)
+		if err != nil {
+			return err
+		}
+		if old := before[k]; old != listing {
+			touched[old] = true
+			touched[listing] = true
+		}
+		delete(before, k)
+		if _, err := t.exec(ctx, `INSERT INTO instances (cluster, namespace, pod, container, node, image, name, tag, digest, config_digest, listing_id, first_seen, last_seen)
+			VALUES (`+marks(13)+`) ON CONFLICT (cluster, namespace, pod, container) DO UPDATE SET node = excluded.node, image = excluded.image, name = excluded.name, tag = excluded.tag,
+			digest = excluded.digest, config_digest = excluded.config_digest, listing_id = excluded.listing_id, last_seen = excluded.last_seen,
+			first_seen = CASE WHEN instances.listing_id = excluded.listing_id THEN instances.first_seen ELSE excluded.first_seen END`,
+			cluster, k.namespace, k.pod, k.container, clean(i.Node), ref.String(), ref.Name(), ref.Tag, i.Digest, i.ConfigDigest, listing, t.at, t.at); err != nil {
+			return err
+		}
+		if err := t.observed(ctx, ref, i.Digest, t.at); err != nil {
+			return err
+		}
+	}
+	for k, listing := range before {
+		touched[listing] = true
+		if _, err := t.exec(ctx, "DELETE FROM instances WHERE cluster = ? AND namespace = ? AND pod = ? AND container = ?", cluster, k.namespace, k.pod, k.container); err != nil {
+			return err
+		}
+	}
+	delete(touched, 0)
+	for id := range touched {
+		if _, err := t.exec(ctx, "UPDATE listings SET instances = (SELECT COUNT(*) FROM instances WHERE listing_id = ?) WHERE id = ?", id, id); err != nil {
+			return err
+		}
+	}
+	if len(touched) == 0 {
+		return nil
+	}
+	return t.changed(ctx, InstancesChanged, cluster)
+}
+
+// listingOf is the row of the image of an instance. What the config digest says is
+// the image's own manifest, the digest may be an index.
+func (t *Tx) listingOf(ctx context.Context, ref api.Reference, i *Instance) (int64, error) {
+	if i.Digest == "" {
+		i.Digest = ref.Digest
+	}
+	digest := i.Digest
+	var image *int64
+	var id int64
+	err := ErrNotFound
+	if digest != "" {
+		err = t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{digest}, &id)
+	}
+	if errors.Is(err, ErrNotFound) && i.ConfigDigest != "" {
+		err = t.one(ctx, "SELECT id, digest FROM images WHERE config_digest = ? ORDER BY id DESC LIMIT 1", []any{i.ConfigDigest}, &id, &digest)
+	}
+	switch {
+	case err == nil:
+		image = &id
+	case !errors.Is(err, ErrNotFound):
+		return 0, err
+	}
+	listing, err := t.listing(ctx, ref, image, digest, "", "", "")
+	if err != nil {
+		return 0, err
+	}
+	var result string
+	if err := t.one(ctx, "SELECT result FROM listings WHERE id = ?", []any{listing}, &result); err != nil {
+		return 0, err
+	}
+	if result == "" { // never classified
+		seq, err := t.Head(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, at) VALUES (?, ?, ?)", seq, listing, t.at); err != nil {
+			return 0, err
+		}
+	}
+	return listing, nil
+}
+
+// clean is a text that every database can hold.
+func clean(s string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\uFFFD")
+}

@@ -1,0 +1,524 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
+)
+
+// MaxScan bounds a stored document of a scan or SBOM, in bytes before compression.
+const MaxScan = 1 << 30
+
+// Added says what became of a scan that was added.
+type Added struct {
+	ID  int64 `json:"id"`
+	New bool  `json:"new"` // false: the very scan is there already
+	// Listing is the row of lists that it belongs to.
+	Listing int64 `json:"-"`
+}
+
+// AddScan stores a scan that passed api.Scan.Validate and whose Image is a
+// reference. What it claims as result, and the exceptions that it shows, are left
+// out. A scan is the same when reference, digest, time, source and database are.
+func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
+	ref, err := api.ParseReference(scan.Image)
+	if err != nil {
+		return Added{}, err
+	}
+	scan = sanitized(scan)
+	content, err := t.content(ctx, scan.Vulnerabilities)
+	if err != nil {
+		return Added{}, err
+	}
+	header := scan
+	header.Vulnerabilities = nil
+	text, err := json.Marshal(header)
+	if err != nil {
+		return Added{}, fmt.Errorf("writing the scan: %w", err)
+	}
+	var image *int64
+	if scan.Digest != "" {
+		if image, err = t.image(ctx, scan); err != nil {
+			return Added{}, err
+		}
+	}
+	built, checksum := "", ""
+	if d := scan.Database; d != nil {
+		checksum = d.Checksum
+		if !d.Built.IsZero() {
+			built = documents.Time(d.Built)
+		}
+	}
+	at := documents.Time(scan.ScannedAt)
+	reference := ref.String()
+	var added Added
+	err = t.one(ctx, `INSERT INTO scans (image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id)
+		VALUES (`+marks(11)+`) ON CONFLICT (digest, reference, scanned_at, checksum, source) DO NOTHING RETURNING id`,
+		[]any{image, reference, scan.Digest, scan.Source, at, built, checksum, t.at, scan.Error, string(text), content}, &added.ID)
+	if errors.Is(err, ErrNotFound) {
+		err = t.one(ctx, "SELECT id FROM scans WHERE digest = ? AND reference = ? AND scanned_at = ? AND checksum = ? AND source = ?",
+			[]any{scan.Digest, reference, at, checksum, scan.Source}, &added.ID)
+		return added, err
+	}
+	if err != nil {
+		return added, err
+	}
+	added.New = true
+	newest := false
+	if image != nil && scan.Error == "" {
+		if newest, err = t.newest(ctx, *image, added.ID, at, scan); err != nil {
+			return added, err
+		}
+	}
+	if err := t.observe(ctx, ref, scan, at); err != nil {
+		return added, err
+	}
+	if added.Listing, err = t.listing(ctx, ref, image, scan.Digest, scan.Source, at, scan.Error); err != nil {
+		return added, err
+	}
+	if err := t.changed(ctx, ImageChanged, scan.Digest); err != nil {
+		return added, err
+	}
+	if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, scan_id, at) VALUES (?, ?, ?, ?)", t.seq, added.Listing, added.ID, t.at); err != nil {
+		return added, err
+	}
+	if newest { // the digest counts under its other names too
+		_, err = t.exec(ctx, "INSERT INTO work (seq, listing_id, at) SELECT ?, id, ? FROM listings WHERE image_id = ? AND id <> ?", t.seq, t.at, *image, added.Listing)
+	}
+	return added, err
+}
+
+// sanitized is a scan without what is computed, and without NUL, which PostgreSQL cannot hold.
+func sanitized(scan api.Scan) api.Scan {
+	scan.Result, scan.MaxCVSS = "", nil
+	for _, s := range []*string{&scan.Source, &scan.Error, &scan.Platform, &scan.ConfigDigest, &scan.Distro} {
+		*s = clean(*s)
+	}
+	scan.Vulnerabilities = slices.Clone(scan.Vulnerabilities)
+	for i := range scan.Vulnerabilities {
+		v := &scan.Vulnerabilities[i]
+		v.Exception = nil
+		v.Aliases = slices.Clone(v.Aliases)
+		for _, s := range []*string{&v.ID, &v.Package, &v.Version, &v.Type, &v.Severity} {
+			*s = clean(*s)
+		}
+		for k := range v.Aliases {
+			v.Aliases[k] = clean(v.Aliases[k])
+		}
+	}
+	return scan
+}
+
+// content is the id of a list of vulnerabilities, kept once.
+func (t *Tx) content(ctx context.Context, list []api.Vulnerability) (id int64, err error) {
+	if list == nil {
+		list = []api.Vulnerability{}
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return 0, fmt.Errorf("writing the vulnerabilities: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	key := hex.EncodeToString(sum[:])
+	err = t.one(ctx, "SELECT id FROM contents WHERE sha256 = ?", []any{key}, &id)
+	if !errors.Is(err, ErrNotFound) {
+		return id, err
+	}
+	return id, t.one(ctx, "INSERT INTO contents (sha256, document) VALUES (?, ?) RETURNING id", []any{key, compress(text)}, &id)
+}
+
+// image is the row of a digest, made where it is missing.
+func (t *Tx) image(ctx context.Context, scan api.Scan) (*int64, error) {
+	var id int64
+	err := t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{scan.Digest}, &id)
+	if errors.Is(err, ErrNotFound) {
+		if err = t.one(ctx, "INSERT INTO images (digest) VALUES (?) RETURNING id", []any{scan.Digest}, &id); err != nil {
+			return nil, err
+		}
+		// Names that ran before they were scanned.
+		_, err = t.exec(ctx, "UPDATE listings SET image_id = ? WHERE digest = ? AND image_id IS NULL", id, scan.Digest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	_, err = t.exec(ctx, `UPDATE images SET config_digest = CASE WHEN ? = '' THEN config_digest ELSE ? END, platform = CASE WHEN ? = '' THEN platform ELSE ? END WHERE id = ?`,
+		scan.ConfigDigest, scan.ConfigDigest, scan.Platform, scan.Platform, id)
+	return &id, err
+}
+
+// newest makes a scan the one that counts, unless the image has a newer one.
+func (t *Tx) newest(ctx context.Context, image, id int64, at string, scan api.Scan) (bool, error) {
+	var before struct {
+		at      string
+		content int64
+	}
+	err := t.one(ctx, "SELECT s.scanned_at, s.content_id FROM images i JOIN scans s ON s.id = i.scan_id WHERE i.id = ?", []any{image}, &before.at, &before.content)
+	first := errors.Is(err, ErrNotFound)
+	if err != nil && !first {
+		return false, err
+	}
+	if !first && at < before.at {
+		return false, nil
+	}
+	if _, err := t.exec(ctx, "UPDATE images SET scan_id = ?, distro = ?, packages = CASE WHEN ? > 0 THEN ? ELSE packages END WHERE id = ?",
+		id, scan.Distro, scan.Packages, scan.Packages, image); err != nil {
+		return false, err
+	}
+	var content int64
+	if err := t.one(ctx, "SELECT content_id FROM scans WHERE id = ?", []any{id}, &content); err != nil {
+		return false, err
+	}
+	groups := documents.Groups(scan.Vulnerabilities)
+	document, _ := documents.Image(scan, documents.Needs{})
+	text, err := json.Marshal(document)
+	if err != nil {
+		return false, fmt.Errorf("writing the document of the image: %w", err)
+	}
+	if first || content != before.content {
+		if err := t.findings(ctx, image, groups, first); err != nil {
+			return false, err
+		}
+	}
+	cve, packages := lists(scan.Vulnerabilities)
+	_, err = t.exec(ctx, `INSERT INTO image_documents (image_id, document, cve, package) VALUES (?, ?, ?, ?)
+		ON CONFLICT (image_id) DO UPDATE SET document = excluded.document, cve = excluded.cve, package = excluded.package`, image, string(text), cve, packages)
+	if err != nil {
+		return false, err
+	}
+	epss, kev, fixable := worst(scan.Vulnerabilities)
+	_, err = t.exec(ctx, "UPDATE listings SET scanned_at = ?, epss = ?, kev = ?, fixable = ? WHERE image_id = ?", at, epss, kev, fixable, image)
+	return true, err
+}
+
+// lists are the ids and the packages of vulnerabilities, as events have them.
+func lists(vulnerabilities []api.Vulnerability) (cve, packages string) {
+	ids, names := map[string]bool{}, map[string]bool{}
+	for _, v := range vulnerabilities {
+		ids[api.NormalizeID(v.ID)] = true
+		for _, a := range v.Aliases {
+			ids[api.NormalizeID(a)] = true
+		}
+		names[v.Package] = true
+	}
+	return jsonSet(ids), jsonSet(names)
+}
+
+func jsonSet(set map[string]bool) string {
+	list := make([]string, 0, len(set))
+	for s := range set {
+		list = append(list, s)
+	}
+	slices.Sort(list)
+	text, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // strings have a JSON form
+	}
+	return string(text)
+}
+
+// observe keeps what a tag led to, and the platforms of an index.
+func (t *Tx) observe(ctx context.Context, ref api.Reference, scan api.Scan, at string) error {
+	digest := scan.Digest
+	if x := scan.Index; x != nil && x.Digest != "" {
+		digest = x.Digest
+		platforms, err := json.Marshal(x.Platforms)
+		if err != nil {
+			return fmt.Errorf("writing the index: %w", err)
+		}
+		n, err := t.exec(ctx, `INSERT INTO indexes (digest, platforms, at) VALUES (?, ?, ?)
+			ON CONFLICT (digest) DO UPDATE SET platforms = excluded.platforms, at = excluded.at WHERE indexes.at <= excluded.at AND indexes.platforms <> excluded.platforms`,
+			x.Digest, string(platforms), at)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			if err := t.changed(ctx, IndexChanged, x.Digest); err != nil {
+				return err
+			}
+		}
+	}
+	return t.observed(ctx, ref, digest, at)
+}
+
+// observed keeps that a tag led to a digest at a moment.
+func (t *Tx) observed(ctx context.Context, ref api.Reference, digest, at string) error {
+	if ref.Tag == "" || ref.Digest != "" || digest == "" {
+		return nil
+	}
+	n, err := t.exec(ctx, `INSERT INTO observations (name, tag, digest, first, last) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (name, tag, digest) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last`, ref.Name(), ref.Tag, digest, at, at)
+	if err != nil || n == 0 {
+		return err
+	}
+	return t.changed(ctx, NameChanged, ref.Name()+":"+ref.Tag)
+}
+
+// listing is the row of a reference and a digest, made where it is missing. An empty
+// at is no scan: the image runs.
+func (t *Tx) listing(ctx context.Context, ref api.Reference, image *int64, digest, source, at, fault string) (id int64, err error) {
+	tag := ref.Tag
+	if ref.Digest != "" {
+		tag = ""
+	}
+	err = t.one(ctx, "SELECT id FROM listings WHERE name = ? AND tag = ? AND digest = ?", []any{ref.Name(), tag, digest}, &id)
+	if errors.Is(err, ErrNotFound) {
+		err = t.one(ctx, `INSERT INTO listings (image_id, digest, name, tag, registry, repository, image, source, result, scanned_at, first_seen, error)
+			VALUES (`+marks(12)+`) RETURNING id`,
+			[]any{image, digest, ref.Name(), tag, ref.Registry(), ref.Repository(), ref.String(), source, "", at, t.at, fault}, &id)
+		if err != nil {
+			return 0, err
+		}
+		if image == nil {
+			return id, nil
+		}
+		return id, t.summarize(ctx, id, *image)
+	}
+	if err != nil || at == "" {
+		return id, err
+	}
+	_, err = t.exec(ctx, "UPDATE listings SET source = ?, error = ?, scanned_at = CASE WHEN scanned_at < ? AND digest = '' THEN ? ELSE scanned_at END WHERE id = ?", source, fault, at, at, id)
+	return id, err
+}
+
+// summarize gives a new listing what the newest scan of its image shows.
+func (t *Tx) summarize(ctx context.Context, listing, image int64) error {
+	var id int64
+	err := t.one(ctx, "SELECT scan_id FROM images WHERE id = ? AND scan_id IS NOT NULL", []any{image}, &id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	scan, err := t.scan(ctx, id)
+	if err != nil {
+		return err
+	}
+	epss, kev, fixable := worst(scan.Vulnerabilities)
+	_, err = t.exec(ctx, "UPDATE listings SET scanned_at = ?, epss = ?, kev = ?, fixable = ? WHERE id = ?", documents.Time(scan.ScannedAt), epss, kev, fixable, listing)
+	return err
+}
+
+// worst is the highest probability of exploitation, and whether any vulnerability is exploited or fixed.
+func worst(vulnerabilities []api.Vulnerability) (epss *float64, kev, fixable bool) {
+	for _, v := range vulnerabilities {
+		if v.EPSS != nil && (epss == nil || *v.EPSS > *epss) {
+			epss = v.EPSS
+		}
+		kev, fixable = kev || v.KEV, fixable || v.Fix.State == "fixed"
+	}
+	return epss, kev, fixable
+}
+
+// findings replaces what search knows of an image.
+func (t *Tx) findings(ctx context.Context, image int64, groups []documents.Group, first bool) error {
+	type meta struct {
+		score, epss *float64
+		kev         bool
+		severity    string
+	}
+	var names []string
+	var keys []packageKey
+	known := map[string]meta{}
+	for _, g := range groups {
+		m := meta{score: g.Score}
+		for _, v := range g.Members {
+			if v.EPSS != nil && (m.epss == nil || *v.EPSS > *m.epss) {
+				m.epss = v.EPSS
+			}
+			m.kev, m.severity = m.kev || v.KEV, cmp.Or(m.severity, v.Severity)
+			keys = append(keys, keyOf(v))
+		}
+		for _, name := range g.Names {
+			if _, ok := known[name]; !ok {
+				names = append(names, name)
+			}
+			known[name] = m
+		}
+	}
+	terms, err := t.termIDs(ctx, names)
+	if err != nil {
+		return err
+	}
+	packages, err := t.packageIDs(ctx, keys)
+	if err != nil {
+		return err
+	}
+
+	before := map[int64]bool{}
+	if err := t.each(ctx, "SELECT term_id FROM image_terms WHERE image_id = ?", []any{image}, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		before[id] = true
+		return err
+	}); err != nil {
+		return err
+	}
+	var added, count [][]any
+	var update [][]any
+	for _, name := range names {
+		id, m := terms[name], known[name]
+		n := 0
+		if !before[id] {
+			n = 1
+			added = append(added, []any{id, image, t.at, !first})
+		}
+		delete(before, id)
+		update = append(update, []any{id, n, m.score, m.epss, m.kev, m.severity})
+	}
+	var gone []any
+	for id := range before {
+		gone = append(gone, id)
+		count = append(count, []any{id, -1})
+	}
+	for chunk := range slices.Chunk(gone, 1000) {
+		if _, err := t.exec(ctx, "DELETE FROM image_terms WHERE image_id = ? AND term_id IN ("+marks(len(chunk))+")", append([]any{image}, chunk...)...); err != nil {
+			return err
+		}
+	}
+	if err := t.bulk(ctx, "INSERT INTO image_terms (term_id, image_id, found, later)", "", added); err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(update, 1000) {
+		clause, args := values("v", []string{"id", "n", "score", "epss", "kev", "severity"}, []string{"BIGINT", "BIGINT", "DOUBLE PRECISION", "DOUBLE PRECISION", "BOOLEAN", "TEXT"}, chunk)
+		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE terms SET images = terms.images + v.n, score = v.score, epss = v.epss, kev = v.kev, severity = v.severity FROM v WHERE terms.id = v.id", args...); err != nil {
+			return err
+		}
+	}
+	for chunk := range slices.Chunk(count, 1000) {
+		clause, args := values("v", []string{"id", "n"}, []string{"BIGINT", "BIGINT"}, chunk)
+		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE terms SET images = terms.images + v.n FROM v WHERE terms.id = v.id", args...); err != nil {
+			return err
+		}
+	}
+
+	if _, err := t.exec(ctx, "DELETE FROM findings WHERE image_id = ?", image); err != nil {
+		return err
+	}
+	var rows, holds [][]any
+	at := map[[2]int64]int{}
+	held := map[int64]bool{}
+	for _, g := range groups {
+		term := terms[g.Names[0]]
+		for _, v := range g.Members {
+			p := packages[keyOf(v)]
+			fixable := v.Fix.State == "fixed"
+			if n, ok := at[[2]int64{term, p}]; ok {
+				rows[n][4] = rows[n][4].(bool) || fixable
+				continue
+			}
+			at[[2]int64{term, p}] = len(rows)
+			rows = append(rows, []any{image, term, p, v.CVSS, fixable})
+			if !held[p] {
+				held[p] = true
+				holds = append(holds, []any{p, image})
+			}
+		}
+	}
+	if err := t.bulk(ctx, "INSERT INTO findings (image_id, term_id, package_id, score, fixable)", "", rows); err != nil {
+		return err
+	}
+	return t.bulk(ctx, "INSERT INTO image_packages (package_id, image_id)", "ON CONFLICT (package_id, image_id) DO NOTHING", holds)
+}
+
+func keyOf(v *api.Vulnerability) packageKey { return packageKey{v.Package, v.Version, v.Type} }
+
+// scan reads a scan with its vulnerabilities. Its result is not computed.
+func (t *Tx) scan(ctx context.Context, id int64) (api.Scan, error) {
+	var header string
+	var document []byte
+	if err := t.one(ctx, "SELECT s.header, c.document FROM scans s JOIN contents c ON c.id = s.content_id WHERE s.id = ?", []any{id}, &header, &document); err != nil {
+		return api.Scan{}, err
+	}
+	return decodeScan(header, document)
+}
+
+func decodeScan(header string, document []byte) (scan api.Scan, err error) {
+	if err := json.Unmarshal([]byte(header), &scan); err != nil {
+		return scan, fmt.Errorf("reading the scan: %w", err)
+	}
+	text, err := decompress(document)
+	if err != nil {
+		return scan, fmt.Errorf("reading the vulnerabilities: %w", err)
+	}
+	if err := json.Unmarshal(text, &scan.Vulnerabilities); err != nil {
+		return scan, fmt.Errorf("reading the vulnerabilities: %w", err)
+	}
+	return scan, nil
+}
+
+// Scan is the newest scan without error of a digest, without result.
+func (s *Store) Scan(ctx context.Context, digest string) (scan api.Scan, err error) {
+	return scan, s.View(ctx, func(t *Tx) error {
+		var id int64
+		err := t.one(ctx, "SELECT scan_id FROM images WHERE digest = ? AND scan_id IS NOT NULL", []any{digest}, &id)
+		if err == nil {
+			scan, err = t.scan(ctx, id)
+		}
+		return err
+	})
+}
+
+// ScanSummary is one scan in the history of an image.
+type ScanSummary struct {
+	ID              int64  `json:"id"`
+	Image           string `json:"image"`
+	Digest          string `json:"digest,omitempty"`
+	Source          string `json:"source,omitempty"`
+	ScannedAt       string `json:"scanned_at"`
+	StoredAt        string `json:"stored_at"`
+	Database        string `json:"database,omitempty"`
+	Error           string `json:"error,omitempty"`
+	Vulnerabilities string `json:"vulnerabilities"` // equal for scans that found the same
+}
+
+// History are the scans of a digest, the newest first, older than an id where that is not 0.
+func (s *Store) History(ctx context.Context, digest string, before int64, limit int) (list []ScanSummary, err error) {
+	return list, s.View(ctx, func(t *Tx) error {
+		list = nil
+		return t.each(ctx, `SELECT s.id, s.reference, s.digest, s.source, s.scanned_at, s.stored_at, s.database, s.error, c.sha256 FROM scans s JOIN contents c ON c.id = s.content_id
+			WHERE s.digest = ? AND (CAST(? AS BIGINT) = 0 OR s.id < ?) ORDER BY s.id DESC LIMIT ?`, []any{digest, before, before, limit}, func(scan func(...any) error) error {
+			var h ScanSummary
+			err := scan(&h.ID, &h.Image, &h.Digest, &h.Source, &h.ScannedAt, &h.StoredAt, &h.Database, &h.Error, &h.Vulnerabilities)
+			list = append(list, h)
+			return err
+		})
+	})
+}
+
+// encoder and decoder may be used concurrently by their EncodeAll and DecodeAll.
+var (
+	encoder = must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(2)))
+	decoder = must(zstd.NewReader(nil, zstd.WithDecoderMaxMemory(MaxScan), zstd.WithDecoderConcurrency(2)))
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // the options above are valid
+	}
+	return v
+}
+
+func compress(text []byte) []byte { return encoder.EncodeAll(text, nil) }
+
+func decompress(data []byte) ([]byte, error) { return decoder.DecodeAll(data, nil) }
+
+// parseTime reads what documents.Time wrote; the zero time for "".
+func parseTime(text string) time.Time {
+	t, err := time.Parse(documents.TimeLayout, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}

@@ -1,0 +1,123 @@
+package store_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/store"
+	"github.com/assay-dev/assay/store/storetest"
+)
+
+func digest(c string) string { return "sha256:" + strings.Repeat(c, 64) }
+
+var day = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+func score(f float64) *float64 { return &f }
+
+func scanOf(image, c string, at time.Time, ids ...string) api.Scan {
+	s := api.Scan{Image: image, Digest: digest(c), Platform: "linux/amd64", Source: "registry", ScannedAt: at, Packages: 3,
+		Database: &api.ScanDatabase{Built: day, Checksum: "xxh64:1"}}
+	for i, id := range ids {
+		s.Vulnerabilities = append(s.Vulnerabilities, api.Vulnerability{ID: id, Aliases: []string{"GHSA-aaaa-bbbb-" + id[len(id)-4:]}, Package: "openssl", Version: "3." + id[len(id)-1:], Type: "deb",
+			CVSS: score(9.8 - float64(i)), Severity: "Critical", Fix: api.Fix{State: "fixed"}, EPSS: score(0.5)})
+	}
+	return s
+}
+
+func write(t *testing.T, s *store.Store, fn func(*store.Tx) error) {
+	t.Helper()
+	if err := s.Write(t.Context(), fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestScans(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, url func() string) {
+		s := storetest.Open(t, url(), nil)
+		ctx := t.Context()
+		add := func(scan api.Scan) (a store.Added) {
+			t.Helper()
+			write(t, s, func(tx *store.Tx) (err error) { a, err = tx.AddScan(ctx, scan); return err })
+			return a
+		}
+		first := add(scanOf("nginx:1", "a", day, "CVE-2024-0001", "CVE-2024-0002"))
+		if !first.New {
+			t.Fatal("not new")
+		}
+		if again := add(scanOf("nginx:1", "a", day, "CVE-2024-0001", "CVE-2024-0002")); again.New || again.ID != first.ID {
+			t.Fatalf("the same scan again: %+v", again)
+		}
+		add(scanOf("docker.io/library/nginx@"+digest("a"), "a", day.Add(time.Hour), "CVE-2024-0001", "CVE-2024-0003"))
+		got, err := s.Scan(ctx, digest("a"))
+		if err != nil || len(got.Vulnerabilities) != 2 || got.Vulnerabilities[1].ID != "CVE-2024-0003" {
+			t.Fatalf("%+v %v", got, err)
+		}
+		history, err := s.History(ctx, digest("a"), 0, 10)
+		if err != nil || len(history) != 2 {
+			t.Fatalf("%+v %v", history, err)
+		}
+		var head int64
+		write(t, s, func(tx *store.Tx) (err error) { head, err = tx.Head(ctx); return err })
+		write(t, s, func(tx *store.Tx) error {
+			tasks, done, err := tx.Tasks(ctx, head, 100)
+			if err != nil {
+				return err
+			}
+			if len(tasks) != 2 || len(done) != 3 {
+				t.Errorf("tasks %+v done %v", tasks, done)
+			}
+			var verdicts []store.Verdict
+			for _, task := range tasks {
+				verdicts = append(verdicts, store.Verdict{Task: task, Verdict: api.Fail, MaxCVSS: score(9.8)})
+			}
+			return tx.Classified(ctx, verdicts, done)
+		})
+		write(t, s, func(tx *store.Tx) error {
+			if n, err := tx.Waiting(ctx); n != 0 || err != nil {
+				t.Errorf("%d wait, %v", n, err)
+			}
+			if err := tx.Reclassify(ctx); err != nil {
+				return err
+			}
+			return tx.SetInstances(ctx, "prod", "n1", []store.Instance{
+				{Instance: api.Instance{Namespace: "web", Pod: "p", Container: "c"}, Image: "nginx:1", Digest: digest("a")},
+				{Instance: api.Instance{Namespace: "web", Pod: "q", Container: "c"}, Image: "redis:7", Digest: digest("c")}})
+		})
+		write(t, s, func(tx *store.Tx) error {
+			head, err := tx.Head(ctx)
+			if err != nil {
+				return err
+			}
+			tasks, done, err := tx.Tasks(ctx, head, 100)
+			if err != nil || len(tasks) != 3 {
+				t.Errorf("tasks %+v %v", tasks, err)
+			}
+			var verdicts []store.Verdict
+			for _, task := range tasks {
+				verdicts = append(verdicts, store.Verdict{Task: task, Verdict: api.Warned, MaxCVSS: score(8)})
+			}
+			return tx.Classified(ctx, verdicts, done)
+		})
+		write(t, s, func(tx *store.Tx) error {
+			err := tx.AddExceptions(ctx, []api.VulnerabilityException{{Metadata: api.ObjectMeta{Name: "e"}, Spec: api.VulnerabilityExceptionSpec{CVE: "ghsa-aaaa-bbbb-0001", Scope: "any", Justification: "x"}}}, false)
+			if err != nil {
+				return err
+			}
+			tasks, _, err := tx.Tasks(ctx, 1<<40, 100)
+			if len(tasks) != 2 {
+				t.Errorf("tasks %+v", tasks)
+			}
+			return err
+		})
+		changes, firstSeq, err := s.Changes(ctx, 0, 100)
+		if err != nil || firstSeq != 1 || len(changes) < 5 {
+			t.Fatalf("%+v %d %v", changes, firstSeq, err)
+		}
+		if _, err := s.Scan(context.Background(), digest("f")); err != store.ErrNotFound {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,216 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/assay-dev/assay/api"
+)
+
+// Task is a listing that must be classified.
+type Task struct {
+	Listing int64
+	Image   string // the reference
+	Digest  string
+	// Result is what was computed last, "" for what never was.
+	Result api.Result
+	// Scans are those that make it necessary, each of which becomes an event.
+	Scans []TaskScan
+}
+
+// TaskScan is a scan of a [Task].
+type TaskScan struct {
+	ID            int64
+	Source, Error string
+}
+
+// Verdict is what the engine says of a [Task].
+type Verdict struct {
+	Task
+	Verdict api.Result
+	MaxCVSS *float64
+}
+
+// Tasks are the oldest at most limit pieces of work that an engine can do which
+// has seen the changes up to a number; done ends them. One listing is one task.
+func (t *Tx) Tasks(ctx context.Context, seen int64, limit int) (tasks []Task, done []int64, err error) {
+	var whole []int64
+	if err := t.each(ctx, "SELECT id FROM work WHERE listing_id IS NULL AND seq <= ? ORDER BY id", []any{seen}, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		whole = append(whole, id)
+		return err
+	}); err != nil {
+		return nil, nil, err
+	}
+	if len(whole) > 0 {
+		if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, at) SELECT CAST(? AS BIGINT), id, ? FROM listings", seen, t.at); err != nil {
+			return nil, nil, err
+		}
+		for _, id := range whole {
+			if _, err := t.exec(ctx, "DELETE FROM work WHERE id = ?", id); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	at := map[int64]int{}
+	err = t.each(ctx, `SELECT w.id, l.id, l.image, l.digest, l.result, COALESCE(w.scan_id, 0), COALESCE(s.source, ''), COALESCE(s.error, '')
+		FROM work w JOIN listings l ON l.id = w.listing_id LEFT JOIN scans s ON s.id = w.scan_id WHERE w.seq <= ? ORDER BY w.id LIMIT ?`, []any{seen, limit},
+		func(scan func(...any) error) error {
+			var id int64
+			var next Task
+			var s TaskScan
+			if err := scan(&id, &next.Listing, &next.Image, &next.Digest, &next.Result, &s.ID, &s.Source, &s.Error); err != nil {
+				return err
+			}
+			done = append(done, id)
+			n, ok := at[next.Listing]
+			if !ok {
+				n = len(tasks)
+				at[next.Listing] = n
+				tasks = append(tasks, next)
+			}
+			if s.ID != 0 {
+				tasks[n].Scans = append(tasks[n].Scans, s)
+			}
+			return nil
+		})
+	return tasks, done, err
+}
+
+// Classified writes what the engine said, with the events, and ends the work.
+// Nothing else writes results.
+func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) error {
+	running, err := t.running(ctx, verdicts)
+	if err != nil {
+		return err
+	}
+	var rows, events [][]any
+	changed := false
+	for _, v := range verdicts {
+		score := -1.0
+		if v.MaxCVSS != nil {
+			score = *v.MaxCVSS
+		}
+		rows = append(rows, []any{v.Listing, string(v.Verdict), v.MaxCVSS, score})
+		instances := "[]"
+		if list := running[v.Listing]; len(list) > 0 {
+			text, err := json.Marshal(list)
+			if err != nil {
+				return fmt.Errorf("writing the instances: %w", err)
+			}
+			instances = string(text)
+		}
+		previous := v.Result
+		differs := v.Verdict != previous
+		changed = changed || differs
+		event := func(source, fault string, result api.Result, score *float64, differs bool) {
+			events = append(events, []any{v.Listing, string(result), string(previous), differs, score, source, fault, instances})
+		}
+		told := false
+		for _, s := range v.Scans {
+			if s.Error != "" { // the digest keeps the result of its last good scan
+				event(s.Source, s.Error, api.Unknown, nil, previous == "")
+				continue
+			}
+			event(s.Source, "", v.Verdict, v.MaxCVSS, differs)
+			previous, differs, told = v.Verdict, false, true
+		}
+		if differs && !told && previous != "" {
+			event("", "", v.Verdict, v.MaxCVSS, true)
+		}
+	}
+	for chunk := range slices.Chunk(rows, 500) {
+		clause, args := values("v", []string{"id", "result", "max_cvss", "score"}, []string{"BIGINT", "TEXT", "DOUBLE PRECISION", "DOUBLE PRECISION"}, chunk)
+		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE listings SET result = v.result, max_cvss = v.max_cvss, score = v.score FROM v WHERE listings.id = v.id", args...); err != nil {
+			return err
+		}
+	}
+	for chunk := range slices.Chunk(events, 500) {
+		clause, args := values("v", []string{"id", "result", "previous", "changed", "score", "source", "error", "instances"},
+			[]string{"BIGINT", "TEXT", "TEXT", "BOOLEAN", "DOUBLE PRECISION", "TEXT", "TEXT", t.json()}, chunk)
+		empty := "CAST('[]' AS " + t.json() + ")"
+		if _, err := t.exec(ctx, `INSERT INTO events (time, registry, repository, tag, digest, image, result, previous_result, changed, max_cvss_score,
+			cve, package, fixable, kev, epss, source, error, instances) WITH `+clause+`
+			SELECT CAST(? AS TEXT), l.registry, l.repository, l.tag, l.digest, l.image, v.result, v.previous, v.changed, v.score,
+			CASE WHEN v.error = '' THEN COALESCE(CAST(d.cve AS `+t.json()+`), `+empty+`) ELSE `+empty+` END,
+			CASE WHEN v.error = '' THEN COALESCE(CAST(d.package AS `+t.json()+`), `+empty+`) ELSE `+empty+` END,
+			l.fixable, l.kev, l.epss, CASE WHEN v.source = '' THEN l.source ELSE v.source END, v.error, v.instances
+			FROM v JOIN listings l ON l.id = v.id LEFT JOIN image_documents d ON d.image_id = l.image_id`, append(args, t.at)...); err != nil {
+			return err
+		}
+	}
+	for chunk := range slices.Chunk(done, 5000) {
+		args := make([]any, len(chunk))
+		for i, id := range chunk {
+			args[i] = id
+		}
+		if _, err := t.exec(ctx, "DELETE FROM work WHERE id IN ("+marks(len(args))+")", args...); err != nil {
+			return err
+		}
+	}
+	if changed {
+		return t.changed(ctx, ResultsChanged, "")
+	}
+	return nil
+}
+
+func (s *Store) json() string {
+	if s.dialect == PostgreSQL {
+		return "JSON"
+	}
+	return "TEXT"
+}
+
+// running are the instances of the listings that are classified.
+func (t *Tx) running(ctx context.Context, verdicts []Verdict) (map[int64][]api.Instance, error) {
+	found := map[int64][]api.Instance{}
+	for chunk := range slices.Chunk(verdicts, 5000) {
+		args := make([]any, len(chunk))
+		for i, v := range chunk {
+			args[i] = v.Listing
+		}
+		err := t.each(ctx, `SELECT listing_id, cluster, namespace, pod, container FROM instances WHERE listing_id IN (`+marks(len(args))+`)
+			ORDER BY listing_id, cluster, namespace, pod, container`, args, func(scan func(...any) error) error {
+			var id int64
+			var i api.Instance
+			err := scan(&id, &i.Cluster, &i.Namespace, &i.Pod, &i.Container)
+			found[id] = append(found[id], i)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// Waiting is the number of pieces of work that are not done.
+func (t *Tx) Waiting(ctx context.Context) (n int, err error) {
+	return n, t.one(ctx, "SELECT COUNT(*) FROM work", nil, &n)
+}
+
+// Reclassify makes it necessary to classify everything.
+func (t *Tx) Reclassify(ctx context.Context) error {
+	seq, err := t.Head(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, "INSERT INTO work (seq, at) VALUES (?, ?)", seq, t.at)
+	return err
+}
+
+// ReclassifyCVE makes it necessary to classify what has a vulnerability, by its id
+// or an alias, under a repository's name where that is not "".
+func (t *Tx) ReclassifyCVE(ctx context.Context, cve, name string) error {
+	seq, err := t.Head(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, `INSERT INTO work (seq, listing_id, at) SELECT CAST(? AS BIGINT), l.id, CAST(? AS TEXT) FROM terms
+		JOIN image_terms i ON i.term_id = terms.id JOIN listings l ON l.image_id = i.image_id WHERE terms.name = ? AND (CAST(? AS TEXT) = '' OR l.name = ?)`,
+		seq, t.at, api.NormalizeID(cve), name, name)
+	return err
+}
