@@ -20,6 +20,8 @@ package documents
 
 import (
 	"cmp"
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/assay-dev/assay/api"
@@ -38,6 +40,19 @@ func Shard(digest string) string {
 		return "00"
 	}
 	return digest[prefix : prefix+2]
+}
+
+// ImageParts is the number of parts that images are split into for those who follow
+// them, each of the shards whose names begin with one hexadecimal digit.
+const ImageParts = 16
+
+// ImagePart is the name of the part of a digest: "images-10" for "sha256:ab…".
+func ImagePart(digest string) string {
+	n, err := strconv.ParseUint(Shard(digest)[:1], 16, 8)
+	if err != nil {
+		n = 0
+	}
+	return fmt.Sprintf("images-%02d", n)
 }
 
 // Needs says which groups of an image get details.

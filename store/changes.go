@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"github.com/assay-dev/assay/documents"
 )
 
 // Kind says what a [Change] is of, and what its key names.
@@ -12,6 +14,8 @@ type Kind string
 
 // Kinds of changes.
 const (
+	ScanAdded         Kind = "scan"       // of the digest, or of the reference that has none
+	SBOMAdded         Kind = "sbom"       // of the digest
 	ImageChanged      Kind = "image"      // the newest scan of the digest
 	NameChanged       Kind = "name"       // what name:tag leads to
 	IndexChanged      Kind = "index"      // the platforms of the digest
@@ -34,25 +38,54 @@ type Change struct {
 
 // changed adds a change, and gives its number.
 func (t *Tx) changed(ctx context.Context, kind Kind, key string) error {
-	return t.one(ctx, "INSERT INTO changes (kind, key, at) VALUES (?, ?, ?) RETURNING seq", []any{string(kind), key, t.at}, &t.seq)
+	if err := t.one(ctx, "INSERT INTO changes (kind, key, at) VALUES (?, ?, ?) RETURNING seq", []any{string(kind), key, t.at}, &t.seq); err != nil {
+		return err
+	}
+	var part string
+	switch kind {
+	case ImageChanged:
+		part = documents.ImagePart(key)
+	case NameChanged, IndexChanged:
+		part = PartNames
+	case ExceptionsChanged:
+		part = PartExceptions
+	default:
+		return nil
+	}
+	_, err := t.exec(ctx, "INSERT INTO parts (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", part, t.seq)
+	return err
+}
+
+// Parts of the data besides those of images (documents.ImagePart).
+const (
+	PartNames      = "names" // of images, and indexes
+	PartExceptions = "exceptions"
+)
+
+// Parts say at which change each part of the data became what it is; 0 is never.
+func (t *Tx) Parts(ctx context.Context) (map[string]int64, error) {
+	parts := map[string]int64{}
+	return parts, t.each(ctx, "SELECT name, seq FROM parts", nil, func(scan func(...any) error) error {
+		var name string
+		var seq int64
+		err := scan(&name, &seq)
+		parts[name] = seq
+		return err
+	})
 }
 
 // Changes are those after a number, in their order, at most limit. The first is the
 // oldest that is kept: who has seen less than what came before it must read everything anew.
-func (s *Store) Changes(ctx context.Context, after int64, limit int) (list []Change, first int64, err error) {
-	err = s.View(ctx, func(t *Tx) error {
-		list = nil
-		if err := t.one(ctx, "SELECT COALESCE(MIN(seq), 0) FROM changes", nil, &first); err != nil {
-			return err
-		}
-		return t.each(ctx, "SELECT seq, kind, key, at FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit}, func(scan func(...any) error) error {
-			var c Change
-			err := scan(&c.Seq, &c.Kind, &c.Key, &c.At)
-			list = append(list, c)
-			return err
-		})
+func (t *Tx) Changes(ctx context.Context, after int64, limit int) (list []Change, first int64, err error) {
+	if err := t.one(ctx, "SELECT COALESCE(MIN(seq), 0) FROM changes", nil, &first); err != nil {
+		return nil, 0, err
+	}
+	return list, first, t.each(ctx, "SELECT seq, kind, key, at FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit}, func(scan func(...any) error) error {
+		var c Change
+		err := scan(&c.Seq, &c.Kind, &c.Key, &c.At)
+		list = append(list, c)
+		return err
 	})
-	return list, first, err
 }
 
 // Head is the number of the newest change, and 0 before the first.

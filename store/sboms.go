@@ -77,7 +77,7 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 		}
 	}
 	// Until it is matched, a result says that it is not known.
-	if err := t.changed(ctx, ImageChanged, scan.Digest); err != nil {
+	if err := t.changed(ctx, SBOMAdded, scan.Digest); err != nil {
 		return false, err
 	}
 	_, err = t.exec(ctx, "INSERT INTO work (seq, listing_id, at) VALUES (?, ?, ?)", t.seq, listing, t.at)

@@ -87,8 +87,13 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	if added.Listing, err = t.listing(ctx, ref, image, scan.Digest, scan.Source, at, scan.Error); err != nil {
 		return added, err
 	}
-	if err := t.changed(ctx, ImageChanged, scan.Digest); err != nil {
+	if err := t.changed(ctx, ScanAdded, cmp.Or(scan.Digest, reference)); err != nil {
 		return added, err
+	}
+	if newest {
+		if err := t.changed(ctx, ImageChanged, scan.Digest); err != nil {
+			return added, err
+		}
 	}
 	if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, scan_id, at) VALUES (?, ?, ?, ?)", t.seq, added.Listing, added.ID, t.at); err != nil {
 		return added, err
@@ -180,10 +185,14 @@ func (t *Tx) newest(ctx context.Context, image, id int64, at string, scan api.Sc
 		return false, err
 	}
 	groups := documents.Groups(scan.Vulnerabilities)
-	document, _ := documents.Image(scan, documents.Needs{})
+	document, details := documents.Image(scan, documents.Needs{All: true})
 	text, err := json.Marshal(document)
 	if err != nil {
 		return false, fmt.Errorf("writing the document of the image: %w", err)
+	}
+	detail, err := json.Marshal(details)
+	if err != nil {
+		return false, fmt.Errorf("writing the details of the image: %w", err)
 	}
 	if first || content != before.content {
 		if err := t.findings(ctx, image, groups, first); err != nil {
@@ -191,8 +200,9 @@ func (t *Tx) newest(ctx context.Context, image, id int64, at string, scan api.Sc
 		}
 	}
 	cve, packages := lists(scan.Vulnerabilities)
-	_, err = t.exec(ctx, `INSERT INTO image_documents (image_id, document, cve, package) VALUES (?, ?, ?, ?)
-		ON CONFLICT (image_id) DO UPDATE SET document = excluded.document, cve = excluded.cve, package = excluded.package`, image, string(text), cve, packages)
+	_, err = t.exec(ctx, `INSERT INTO image_documents (image_id, document, details, cve, package) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (image_id) DO UPDATE SET document = excluded.document, details = excluded.details, cve = excluded.cve, package = excluded.package`,
+		image, string(text), compress(detail), cve, packages)
 	if err != nil {
 		return false, err
 	}
@@ -256,9 +266,23 @@ func (t *Tx) observed(ctx context.Context, ref api.Reference, digest, at string)
 	if ref.Tag == "" || ref.Digest != "" || digest == "" {
 		return nil
 	}
-	n, err := t.exec(ctx, `INSERT INTO observations (name, tag, digest, first, last) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (name, tag, digest) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last`, ref.Name(), ref.Tag, digest, at, at)
-	if err != nil || n == 0 {
+	newest := func() (digest string, err error) {
+		err = t.one(ctx, "SELECT digest FROM observations WHERE name = ? AND tag = ? ORDER BY last DESC, digest DESC LIMIT 1", []any{ref.Name(), ref.Tag}, &digest)
+		if errors.Is(err, ErrNotFound) {
+			return "", nil
+		}
+		return digest, err
+	}
+	before, err := newest()
+	if err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, `INSERT INTO observations (name, tag, digest, first, last) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (name, tag, digest) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last`, ref.Name(), ref.Tag, digest, at, at); err != nil {
+		return err
+	}
+	after, err := newest()
+	if err != nil || after == before {
 		return err
 	}
 	return t.changed(ctx, NameChanged, ref.Name()+":"+ref.Tag)

@@ -11,6 +11,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -62,11 +63,12 @@ type Config struct {
 
 // Store is the database. It is safe for concurrent use.
 type Store struct {
-	dialect Dialect
-	read    *sql.DB
-	write   *sql.DB // of SQLite a single connection
-	pool    *pgxpool.Pool
-	now     func() time.Time
+	dialect   Dialect
+	read      *sql.DB
+	write     *sql.DB // of SQLite a single connection
+	pool      *pgxpool.Pool
+	now       func() time.Time
+	committed chan struct{}
 	// interned are ids of names of vulnerabilities and packages that were
 	// committed: rows of these tables never change their id.
 	interned *interned
@@ -74,7 +76,7 @@ type Store struct {
 
 // Open opens the database and migrates it.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	s := &Store{dialect: SQLite, now: c.Now, interned: newInterned()}
+	s := &Store{dialect: SQLite, now: c.Now, committed: make(chan struct{}, 1), interned: newInterned()}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -88,6 +90,15 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	if err := migrate(ctx, s.write, s.dialect); err != nil {
 		return nil, errors.Join(s.fault("opening the database", err), s.Close())
+	}
+	err := s.Write(ctx, func(t *Tx) error {
+		if _, err := t.StoreID(ctx); !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return t.SetSetting(ctx, "store", rand.Text()[:12])
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -209,7 +220,22 @@ func (s *Store) Write(ctx context.Context, fn func(*Tx) error) error {
 		return s.fault("committing", err)
 	}
 	s.interned.add(t.fresh)
+	if t.seq > 0 {
+		select {
+		case s.committed <- struct{}{}:
+		default: // it will look
+		}
+	}
 	return nil
+}
+
+// Committed has a value after changes were committed by this program. It has one reader.
+func (s *Store) Committed() <-chan struct{} { return s.committed }
+
+// StoreID names the database: the same for all who open it, another after it was made anew.
+func (t *Tx) StoreID(ctx context.Context) (id string, err error) {
+	err = t.Setting(ctx, "store", &id)
+	return id, err
 }
 
 // View runs a transaction that reads: all of it sees the data of one moment.

@@ -112,9 +112,15 @@ func TestScans(t *testing.T) {
 			}
 			return err
 		})
-		changes, firstSeq, err := s.Changes(ctx, 0, 100)
-		if err != nil || firstSeq != 1 || len(changes) < 5 {
-			t.Fatalf("%+v %d %v", changes, firstSeq, err)
+		err = s.View(ctx, func(tx *store.Tx) error {
+			changes, first, err := tx.Changes(ctx, 0, 100)
+			if first != 1 || len(changes) < 5 {
+				t.Errorf("%+v %d", changes, first)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
 		if _, err := s.Scan(context.Background(), digest("f")); err != store.ErrNotFound {
 			t.Fatal(err)

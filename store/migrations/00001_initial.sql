@@ -10,6 +10,12 @@ CREATE TABLE changes (
   at   {{text}} NOT NULL
 );
 
+-- When the parts of the data that bundles hold changed last.
+CREATE TABLE parts (
+  name {{text}} NOT NULL PRIMARY KEY,
+  seq  BIGINT NOT NULL
+);
+
 CREATE TABLE settings (
   key   {{text}} NOT NULL PRIMARY KEY,
   value {{text}} NOT NULL -- JSON
@@ -31,6 +37,7 @@ CREATE INDEX images_config ON images (config_digest);
 CREATE TABLE image_documents (
   image_id BIGINT NOT NULL PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
   document {{text}} NOT NULL,
+  details  {{blob}} NOT NULL, -- of all its vulnerabilities, JSON, zstd
   cve      {{text}} NOT NULL,
   package  {{text}} NOT NULL
 );
