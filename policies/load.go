@@ -34,10 +34,12 @@ const MaxRules = 20_000
 type Set struct {
 	Policies   []Policy
 	Thresholds api.ThresholdsSpec
-	Settings   api.AdmissionSettingsSpec
-	Exceptions []api.VulnerabilityException
-	Alerts     []Alert
-	Templates  []api.GlobalAlertTemplate
+	// ThresholdsOrigin is where they stand; the zero value when the folder has none.
+	ThresholdsOrigin Origin
+	Settings         api.AdmissionSettingsSpec
+	Exceptions       []api.VulnerabilityException
+	Alerts           []Alert
+	Templates        []api.GlobalAlertTemplate
 	// Custom holds the user's own modules, Tests their *_test.rego files, by file name.
 	Custom map[string]string
 	Tests  map[string]string

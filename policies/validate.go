@@ -109,7 +109,7 @@ func (l *loader) object(d document, kind string) {
 		l.name(c, kind, t.Metadata)
 		l.only(c, kind)
 		c.thresholds(t.Spec)
-		l.set.Thresholds = t.Spec
+		l.set.Thresholds, l.set.ThresholdsOrigin = t.Spec, c.origin("spec")
 	case api.KindAdmissionSettings:
 		var s api.AdmissionSettings
 		c := checker{d, d.decode(&s)}

@@ -76,10 +76,10 @@ func TestScans(t *testing.T) {
 			return tx.Classified(ctx, verdicts, done)
 		})
 		write(t, s, func(tx *store.Tx) error {
-			if n, err := tx.Waiting(ctx); n != 0 || err != nil {
+			if n, err := tx.Waiting(ctx, head); n != 0 || err != nil {
 				t.Errorf("%d wait, %v", n, err)
 			}
-			if err := tx.Reclassify(ctx); err != nil {
+			if err := tx.Reclassify(ctx, head); err != nil {
 				return err
 			}
 			return tx.SetInstances(ctx, "prod", "n1", []store.Instance{

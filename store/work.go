@@ -187,18 +187,16 @@ func (t *Tx) running(ctx context.Context, verdicts []Verdict) (map[int64][]api.I
 	return found, nil
 }
 
-// Waiting is the number of pieces of work that are not done.
-func (t *Tx) Waiting(ctx context.Context) (n int, err error) {
-	return n, t.one(ctx, "SELECT COUNT(*) FROM work", nil, &n)
+// Waiting is the number of pieces of work that an engine can do which has seen the
+// changes up to a number.
+func (t *Tx) Waiting(ctx context.Context, seen int64) (n int, err error) {
+	return n, t.one(ctx, "SELECT COUNT(*) FROM work WHERE seq <= ?", []any{seen}, &n)
 }
 
-// Reclassify makes it necessary to classify everything.
-func (t *Tx) Reclassify(ctx context.Context) error {
-	seq, err := t.Head(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = t.exec(ctx, "INSERT INTO work (seq, at) VALUES (?, ?)", seq, t.at)
+// Reclassify makes it necessary to classify everything, by engines that have seen the
+// changes up to a number.
+func (t *Tx) Reclassify(ctx context.Context, seen int64) error {
+	_, err := t.exec(ctx, "INSERT INTO work (seq, at) VALUES (?, ?)", seen, t.at)
 	return err
 }
 

@@ -1,0 +1,135 @@
+package follow
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/bundle"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/documents"
+	"github.com/assay-dev/assay/store"
+)
+
+// publishEvery is the least time between two versions of a bundle of images.
+const publishEvery = 500 * time.Millisecond
+
+// publisher makes the bundles whose parts changed.
+func (f *Follower) publisher(ctx context.Context) error {
+	published := map[string]string{} // revisions
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.publish:
+		}
+		f.mu.Lock()
+		s := f.current
+		f.mu.Unlock()
+		for _, part := range append([]string{bundles.PartPolicies}, partNames()...) {
+			want := s.revisionOf(part)
+			if part == bundles.PartPolicies {
+				want = s.revision + "/" + s.basis
+			}
+			if published[part] == want || ctx.Err() != nil {
+				continue
+			}
+			begun := time.Now()
+			err := f.publishPart(ctx, s, part)
+			f.observed("publish", 1, begun, err)
+			if err != nil {
+				if ctx.Err() == nil {
+					f.Log.Error("making a bundle", "bundle", part, "error", err)
+				}
+				continue
+			}
+			published[part] = want
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(publishEvery):
+		}
+	}
+}
+
+func (f *Follower) publishPart(ctx context.Context, s state, part string) error {
+	b, err := f.part(ctx, s, part)
+	if err != nil {
+		return err
+	}
+	text, err := bundles.Bytes(b)
+	if err != nil {
+		return err
+	}
+	if f.Key != nil {
+		if text, err = f.Key.Sign(text); err != nil {
+			return fmt.Errorf("signing: %w", err)
+		}
+	}
+	f.Bundles.Set(part, text)
+	return nil
+}
+
+// part is the bundle of a part: that of the state, or a newer one of images and names,
+// always with the revision of what it holds.
+func (f *Follower) part(ctx context.Context, s state, part string) (*bundle.Bundle, error) {
+	switch part {
+	case bundles.PartPolicies:
+		return bundles.Policies(s.set)
+	case store.PartExceptions:
+		return bundles.Documents(part, s.revisionOf(part), map[string]any{"exceptions": s.exceptions.tree})
+	}
+	content := map[string]any{}
+	err := f.Store.View(ctx, func(t *store.Tx) (err error) {
+		if s.parts, err = t.Parts(ctx); err != nil {
+			return err
+		}
+		if part == store.PartNames {
+			names, indexes := map[string]any{}, map[string]any{}
+			content = map[string]any{"names": names, "indexes": indexes}
+			if err := t.NewestNames(ctx, nil, func(o store.Observation) error {
+				put(names, o.Name, o.Tag, nameDocument(o))
+				return nil
+			}); err != nil {
+				return err
+			}
+			return t.Indexes(ctx, nil, func(x api.Index) error {
+				indexes[x.Digest] = indexDocument(x)
+				return nil
+			})
+		}
+		var number int
+		if _, err := fmt.Sscanf(part, "images-%d", &number); err != nil {
+			return fmt.Errorf("unknown part %s: %w", part, err)
+		}
+		digit := fmt.Sprintf("%x", number)
+		for i := range 16 {
+			shard := fmt.Sprintf("%s%x", digit, i)
+			content["images/"+shard], content["details/"+shard] = map[string]json.RawMessage{}, map[string]map[string]json.RawMessage{}
+		}
+		needs := s.exceptions.needs
+		return t.PartDocuments(ctx, digit, needs.All || len(needs.IDs) > 0, func(d store.ImageDocument) error {
+			shard := documents.Shard(d.Digest)
+			content["images/"+shard].(map[string]json.RawMessage)[d.Digest] = d.Document
+			var image any
+			if len(needs.IDs) > 0 && !needs.All {
+				if image, err = decode(d.Document); err != nil {
+					return err
+				}
+			}
+			kept, err := needed(d, image, needs)
+			if len(kept) > 0 {
+				content["details/"+shard].(map[string]map[string]json.RawMessage)[d.Digest] = kept
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return bundles.Documents(part, s.revisionOf(part), content)
+}
