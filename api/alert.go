@@ -52,6 +52,31 @@ const (
 	DefaultLookback = "10m"
 )
 
+// VerdictAlert raises an alert for each (CVE, digest) that a later scan found and
+// that keeps the image from a better result, until it is gone or excepted
+// (assay.dev/v1alpha1, cluster-scoped). The alert names the workloads that run the image.
+type VerdictAlert struct {
+	TypeMeta
+	Metadata ObjectMeta       `json:"metadata"`
+	Spec     VerdictAlertSpec `json:"spec"`
+	Status   json.RawMessage  `json:"status,omitempty"`
+}
+
+// VerdictAlertSpec is one such rule.
+type VerdictAlertSpec struct {
+	Description string `json:"description"`       // a template of ${cve} and ${digest}
+	Summary     string `json:"summary,omitempty"` // as Description, which it defaults to
+	Severity    int    `json:"severity"`          // 1–100
+	Period      string `json:"period,omitempty"`  // Go duration; absent: 5m
+	// Results are those that the CVE is part of: Fail where absent.
+	Results []Result `json:"results,omitempty"`
+	// FirstScan includes what the first scan of an image found.
+	FirstScan bool `json:"firstScan,omitempty"`
+	// Query narrows it, as that of a GlobalAlert does.
+	Query         string         `json:"query,omitempty"`
+	Substitutions []Substitution `json:"substitutions,omitempty"`
+}
+
 // Event is one record of the vulnerability data set: a scan of a (reference,
 // digest), or a change of its result for another reason. As JSON lines it is
 // what `assay alerts --events` reads.

@@ -29,4 +29,5 @@ const (
 	KindVulnerabilityException   = "VulnerabilityException"
 	KindThresholds               = "Thresholds"
 	KindAdmissionSettings        = "AdmissionSettings"
+	KindVerdictAlert             = "VerdictAlert"
 )

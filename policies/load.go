@@ -40,6 +40,8 @@ type Set struct {
 	Exceptions       []api.VulnerabilityException
 	Alerts           []Alert
 	Templates        []api.GlobalAlertTemplate
+	// VerdictAlerts are not part of what compiles: they need to know what is new.
+	VerdictAlerts []VerdictAlert
 	// Custom holds the user's own modules, Tests their *_test.rego files, by file name.
 	Custom map[string]string
 	Tests  map[string]string
@@ -194,6 +196,7 @@ func (l *loader) finish() (*Set, error) {
 	}
 	slices.SortFunc(s.Exceptions, CompareExceptions)
 	slices.SortFunc(s.Alerts, func(a, b Alert) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
+	slices.SortFunc(s.VerdictAlerts, func(a, b VerdictAlert) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	slices.SortFunc(s.Templates, func(a, b api.GlobalAlertTemplate) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 	if len(l.diags) == 0 {
 		l.diags = append(l.diags, checkModules(s.Custom)...)
@@ -285,6 +288,7 @@ var groupOf = map[string]string{
 	api.KindVulnerabilityException:   api.GroupAssay,
 	api.KindThresholds:               api.GroupAssay,
 	api.KindAdmissionSettings:        api.GroupAssay,
+	api.KindVerdictAlert:             api.GroupAssay,
 }
 
 func knownKinds() string {

@@ -95,6 +95,14 @@ func (l *loader) object(d document, kind string) {
 		if len(l.diags) == before {
 			l.set.Templates = append(l.set.Templates, t)
 		}
+	case api.KindVerdictAlert:
+		var v VerdictAlert
+		c := checker{d, d.decode(&v.VerdictAlert)}
+		l.name(c, kind, v.Metadata)
+		c.verdictAlert(&v)
+		if len(l.diags) == before {
+			l.set.VerdictAlerts = append(l.set.VerdictAlerts, v)
+		}
 	case api.KindVulnerabilityException:
 		var e api.VulnerabilityException
 		c := checker{d, d.decode(&e)}

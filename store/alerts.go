@@ -180,22 +180,28 @@ func (t *Tx) DueDeliveries(ctx context.Context, now time.Time, limit int, lease 
 	return list, nil
 }
 
+// change runs a statement that must reach a row.
+func (t *Tx) change(ctx context.Context, query string, args ...any) error {
+	n, err := t.exec(ctx, query, args...)
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
 // EndDelivery removes a delivery that arrived.
 func (t *Tx) EndDelivery(ctx context.Context, id string) error {
-	_, err := t.exec(ctx, "DELETE FROM deliveries WHERE id = ? AND failed = ''", id)
-	return err
+	return t.change(ctx, "DELETE FROM deliveries WHERE id = ? AND failed = ''", id)
 }
 
 // RetryDelivery keeps a delivery until a time, and counts an attempt.
 func (t *Tx) RetryDelivery(ctx context.Context, id string, at time.Time, reason string) error {
-	_, err := t.exec(ctx, "UPDATE deliveries SET due = ?, leased = '', attempts = attempts + 1, reason = ? WHERE id = ? AND failed = ''", documents.Time(at), clean(reason), id)
-	return err
+	return t.change(ctx, "UPDATE deliveries SET due = ?, leased = '', attempts = attempts + 1, reason = ? WHERE id = ? AND failed = ''", documents.Time(at), clean(reason), id)
 }
 
 // DropDelivery keeps a delivery as failed.
 func (t *Tx) DropDelivery(ctx context.Context, id, reason string) error {
-	_, err := t.exec(ctx, "UPDATE deliveries SET failed = ?, reason = ? WHERE id = ? AND failed = ''", t.at, clean(reason), id)
-	return err
+	return t.change(ctx, "UPDATE deliveries SET failed = ?, reason = ? WHERE id = ? AND failed = ''", t.at, clean(reason), id)
 }
 
 // NextDelivery is when the next delivery is due, counted from now on where some wait
@@ -217,21 +223,87 @@ func (t *Tx) NextDelivery(ctx context.Context) (time.Time, error) {
 type DeliveryStatus struct {
 	ID       string `json:"id"`
 	Receiver string `json:"receiver"`
-	Attempts int    `json:"attempts"`
-	Due      string `json:"due,omitempty"`
-	Reason   string `json:"reason,omitempty"`
-	Failed   string `json:"failed,omitempty"`
+	// Notification is JSON of what is sent.
+	Notification json.RawMessage `json:"notification"`
+	Attempts     int             `json:"attempts"`
+	Due          string          `json:"due,omitempty"`
+	Reason       string          `json:"reason,omitempty"`
+	Failed       string          `json:"failed,omitempty"`
 }
 
 // Deliveries are those that wait and those that were given up, the newest first.
 func (s *Store) Deliveries(ctx context.Context, limit int) (list []DeliveryStatus, err error) {
 	return list, s.View(ctx, func(t *Tx) error {
 		list = nil
-		return t.each(ctx, "SELECT id, receiver, attempts, due, reason, failed FROM deliveries ORDER BY seq DESC LIMIT ?", []any{limit}, func(scan func(...any) error) error {
+		return t.each(ctx, "SELECT id, receiver, notification, attempts, due, reason, failed FROM deliveries ORDER BY seq DESC LIMIT ?", []any{limit}, func(scan func(...any) error) error {
 			var d DeliveryStatus
-			err := scan(&d.ID, &d.Receiver, &d.Attempts, &d.Due, &d.Reason, &d.Failed)
+			var text string
+			err := scan(&d.ID, &d.Receiver, &text, &d.Attempts, &d.Due, &d.Reason, &d.Failed)
+			d.Notification = json.RawMessage(text)
 			list = append(list, d)
 			return err
 		})
 	})
+}
+
+// Found is what scans found in an image, under one of its names.
+type Found struct {
+	Event api.Event // of the listing now, without lists
+	// CVEs are canonical ids, with the packages that have them.
+	CVEs map[string][]string
+}
+
+// Findings calls fn with the vulnerabilities of each listing that has one of some
+// results: those that a later scan than the first found, or with first all of them.
+func (t *Tx) Findings(ctx context.Context, results []api.Result, first bool, fn func(Found) error) error {
+	args := []any{}
+	for _, r := range results {
+		args = append(args, string(r))
+	}
+	where := ""
+	if !first {
+		where = " AND x.later"
+	}
+	var listings []int64
+	byListing := map[int64]*Found{}
+	err := t.each(ctx, `SELECT l.id, l.registry, l.repository, l.tag, l.digest, l.image, l.result, l.max_cvss, l.fixable, l.kev, l.epss, l.source, terms.name, p.name
+		FROM listings l JOIN image_terms x ON x.image_id = l.image_id JOIN findings f ON f.image_id = x.image_id AND f.term_id = x.term_id
+		JOIN terms ON terms.id = x.term_id JOIN packages p ON p.id = f.package_id
+		WHERE l.result IN (`+marks(len(args))+`)`+where+` ORDER BY l.id, terms.name, p.name`, args, func(scan func(...any) error) error {
+		var id int64
+		var e api.Event
+		var cve, pkg string
+		if err := scan(&id, &e.Registry, &e.Repository, &e.Tag, &e.Digest, &e.Image, &e.Result, &e.MaxCVSSScore, &e.Fixable, &e.KEV, &e.EPSS, &e.Source, &cve, &pkg); err != nil {
+			return err
+		}
+		found, ok := byListing[id]
+		if !ok {
+			found = &Found{Event: e, CVEs: map[string][]string{}}
+			byListing[id] = found
+			listings = append(listings, id)
+		}
+		found.CVEs[cve] = append(found.CVEs[cve], pkg)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for from := 0; from < len(listings); from += 5000 {
+		chunk := listings[from:min(from+5000, len(listings))]
+		verdicts := make([]Verdict, len(chunk))
+		for i, id := range chunk {
+			verdicts[i].Listing = id
+		}
+		running, err := t.running(ctx, verdicts)
+		if err != nil {
+			return err
+		}
+		for _, id := range chunk {
+			byListing[id].Event.Instances = running[id]
+			if err := fn(*byListing[id]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

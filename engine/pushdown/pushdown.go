@@ -162,6 +162,25 @@ func (r *Rules) evaluate(ctx context.Context, s Store, rule *rule, now time.Time
 		}
 		input["events"] = events
 	}
+	return r.ask(ctx, input)
+}
+
+// Over are the alerts that fire at a moment over events that are given, whatever
+// their window, sorted by name and key.
+func (r *Rules) Over(ctx context.Context, events []api.Event, now time.Time) ([]api.Alert, error) {
+	list := make([]timedEvent, len(events))
+	for i, e := range events {
+		list[i] = timedEvent{e, documents.Time(now)}
+	}
+	names := []string{}
+	for _, rule := range r.rules {
+		names = append(names, rule.Metadata.Name)
+	}
+	return r.ask(ctx, map[string]any{"now": documents.Time(now), "timed": true, "rules": names, "events": list})
+}
+
+// ask evaluates an input.
+func (r *Rules) ask(ctx context.Context, input map[string]any) ([]api.Alert, error) {
 	value, err := ast.InterfaceToValue(input)
 	if err != nil {
 		return nil, fmt.Errorf("evaluating: %w", err)
