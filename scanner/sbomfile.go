@@ -167,3 +167,20 @@ func imageName(s string) string {
 	}
 	return ""
 }
+
+// Describe is the scan of an SBOM before it is matched: what the SBOM says of its
+// image, which as names where it is given. It is [ErrNotAssessed] where an SBOM says
+// too little to be matched.
+func Describe(s *sbom.SBOM, as string) (api.Scan, error) {
+	o := Outcome{SBOM: s}
+	if err := o.describe(describeSBOM(s), Input{Kind: SBOM, Value: "-"}, as); err != nil {
+		return o.Scan, err
+	}
+	warnings, err := assess(s)
+	if err != nil {
+		return o.Scan, err
+	}
+	o.Scan.Warnings = append(o.Scan.Warnings, warnings...)
+	o.Scan.Packages, o.Scan.Distro = s.Artifacts.Packages.PackageCount(), distroText(s)
+	return o.Scan, nil
+}

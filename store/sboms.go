@@ -20,6 +20,7 @@ type SBOM struct {
 	Scan     api.Scan
 	Format   string
 	Document []byte // Syft JSON
+	Sum      string // its SHA-256, set by the store
 	// Names of the packages, for search.
 	Packages []Package
 }
@@ -108,7 +109,7 @@ func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 	return b, s.View(ctx, func(t *Tx) error {
 		var header string
 		var document []byte
-		if err := t.one(ctx, "SELECT b.format, b.header, b.document FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &b.Format, &header, &document); err != nil {
+		if err := t.one(ctx, "SELECT b.format, b.sha256, b.header, b.document FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &b.Format, &b.Sum, &header, &document); err != nil {
 			return err
 		}
 		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
@@ -117,6 +118,11 @@ func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 		b.Document, err = decompress(document)
 		return err
 	})
+}
+
+// SBOMSum is the SHA-256 of the SBOM of a digest.
+func (t *Tx) SBOMSum(ctx context.Context, digest string) (sum string, err error) {
+	return sum, t.one(ctx, "SELECT b.sha256 FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &sum)
 }
 
 // DueSBOMs are the digests of SBOMs that were never matched, not since a moment, or

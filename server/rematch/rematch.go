@@ -1,0 +1,235 @@
+// Package rematch matches the SBOMs of the store against the vulnerability database,
+// once they come in and again whenever the database changes or a day has passed.
+// Images are never pulled for that.
+package rematch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/match"
+	"github.com/assay-dev/assay/scanner/vulndb"
+	"github.com/assay-dev/assay/store"
+)
+
+// DefaultEvery is the time after which an SBOM is matched again with the same database.
+const DefaultEvery = 24 * time.Hour
+
+// lookEvery is how often the current database is looked for.
+const lookEvery = 30 * time.Second
+
+// Config says what is matched with what.
+type Config struct {
+	Store *store.Store
+	// Databases has the current database; Path, where given, is another one, that never changes.
+	Databases *vulndb.Store
+	Path      string
+	// Update fetches newer databases.
+	Update bool
+	Every  time.Duration // 0: DefaultEvery
+	Log    *slog.Logger
+	Now    func() time.Time // nil: time.Now
+}
+
+// Rematch is safe for concurrent use.
+type Rematch struct {
+	Config
+
+	using sync.RWMutex // held for reading while a database is matched with
+	db    *vulndb.DB
+	match *match.Matcher
+
+	mu     sync.Mutex
+	looked time.Time
+}
+
+// New makes a Rematch, which must be closed.
+func New(c Config) *Rematch {
+	if c.Every == 0 {
+		c.Every = DefaultEvery
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Rematch{Config: c}
+}
+
+// Close waits for the matches that run, and closes the database.
+func (r *Rematch) Close() error {
+	r.using.Lock()
+	defer r.using.Unlock()
+	err := r.db.Close()
+	r.db, r.match = nil, nil
+	return err
+}
+
+// Database is the one in use; nil when there is none.
+func (r *Rematch) Database() *api.ScanDatabase {
+	r.using.RLock()
+	defer r.using.RUnlock()
+	if r.db == nil {
+		return nil
+	}
+	info := r.db.Info
+	return &info
+}
+
+// look opens the current database where it is another than that in use.
+func (r *Rematch) look(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := r.Now(); r.db != nil && (r.Path != "" || now.Sub(r.looked) < lookEvery) {
+		return nil
+	}
+	r.looked = r.Now()
+	if r.db != nil {
+		status, err := r.Databases.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if status.Checksum == r.db.Info.Checksum {
+			// The same database may have become too old to be trusted.
+			return status.Err
+		}
+	}
+	open := r.Databases.Open
+	if r.Path != "" {
+		open = func(ctx context.Context) (*vulndb.DB, error) { return r.Databases.OpenPath(ctx, r.Path) }
+	}
+	db, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	r.using.Lock()
+	before := r.db
+	r.db, r.match = db, match.New(db.Provider)
+	r.using.Unlock()
+	r.Log.Info("vulnerability database opened", "built", db.Info.Built, "checksum", db.Info.Checksum)
+	return before.Close()
+}
+
+// UpdateDatabase fetches a newer database, where that is wanted and there is one.
+func (r *Rematch) UpdateDatabase(ctx context.Context) error {
+	if !r.Update || r.Path != "" {
+		return nil
+	}
+	result, err := r.Databases.Update(ctx)
+	if err != nil {
+		return err
+	}
+	if result.Updated {
+		r.mu.Lock()
+		r.looked = time.Time{}
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// Due are the digests of at most limit SBOMs that must be matched.
+func (r *Rematch) Due(ctx context.Context, limit int) ([]string, error) {
+	if err := r.look(ctx); err != nil {
+		return nil, err
+	}
+	return r.Store.DueSBOMs(ctx, r.Now().Add(-r.Every), r.Database().Checksum, limit)
+}
+
+// Match matches the SBOM of a digest, and stores the scan together with the note that
+// it was matched. An SBOM that is gone is no error; one that cannot be matched is
+// noted, too, and matched again when it is due the next time.
+func (r *Rematch) Match(ctx context.Context, digest string) error {
+	if err := r.look(ctx); err != nil {
+		return err
+	}
+	kept, err := r.Store.SBOM(ctx, digest)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	scan, err := r.scan(ctx, kept)
+	if err != nil && (ctx.Err() != nil || scan.Database == nil) {
+		return err // nothing is known of the SBOM
+	}
+	fault := ""
+	if err != nil {
+		scan.Error, fault = err.Error(), err.Error()
+		scan.Vulnerabilities = nil
+	}
+	return errors.Join(err, r.Store.Write(ctx, func(t *store.Tx) error {
+		now, err := t.SBOMSum(ctx, digest)
+		if errors.Is(err, store.ErrNotFound) || err == nil && now != kept.Sum {
+			return nil // it was removed or replaced meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := t.AddScan(ctx, scan); err != nil {
+			return err
+		}
+		return t.Matched(ctx, digest, scan.Database.Checksum, fault)
+	}))
+}
+
+func (r *Rematch) scan(ctx context.Context, kept store.SBOM) (scan api.Scan, err error) {
+	r.using.RLock()
+	defer r.using.RUnlock()
+	if r.db == nil {
+		return scan, vulndb.ErrMissing
+	}
+	scan = kept.Scan
+	info := r.db.Info
+	scan.Database, scan.ScannedAt = &info, r.Now().UTC()
+	bom, _, err := scanner.DecodeSBOM(bytes.NewReader(kept.Document))
+	if err != nil {
+		return scan, fmt.Errorf("reading the SBOM: %w", err)
+	}
+	scan.Vulnerabilities, err = r.match.Match(ctx, *bom)
+	return scan, err
+}
+
+// Decode reads an SBOM in any of the formats as the store keeps it. Image and digest,
+// where given, name what it is of; else it must say so itself. It reads all of in; bounds are the caller's.
+func Decode(in io.Reader, image, digest string) (store.SBOM, error) {
+	bom, format, err := scanner.DecodeSBOM(in)
+	if err != nil {
+		return store.SBOM{}, err
+	}
+	scan, err := scanner.Describe(bom, image)
+	if err != nil {
+		return store.SBOM{}, err
+	}
+	switch {
+	case digest == "":
+	case scan.Digest != "" && scan.Digest != digest && (scan.Index == nil || scan.Index.Digest != digest):
+		return store.SBOM{}, fmt.Errorf("the SBOM is of %s, not of %s", scan.Digest, digest)
+	default:
+		scan.Digest = digest
+	}
+	if scan.Digest == "" {
+		return store.SBOM{}, errors.New("the SBOM does not say the digest of its image: give it")
+	}
+	if _, err := api.ParseReference(scan.Image); err != nil {
+		return store.SBOM{}, fmt.Errorf("the SBOM does not name its image: give a reference: %w", err)
+	}
+	var text bytes.Buffer
+	if err := scanner.EncodeSBOM(&text, bom, scanner.SyftJSON); err != nil {
+		return store.SBOM{}, err
+	}
+	kept := store.SBOM{Scan: scan, Format: string(format), Document: text.Bytes()}
+	for p := range bom.Artifacts.Packages.Enumerate() {
+		kept.Packages = append(kept.Packages, store.Package{Name: p.Name, Version: p.Version, Type: string(p.Type)})
+	}
+	return kept, nil
+}
