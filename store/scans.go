@@ -351,6 +351,7 @@ func (t *Tx) findings(ctx context.Context, image int64, groups []documents.Group
 		score, epss *float64
 		kev         bool
 		severity    string
+		canonical   bool
 	}
 	var names []string
 	var keys []packageKey
@@ -364,10 +365,12 @@ func (t *Tx) findings(ctx context.Context, image int64, groups []documents.Group
 			m.kev, m.severity = m.kev || v.KEV, cmp.Or(m.severity, v.Severity)
 			keys = append(keys, keyOf(v))
 		}
-		for _, name := range g.Names {
-			if _, ok := known[name]; !ok {
+		for i, name := range g.Names {
+			before, ok := known[name]
+			if !ok {
 				names = append(names, name)
 			}
+			m.canonical = i == 0 || before.canonical
 			known[name] = m
 		}
 	}
@@ -399,7 +402,7 @@ func (t *Tx) findings(ctx context.Context, image int64, groups []documents.Group
 			added = append(added, []any{id, image, t.at, !first})
 		}
 		delete(before, id)
-		update = append(update, []any{id, n, m.score, m.epss, m.kev, m.severity})
+		update = append(update, []any{id, n, m.score, m.epss, m.kev, m.severity, m.canonical})
 	}
 	var gone []any
 	for id := range before {
@@ -415,8 +418,10 @@ func (t *Tx) findings(ctx context.Context, image int64, groups []documents.Group
 		return err
 	}
 	for chunk := range slices.Chunk(update, 1000) {
-		clause, args := values("v", []string{"id", "n", "score", "epss", "kev", "severity"}, []string{"BIGINT", "BIGINT", "DOUBLE PRECISION", "DOUBLE PRECISION", "BOOLEAN", "TEXT"}, chunk)
-		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE terms SET images = terms.images + v.n, score = v.score, epss = v.epss, kev = v.kev, severity = v.severity FROM v WHERE terms.id = v.id", args...); err != nil {
+		clause, args := values("v", []string{"id", "n", "score", "epss", "kev", "severity", "canonical"},
+			[]string{"BIGINT", "BIGINT", "DOUBLE PRECISION", "DOUBLE PRECISION", "BOOLEAN", "TEXT", "BOOLEAN"}, chunk)
+		if _, err := t.exec(ctx, "WITH "+clause+` UPDATE terms SET images = terms.images + v.n, score = v.score, epss = v.epss, kev = v.kev, severity = v.severity,
+			canonical = (terms.canonical OR v.canonical) FROM v WHERE terms.id = v.id`, args...); err != nil {
 			return err
 		}
 	}

@@ -237,16 +237,9 @@ func classify(ctx context.Context, scans []api.Scan, content bundles.Content, no
 		if err := e.Load(ctx, b); err != nil {
 			return err
 		}
-		raw, err := e.ExplainClassification(ctx, name, digest, now)
-		if err != nil {
+		if err := e.Annotate(ctx, name, digest, s, now); err != nil {
 			return err
 		}
-		var explained explanation
-		if err := json.Unmarshal(raw, &explained); err != nil {
-			return err
-		}
-		s.Result, s.MaxCVSS = explained.Result, explained.MaxCVSS
-		explained.annotate(s)
 	}
 	return nil
 }

@@ -17,45 +17,6 @@ import (
 	"github.com/assay-dev/assay/scanner"
 )
 
-// explanation is what data.assay.classification.explain says of an image.
-type explanation struct {
-	Result     api.Result `json:"result"`
-	MaxCVSS    *float64   `json:"max_cvss"`
-	Exceptions []struct {
-		api.AppliedException
-		CVE      string `json:"cve"`
-		Covers   bool   `json:"covers"`
-		InForce  bool   `json:"in_force"`
-		Packages []struct {
-			Package string `json:"package"`
-			Version string `json:"version"`
-		} `json:"packages"`
-	} `json:"exceptions"`
-}
-
-// annotate shows at each vulnerability the exception that covers it.
-func (x explanation) annotate(s *api.Scan) {
-	for i := range s.Vulnerabilities {
-		v := &s.Vulnerabilities[i]
-		v.Exception = nil
-		id := documents.CanonicalID(*v)
-		name, version, _ := documents.ParsePURL(v.PURL) // no package URL: no package-scoped exception
-		for _, e := range x.Exceptions {
-			named := slices.ContainsFunc(e.Packages, func(p struct {
-				Package string `json:"package"`
-				Version string `json:"version"`
-			}) bool {
-				return p.Package == name && (p.Version == "" || p.Version == version)
-			})
-			if e.CVE == id && (e.Covers || e.InForce && named) {
-				applied := e.AppliedException
-				v.Exception = &applied
-				break
-			}
-		}
-	}
-}
-
 // output is one -o: a format, and a file or "" for standard output.
 type output struct{ format, file string }
 

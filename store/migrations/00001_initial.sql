@@ -128,6 +128,8 @@ CREATE INDEX listings_registry ON listings (registry, repository, id);
 CREATE INDEX listings_result ON listings (result, id);
 CREATE INDEX listings_score ON listings (score, id);
 CREATE INDEX listings_scanned ON listings (scanned_at, id);
+CREATE INDEX listings_instances ON listings (instances, id);
+CREATE INDEX listings_digest ON listings (digest);
 
 -- What must be classified: a listing for a scan of it or for another change, or, without listing, all of them.
 CREATE TABLE work (
@@ -143,6 +145,7 @@ CREATE TABLE terms (
   id     {{id}},
   name   {{text}} NOT NULL UNIQUE,
   images BIGINT NOT NULL DEFAULT 0,
+  canonical BOOLEAN NOT NULL DEFAULT FALSE, -- not only the alias of another
   score  DOUBLE PRECISION,
   epss   DOUBLE PRECISION,
   kev    BOOLEAN NOT NULL DEFAULT FALSE,

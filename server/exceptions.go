@@ -1,0 +1,288 @@
+package server
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/policies/exceptions"
+	"github.com/assay-dev/assay/server/follow"
+	"github.com/assay-dev/assay/store"
+)
+
+// ListedException is an exception with where it comes from.
+type ListedException struct {
+	api.VulnerabilityException
+	// Origin is "api", or "policies" for one of the policies folder, which the API cannot change.
+	Origin string `json:"origin"`
+	// InForce is false for one that came to its end.
+	InForce bool `json:"in_force"`
+}
+
+func (s *Server) getExceptions(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	cve, origin, inForce := q.text("cve"), q.oneOf("origin", "api", "policies"), q.flag("inForce")
+	if err := q.err(); err != nil {
+		return err
+	}
+	kept, err := s.kept(r)
+	if err != nil {
+		return err
+	}
+	list := []ListedException{}
+	now := s.Now()
+	add := func(all []api.VulnerabilityException, from string) {
+		for _, e := range all {
+			if cve != "" && api.NormalizeID(e.Spec.CVE) != api.NormalizeID(cve) || origin != "" && origin != from {
+				continue
+			}
+			x := ListedException{VulnerabilityException: e, Origin: from, InForce: true}
+			if at, err := time.Parse(time.RFC3339, e.Spec.Expires); err == nil {
+				x.InForce = now.Before(at)
+			}
+			if inForce == nil || *inForce == x.InForce {
+				list = append(list, x)
+			}
+		}
+	}
+	if set, _, _ := s.Live.Policies(); set != nil {
+		add(set.Exceptions, "policies")
+	}
+	add(kept, "api")
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+// kept are the exceptions of the store.
+func (s *Server) kept(r *http.Request) (kept []api.VulnerabilityException, err error) {
+	return kept, s.Store.View(r.Context(), func(t *store.Tx) (err error) {
+		kept, err = t.Exceptions(r.Context())
+		return err
+	})
+}
+
+// exceptionOf reads and validates one exception; what the caller need not say is filled in.
+func (s *Server) exceptionOf(w http.ResponseWriter, r *http.Request, name string) (e api.VulnerabilityException, err error) {
+	text, err := s.text(w, r)
+	if err != nil {
+		return e, err
+	}
+	if err := decodeStrict(text, &e); err != nil {
+		return e, err
+	}
+	e.APIVersion, e.Kind = cmp.Or(e.APIVersion, api.GroupAssay), cmp.Or(e.Kind, api.KindVulnerabilityException)
+	e.Spec.Author = cmp.Or(e.Spec.Author, identity(r).Name)
+	e.Spec.Created = cmp.Or(e.Spec.Created, s.Now().UTC().Format(time.RFC3339))
+	if name != "" && e.Metadata.Name != "" && e.Metadata.Name != name {
+		return e, unprocessable("metadata.name is %q, and the path names %q", e.Metadata.Name, name)
+	}
+	e.Metadata.Name = cmp.Or(name, e.Metadata.Name, nameOf(e.Spec))
+	if text, err = json.Marshal(e); err != nil {
+		return e, err
+	}
+	set, err := policies.Parse("exception.json", text)
+	if err != nil {
+		var diagnostics policies.Diagnostics
+		if errors.As(err, &diagnostics) { // the places are of our own text
+			for i := range diagnostics {
+				diagnostics[i].Line, diagnostics[i].Column = 0, 0
+			}
+			return e, diagnostics
+		}
+		return e, err
+	}
+	return set.Exceptions[0], nil
+}
+
+// nameOf names an exception by what it says.
+func nameOf(e api.VulnerabilityExceptionSpec) string {
+	sum := sha256.Sum256(fmt.Append(nil, e.CVE, e.Scope, e.Registry, e.Repository, e.Tags, e.Digest, e.Packages, e.Expires, e.Justification))
+	id := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(e.CVE))
+	return strings.Trim(id[:min(len(id), 60)], "-") + "-" + hex.EncodeToString(sum[:4])
+}
+
+func (s *Server) postException(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	e, err := s.exceptionOf(w, r, "")
+	if err != nil {
+		return err
+	}
+	return s.putExceptions(w, r, http.StatusCreated, false, e)
+}
+
+func (s *Server) putException(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	e, err := s.exceptionOf(w, r, r.PathValue("name"))
+	if err != nil {
+		return err
+	}
+	return s.putExceptions(w, r, http.StatusOK, true, e)
+}
+
+func (s *Server) putExceptions(w http.ResponseWriter, r *http.Request, status int, replace bool, e api.VulnerabilityException) error {
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
+		return t.AddExceptions(r.Context(), []api.VulnerabilityException{e}, replace)
+	}); err != nil {
+		return err
+	}
+	if !s.settled(r.Context()) {
+		status = http.StatusAccepted
+	}
+	return answer(w, status, e)
+}
+
+func (s *Server) getException(w http.ResponseWriter, r *http.Request) error {
+	var e api.VulnerabilityException
+	err := s.Store.View(r.Context(), func(t *store.Tx) (err error) {
+		e, err = t.Exception(r.Context(), r.PathValue("name"))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, e)
+}
+
+func (s *Server) deleteException(w http.ResponseWriter, r *http.Request) error {
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.RemoveException(r.Context(), r.PathValue("name")) }); err != nil {
+		return err
+	}
+	s.settled(r.Context())
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// Imported is what an import did, or with dryRun would have done.
+type Imported struct {
+	Exceptions int  `json:"exceptions"`
+	DryRun     bool `json:"dry_run"`
+}
+
+// importExceptions takes a CSV file in Calico's columns, or an OpenVEX document: all
+// or nothing. What is there already, by name, is replaced.
+func (s *Server) importExceptions(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	dry := q.flag("dryRun")
+	if err := q.err(); err != nil {
+		return err
+	}
+	in, err := s.body(w, r, exceptions.MaxBytes)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	read := exceptions.ReadCSV
+	switch kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); kind {
+	case "text/csv", "text/plain":
+	case "application/json":
+		read = exceptions.ReadVEX
+	default:
+		return &refused{status: http.StatusUnsupportedMediaType, detail: fmt.Sprintf("Content-Type %.60q is not known here: text/csv for Calico's columns, application/json for OpenVEX", kind)}
+	}
+	list, err := read(in)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if rowErrors(err) != nil || errors.As(err, &tooLarge) {
+			return err
+		}
+		return unprocessable("%v", err)
+	}
+	now := s.Now().UTC().Format(time.RFC3339)
+	for i := range list {
+		list[i].Spec.Author = cmp.Or(list[i].Spec.Author, identity(r).Name)
+		list[i].Spec.Created = cmp.Or(list[i].Spec.Created, now)
+	}
+	done := Imported{Exceptions: len(list), DryRun: dry != nil && *dry}
+	if done.DryRun {
+		return answer(w, http.StatusOK, done)
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.AddExceptions(r.Context(), list, true) }); err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if !s.settled(r.Context()) {
+		status = http.StatusAccepted
+	}
+	return answer(w, status, done)
+}
+
+func (s *Server) exportExceptions(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	list, err := s.kept(r)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(list, policies.CompareExceptions)
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="exceptions.csv"`)
+	return exceptions.WriteCSV(w, list)
+}
+
+// ThresholdsView are the thresholds in force, and where they come from.
+type ThresholdsView struct {
+	api.ThresholdsSpec
+	Origin string `json:"origin"` // default, api, or the place in the policies folder
+}
+
+func (s *Server) getThresholds(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	t, origin := s.Live.Thresholds()
+	warn, fail := policies.Limits(t)
+	t.Warn, t.Fail = &warn, &fail
+	return answer(w, http.StatusOK, ThresholdsView{t, origin})
+}
+
+func (s *Server) putThresholds(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	var t api.ThresholdsSpec
+	if err := s.decode(w, r, &t); err != nil {
+		return err
+	}
+	text, err := json.Marshal(api.Thresholds{TypeMeta: api.TypeMeta{APIVersion: api.GroupAssay, Kind: api.KindThresholds}, Metadata: api.ObjectMeta{Name: "default"}, Spec: t})
+	if err != nil {
+		return err
+	}
+	if _, err := policies.Parse("thresholds.json", text); err != nil {
+		var diagnostics policies.Diagnostics
+		if errors.As(err, &diagnostics) {
+			for i := range diagnostics {
+				diagnostics[i].Line, diagnostics[i].Column = 0, 0
+			}
+		}
+		return err
+	}
+	if _, origin := s.Live.Thresholds(); origin != "default" && origin != "api" {
+		return &refused{status: http.StatusConflict, detail: "the thresholds stand in the policies, at " + origin + ": change them there"}
+	}
+	if err := s.Store.Write(r.Context(), func(tx *store.Tx) error { return tx.SetSetting(r.Context(), follow.SettingThresholds, t) }); err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if !s.settled(r.Context()) {
+		status = http.StatusAccepted
+	}
+	return answer(w, status, t)
+}

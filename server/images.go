@@ -1,0 +1,316 @@
+package server
+
+import (
+	"cmp"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/store"
+)
+
+// filter reads the parameters that narrow lists of images, within the scope of who asks.
+func filter(q *query, id auth.Identity) store.Filter {
+	f := store.Filter{
+		Registry: q.text("registry"), Repository: q.text("repository"), Tag: q.text("tag"), Digest: q.text("digest"), Search: q.text("search"),
+		CVE: q.text("cve"), Package: q.text("package"), Version: q.text("version"), Cluster: q.text("cluster"), Namespace: q.text("namespace"),
+		Running: q.flag("running"), KEV: q.flag("kev"), Fixable: q.flag("fixable"), Dismissed: q.flag("dismissed"),
+		EPSS: q.number("epss", 0, 1), Score: q.number("score", 0, 10), ScannedAfter: q.time("scannedAfter"), ScannedBefore: q.time("scannedBefore"),
+		Within: id.Scope.Registry,
+	}
+	for _, r := range q.list("result") {
+		switch api.Result(r) {
+		case api.Pass, api.Warned, api.Fail, api.Unknown:
+			f.Results = append(f.Results, api.Result(r))
+		default:
+			q.fault("result", "must be of Pass, Warn, Fail and Unknown, with commas, not %.40q", r)
+		}
+	}
+	if id.Scope.Cluster != "" {
+		if f.Cluster != "" && f.Cluster != id.Scope.Cluster {
+			q.fault("cluster", "is not that of the token, %s", id.Scope.Cluster)
+		}
+		f.Cluster = id.Scope.Cluster
+	}
+	return f
+}
+
+// filterParameters are those of filter, for the description.
+var filterParameters = []parameter{
+	{"registry", "all of the name but its last component, such as docker.io/library"}, {"repository", "the last component of the name"}, {"tag", ""}, {"digest", ""},
+	{"search", "part of the reference, in any case"}, {"cve", "the id of a vulnerability, or an alias"}, {"package", "the name of a package"}, {"version", "of a package"},
+	{"cluster", "where it runs"}, {"namespace", "where it runs"}, {"running", "true or false"}, {"kev", "whether a vulnerability is known to be exploited"},
+	{"fixable", "whether a vulnerability has a fixed version"}, {"dismissed", "true shows those that are; else those that are not"}, {"epss", "at least, 0 to 1"},
+	{"score", "the maximum at least, 0 to 10"}, {"scannedAfter", "RFC 3339"}, {"scannedBefore", "RFC 3339"}, {"result", "Pass, Warn, Fail, Unknown, with commas"},
+}
+
+func (s *Server) getImages(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f, p := filter(q, identity(r)), q.page()
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Images(r.Context(), f, p)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+// CountList are numbers of images by result.
+type CountList struct {
+	Counts map[api.Result]int `json:"counts"`
+}
+
+func (s *Server) getCounts(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f := filter(q, identity(r))
+	if err := q.err(); err != nil {
+		return err
+	}
+	counts, err := s.Store.Counts(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, CountList{counts})
+}
+
+// ImageView is all that is known of a digest.
+type ImageView struct {
+	Digest string `json:"digest"`
+	// References are its rows in lists, one for each name.
+	References []store.Image `json:"references"`
+	// Scan is the newest one without error, as the reference that was asked for has it:
+	// with its result and the exceptions that cover its vulnerabilities.
+	Scan *api.Scan `json:"scan,omitempty"`
+}
+
+// references are the rows of a digest that the caller may see.
+func (s *Server) references(r *http.Request, digest string) ([]store.Image, error) {
+	all := false
+	f := store.Filter{Digest: digest, Within: identity(r).Scope.Registry, Cluster: identity(r).Scope.Cluster}
+	var rows []store.Image
+	for _, dismissed := range []*bool{nil, &all} {
+		if dismissed != nil {
+			*dismissed = true
+		}
+		f.Dismissed = dismissed
+		list, err := s.Store.Images(r.Context(), f, store.Page{Limit: 1000})
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, list.Items...)
+	}
+	if len(rows) == 0 {
+		return nil, store.ErrNotFound
+	}
+	return rows, nil
+}
+
+func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	reference := q.text("reference")
+	if err := q.err(); err != nil {
+		return err
+	}
+	view := ImageView{Digest: r.PathValue("digest")}
+	var err error
+	if view.References, err = s.references(r, view.Digest); err != nil {
+		return err
+	}
+	if reference == "" {
+		reference = view.References[0].Image
+	} else if !identity(r).Scope.AllowsImage(reference) {
+		return forbidden("the token is for %s", identity(r).Scope)
+	}
+	scan, err := s.Store.Scan(r.Context(), view.Digest)
+	if errors.Is(err, store.ErrNotFound) {
+		return answer(w, http.StatusOK, view)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.Live.Engine().Annotate(r.Context(), reference, view.Digest, &scan, s.Now()); err != nil {
+		return err
+	}
+	scan.Image, view.Scan = reference, &scan
+	return answer(w, http.StatusOK, view)
+}
+
+// Items is a list that comes whole.
+type Items[T any] struct {
+	Items []T `json:"items"`
+}
+
+func itemsOf[T any](list []T) Items[T] {
+	if list == nil {
+		list = []T{}
+	}
+	return Items[T]{list}
+}
+
+func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	before, limit := q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	if err := q.err(); err != nil {
+		return err
+	}
+	if _, err := s.references(r, r.PathValue("digest")); err != nil {
+		return err
+	}
+	list, err := s.Store.History(r.Context(), r.PathValue("digest"), before, int(cmp.Or(limit, 100)))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) getSBOM(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	if _, err := s.references(r, r.PathValue("digest")); err != nil {
+		return err
+	}
+	kept, err := s.Store.SBOM(r.Context(), r.PathValue("digest"))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Disposition", `attachment; filename="`+strings.ReplaceAll(r.PathValue("digest"), ":", "-")+`.syft.json"`)
+	_, _ = w.Write(kept.Document)
+	return nil
+}
+
+// Dismissal says whether lists hide an image.
+type Dismissal struct {
+	Dismissed bool `json:"dismissed"`
+}
+
+func (s *Server) putDismissed(w http.ResponseWriter, r *http.Request) error {
+	var d Dismissal
+	if err := s.decode(w, r, &d); err != nil {
+		return err
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.Dismiss(r.Context(), r.PathValue("digest"), d.Dismissed) }); err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, d)
+}
+
+func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.DeleteImage(r.Context(), r.PathValue("digest")) }); err != nil {
+		return err
+	}
+	s.settled(r.Context())
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) getVulnerabilities(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f := store.VulnerabilityFilter{ID: q.text("id"), Severity: q.text("severity"), Package: q.text("package"), KEV: q.flag("kev"), EPSS: q.number("epss", 0, 1), Score: q.number("score", 0, 10)}
+	p := q.page()
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Vulnerabilities(r.Context(), f, p)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+// VulnerabilityView is a vulnerability and where it is.
+type VulnerabilityView struct {
+	store.Vulnerability
+	// Affected are packages of images, at most 10,000.
+	Affected []store.Affected `json:"affected"`
+}
+
+func (s *Server) getVulnerability(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	v, list, err := s.Store.Affected(r.Context(), r.PathValue("id"), 10_000)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, VulnerabilityView{v, list})
+}
+
+func (s *Server) getPackages(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f := store.PackageFilter{Name: q.text("name"), Version: q.text("version"), Type: q.text("type"), Search: q.text("search"), Digest: q.text("digest")}
+	p := q.page()
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Packages(r.Context(), f, p)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+func (s *Server) getInstances(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f, p := filter(q, identity(r)), q.page()
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Instances(r.Context(), f, p)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+func (s *Server) getNames(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	image := q.text("image")
+	if err := q.err(); err != nil {
+		return err
+	}
+	ref, err := api.ParseReference(image)
+	if err != nil {
+		return bad("image: %v", err)
+	}
+	if !identity(r).Scope.AllowsImage(image) {
+		return forbidden("the token is for %s", identity(r).Scope)
+	}
+	list, err := s.Store.Names(r.Context(), ref.Name(), 1000)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f := store.EventFilter{Image: q.text("image"), Digest: q.text("digest"), Result: api.Result(q.oneOf("result", "Pass", "Warn", "Fail", "Unknown")), Changed: q.flag("changed"), Since: q.time("since"), Until: q.time("until")}
+	p := q.page()
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Events(r.Context(), f, p)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+func (s *Server) getMenu(of string) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := queryOf(r).err(); err != nil {
+			return err
+		}
+		list, err := s.Store.Menu(r.Context(), of)
+		if err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, itemsOf(list))
+	}
+}

@@ -1,0 +1,461 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/review"
+	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/server/jobs"
+	"github.com/assay-dev/assay/store"
+)
+
+// PolicyRow is a policy in lists.
+type PolicyRow struct {
+	Name  string   `json:"name"`
+	Order *float64 `json:"order,omitempty"`
+	Mode  string   `json:"mode"`
+	Rules int      `json:"rules"`
+	Place string   `json:"place"` // file:line
+}
+
+// PolicyList are the policies in force, in the order that they apply.
+type PolicyList struct {
+	Revision string `json:"revision"`
+	// Refused says why a newer state of the source was not taken.
+	Refused []Fault     `json:"refused,omitempty"`
+	Items   []PolicyRow `json:"items"`
+	// Modules is the Rego of all of it, by file.
+	Modules map[string]string `json:"modules,omitempty"`
+}
+
+// policies are those in force.
+func (s *Server) policies() (*policies.Set, string, error, error) {
+	set, revision, refused := s.Live.Policies()
+	if set == nil {
+		return nil, "", nil, &refusedPolicies
+	}
+	return set, revision, refused, nil
+}
+
+var refusedPolicies = refused{status: http.StatusServiceUnavailable, detail: "no policies are loaded yet"}
+
+func (s *Server) getPolicies(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	modules := q.flag("modules")
+	if err := q.err(); err != nil {
+		return err
+	}
+	set, revision, fault, err := s.policies()
+	if err != nil {
+		return err
+	}
+	list := PolicyList{Revision: revision, Items: []PolicyRow{}}
+	var diagnostics policies.Diagnostics
+	switch {
+	case fault == nil:
+	case errors.As(fault, &diagnostics):
+		for _, d := range diagnostics {
+			list.Refused = append(list.Refused, Fault{Pointer: strings.TrimSuffix(d.File+": "+d.Path, ": "), Line: d.Line, Column: d.Column, Detail: d.Message})
+		}
+	default:
+		list.Refused = []Fault{{Detail: fault.Error()}}
+	}
+	for _, p := range set.Policies {
+		list.Items = append(list.Items, rowOf(p))
+	}
+	if modules != nil && *modules {
+		if list.Modules, err = set.Compile(); err != nil {
+			return err
+		}
+	}
+	return answer(w, http.StatusOK, list)
+}
+
+func rowOf(p policies.Policy) PolicyRow {
+	return PolicyRow{Name: p.Metadata.Name, Order: p.Spec.Order, Mode: p.Mode, Rules: len(p.Spec.Rules), Place: p.Origin.String()}
+}
+
+// PolicyView is one policy with its Rego, compiled by itself, and its last decisions.
+type PolicyView struct {
+	PolicyRow
+	Policy    api.ContainerAdmissionPolicy `json:"policy"`
+	Rego      map[string]string            `json:"rego"`
+	Decisions []store.StoredDecision       `json:"decisions"`
+}
+
+func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	set, _, _, err := s.policies()
+	if err != nil {
+		return err
+	}
+	name := r.PathValue("name")
+	i := slices.IndexFunc(set.Policies, func(p policies.Policy) bool { return p.Metadata.Name == name })
+	if i < 0 {
+		return store.ErrNotFound
+	}
+	p := set.Policies[i]
+	view := PolicyView{PolicyRow: rowOf(p), Policy: p.ContainerAdmissionPolicy}
+	compiled, err := (&policies.Set{Policies: []policies.Policy{p}, Thresholds: set.Thresholds, Settings: set.Settings}).Compile()
+	if err != nil {
+		return err
+	}
+	view.Rego = map[string]string{}
+	for file, text := range compiled {
+		if strings.Contains(file, "polic") {
+			view.Rego[file] = text
+		}
+	}
+	if view.Decisions, err = s.Store.Decisions(r.Context(), store.DecisionFilter{Policy: name}, 0, 20); err != nil {
+		return err
+	}
+	if view.Decisions == nil {
+		view.Decisions = []store.StoredDecision{}
+	}
+	return answer(w, http.StatusOK, view)
+}
+
+// Question asks what the engine says of an image now.
+type Question struct {
+	Image  string `json:"image"`
+	Digest string `json:"digest,omitempty"`
+}
+
+func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
+	var q Question
+	if err := s.decode(w, r, &q); err != nil {
+		return err
+	}
+	if _, err := api.ParseReference(q.Image); err != nil {
+		return unprocessable("image: %v", err)
+	}
+	if !identity(r).Scope.AllowsImage(q.Image) {
+		return forbidden("the token is for %s", identity(r).Scope)
+	}
+	raw, err := s.Live.Engine().ExplainClassification(r.Context(), q.Image, q.Digest, s.Now())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, raw)
+}
+
+// postAdmit decides an AdmissionReview as the webhook would. The namespace's labels
+// stand beside request, as namespaceLabels; without them they are not known.
+func (s *Server) postAdmit(w http.ResponseWriter, r *http.Request) error {
+	text, err := s.text(w, r)
+	if err != nil {
+		return err
+	}
+	set, _, _, err := s.policies()
+	if err != nil {
+		return err
+	}
+	in, err := review.FromAdmissionReview(text, review.KindsOf(set.Settings))
+	if err != nil {
+		return unprocessable("%v", err)
+	}
+	decision, err := s.Live.Engine().Admit(r.Context(), in.Review, s.Now())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, decision)
+}
+
+// AlertRow is an alert rule, with what is known of its evaluation.
+type AlertRow struct {
+	Name      string     `json:"name"`
+	Kind      string     `json:"kind"`
+	Severity  int        `json:"severity"`
+	Period    string     `json:"period"`
+	Query     string     `json:"query,omitempty"`
+	Place     string     `json:"place"`
+	Evaluated *time.Time `json:"evaluated,omitempty"`
+	Error     string     `json:"error,omitempty"`
+}
+
+func (s *Server) getAlertRules(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	set, _, _, err := s.policies()
+	if err != nil {
+		return err
+	}
+	var known map[string]store.AlertRule
+	if err := s.Store.View(r.Context(), func(t *store.Tx) (err error) {
+		known, err = t.AlertRules(r.Context())
+		return err
+	}); err != nil {
+		return err
+	}
+	rows := []AlertRow{}
+	add := func(kind string, a policies.Alert) {
+		row := AlertRow{Name: a.Metadata.Name, Kind: kind, Severity: a.Spec.Severity, Period: cmp.Or(a.Spec.Period, api.DefaultPeriod), Query: a.Spec.Query, Place: a.Origin.String()}
+		if k, ok := known[row.Name]; ok {
+			row.Evaluated, row.Error = &k.Evaluated, k.Error
+		}
+		rows = append(rows, row)
+	}
+	for _, a := range set.Alerts {
+		add(api.KindGlobalAlert, a)
+	}
+	for _, v := range set.VerdictAlerts {
+		add(api.KindVerdictAlert, v.Alert)
+	}
+	return answer(w, http.StatusOK, itemsOf(rows))
+}
+
+func (s *Server) getAlerts(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	firing, rule, before, limit := q.flag("firing"), q.text("rule"), q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Episodes(r.Context(), firing != nil && *firing, rule, before, int(cmp.Or(limit, 100)))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) getDeliveries(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	limit := q.integer("limit", 1, 1000)
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Deliveries(r.Context(), int(cmp.Or(limit, 100)))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) getDecisions(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f := store.DecisionFilter{Cluster: q.text("cluster"), Namespace: q.text("namespace"), Kind: q.text("kind"), Name: q.text("name"), Policy: q.text("policy"), Allowed: q.flag("allowed")}
+	before, limit := q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	if err := q.err(); err != nil {
+		return err
+	}
+	if id := identity(r); id.Scope.Registry != "" {
+		return forbidden("a token with the scope %s cannot use this", id.Scope)
+	} else if id.Scope.Cluster != "" {
+		f.Cluster = id.Scope.Cluster
+	}
+	list, err := s.Store.Decisions(r.Context(), f, before, int(cmp.Or(limit, 100)))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+// maxDecisions bounds the records of one request.
+const maxDecisions = 1000
+
+// postDecisions keeps the records of a webhook; one whose uid is known changes nothing.
+func (s *Server) postDecisions(w http.ResponseWriter, r *http.Request) error {
+	var list Items[store.Decision]
+	if err := s.decode(w, r, &list); err != nil {
+		return err
+	}
+	if len(list.Items) > maxDecisions {
+		return unprocessable("at most %d decisions are taken at a time", maxDecisions)
+	}
+	for i, d := range list.Items {
+		switch {
+		case d.UID == "" || len(d.UID) > 200:
+			return unprocessable("items[%d].uid is missing or longer than 200 bytes", i)
+		case d.At.IsZero():
+			return unprocessable("items[%d].at is missing", i)
+		case d.Record.Schema != api.SchemaRecord:
+			return unprocessable("items[%d].record: its schema is %.60q, not %s", i, d.Record.Schema, api.SchemaRecord)
+		case !identity(r).Scope.AllowsCluster(d.Cluster):
+			return forbidden("the token is for %s", identity(r).Scope)
+		}
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.AddDecisions(r.Context(), list.Items) }); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// NewToken asks for a token.
+type NewToken struct {
+	Name  string `json:"name"`
+	Role  string `json:"role"`            // viewer, scanner, editor or admin
+	Scope string `json:"scope,omitempty"` // cluster=NAME, registry=PREFIX, or both with a comma
+	// Expires is when it ends, RFC 3339; absent is never.
+	Expires string `json:"expires,omitempty"`
+}
+
+// MadeToken is a token, shown this once.
+type MadeToken struct {
+	store.Token
+	Secret string `json:"token"`
+}
+
+// maxTokenName bounds the name of a token, in bytes.
+const maxTokenName = 200
+
+func (s *Server) postToken(w http.ResponseWriter, r *http.Request) error {
+	var asked NewToken
+	if err := s.decode(w, r, &asked); err != nil {
+		return err
+	}
+	var faults []Fault
+	if asked.Name == "" || len(asked.Name) > maxTokenName {
+		faults = append(faults, Fault{Pointer: "/name", Detail: "is missing or longer than 200 bytes"})
+	}
+	if _, err := auth.ParseRole(asked.Role); err != nil {
+		faults = append(faults, Fault{Pointer: "/role", Detail: err.Error()})
+	}
+	if _, err := auth.ParseScope(asked.Scope); err != nil {
+		faults = append(faults, Fault{Pointer: "/scope", Detail: err.Error()})
+	}
+	if asked.Expires != "" {
+		if at, err := time.Parse(time.RFC3339, asked.Expires); err != nil || !at.After(s.Now()) {
+			faults = append(faults, Fault{Pointer: "/expires", Detail: "must be RFC 3339 and in the future"})
+		}
+	}
+	if faults != nil {
+		return &refused{status: http.StatusUnprocessableEntity, detail: "no token was made", faults: faults}
+	}
+	kept, secret, err := MakeToken(r.Context(), s.Store, store.Token{Name: asked.Name, Role: asked.Role, Scope: asked.Scope, Expires: asked.Expires, Creator: identity(r).Name})
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, MadeToken{kept, secret})
+}
+
+// MakeToken makes a token in a store. Its text is given this once: the store has its hash.
+func MakeToken(ctx context.Context, s *store.Store, k store.Token) (kept store.Token, secret string, err error) {
+	secret = auth.NewToken()
+	hash := auth.Hash(secret)
+	err = s.Write(ctx, func(t *store.Tx) error {
+		kept, err = t.AddToken(ctx, hex.EncodeToString(hash[:]), k)
+		return err
+	})
+	return kept, secret, err
+}
+
+// Tokens finds the tokens of a store for package auth.
+type Tokens struct{ Store *store.Store }
+
+// LookupToken implements auth.TokenStore.
+func (t Tokens) LookupToken(ctx context.Context, hash auth.TokenHash) (auth.StoredToken, bool, error) {
+	kept, found, err := t.Store.TokenByHash(ctx, hex.EncodeToString(hash[:]))
+	if err != nil || !found {
+		return auth.StoredToken{}, false, err
+	}
+	role, err := auth.ParseRole(kept.Role)
+	if err != nil {
+		return auth.StoredToken{}, false, err
+	}
+	scope, err := auth.ParseScope(kept.Scope)
+	if err != nil {
+		return auth.StoredToken{}, false, err
+	}
+	k := auth.StoredToken{Name: kept.Name, Role: role, Scope: scope, Revoked: kept.Revoked != ""}
+	if kept.Expires != "" {
+		if k.Expires, err = time.Parse(time.RFC3339Nano, kept.Expires); err != nil {
+			return auth.StoredToken{}, false, err
+		}
+	}
+	return k, true, nil
+}
+
+func (s *Server) getTokens(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Tokens(r.Context())
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) deleteToken(w http.ResponseWriter, r *http.Request) error {
+	id, err := number(r)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.RevokeToken(r.Context(), id) }); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// number is the id in a path.
+func number(r *http.Request) (int64, error) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil || id <= 0 {
+		return 0, store.ErrNotFound
+	}
+	return id, nil
+}
+
+func (s *Server) getJobs(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	f := jobs.Filter{Kind: q.text("kind"), State: q.text("state"), Limit: int(q.integer("limit", 1, 1000))}
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Jobs.List(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) changeJob(change func(Jobs, context.Context, int64) (jobs.Job, error)) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		id, err := number(r)
+		if err != nil {
+			return err
+		}
+		job, err := change(s.Jobs, r.Context(), id)
+		if err != nil {
+			return err
+		}
+		return answer(w, http.StatusOK, job)
+	}
+}
+
+// VersionView says what answers.
+type VersionView struct {
+	Version  string            `json:"version"`
+	Database *api.ScanDatabase `json:"database,omitempty"` // absent when there is none
+	Policies string            `json:"policies,omitempty"` // their revision
+	// Revisions are those of the data in force.
+	Revisions map[string]string `json:"revisions"`
+}
+
+func (s *Server) getVersion(w http.ResponseWriter, r *http.Request) error {
+	_, revision, _ := s.Live.Policies()
+	v := VersionView{Version: s.Version, Policies: revision, Revisions: s.Live.Engine().Revisions()}
+	if s.Database != nil {
+		v.Database = s.Database()
+	}
+	return answer(w, http.StatusOK, v)
+}
+
+func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+	return answer(w, http.StatusOK, json.RawMessage(openAPI))
+}

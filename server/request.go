@@ -1,0 +1,242 @@
+package server
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/assay-dev/assay/store"
+)
+
+// body is that of a request, unpacked and bounded on both sides.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) (io.ReadCloser, error) {
+	packed := http.MaxBytesReader(w, r.Body, limit)
+	switch encoding := r.Header.Get("Content-Encoding"); encoding {
+	case "", "identity":
+		return packed, nil
+	case "gzip":
+		z, err := gzip.NewReader(packed)
+		if err != nil {
+			return nil, bad("the body is not gzip, as its Content-Encoding says: %v", err)
+		}
+		return http.MaxBytesReader(w, z, limit), nil
+	case "zstd":
+		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+		if err != nil {
+			return nil, bad("the body is not zstd, as its Content-Encoding says: %v", err)
+		}
+		return http.MaxBytesReader(w, z.IOReadCloser(), limit), nil
+	default:
+		return nil, &refused{status: http.StatusUnsupportedMediaType, detail: fmt.Sprintf("Content-Encoding %.40q is not known here; gzip and zstd are", encoding)}
+	}
+}
+
+// decode reads a small JSON document. Members that it does not have are faults.
+func (s *Server) decode(w http.ResponseWriter, r *http.Request, v any) error {
+	text, err := s.text(w, r)
+	if err != nil {
+		return err
+	}
+	return decodeStrict(text, v)
+}
+
+func (s *Server) text(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	in, err := s.body(w, r, s.limits.Document)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return nil, readFault(err)
+	}
+	return text, nil
+}
+
+func decodeStrict(text []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return jsonFault(text, err)
+	}
+	if d.More() {
+		return bad("the body has more than one JSON document")
+	}
+	return nil
+}
+
+// jsonFault says where a JSON text is wrong.
+func jsonFault(text []byte, err error) error {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return err
+	}
+	offset := int64(-1)
+	pointer := ""
+	switch {
+	case errors.As(err, &syntax):
+		offset = syntax.Offset
+	case errors.As(err, &kind):
+		offset, pointer = kind.Offset, "/"+strings.ReplaceAll(kind.Field, ".", "/")
+	}
+	fault := Fault{Pointer: pointer, Detail: strings.TrimPrefix(err.Error(), "json: ")}
+	if offset >= 0 && offset <= int64(len(text)) {
+		before := text[:offset]
+		fault.Line = bytes.Count(before, []byte("\n")) + 1
+		fault.Column = max(1, int(offset)-bytes.LastIndexByte(before, '\n')-1)
+	}
+	return &refused{status: http.StatusBadRequest, detail: "the body is not the JSON that is wanted here", faults: []Fault{fault}}
+}
+
+// readFault is what the reading of a body met.
+func readFault(err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return err
+	}
+	return bad("the body could not be read: %v", err)
+}
+
+// query reads the parameters of a request, and notes what is wrong with them.
+type query struct {
+	values map[string][]string
+	known  map[string]bool
+	faults []Fault
+}
+
+func queryOf(r *http.Request) *query {
+	return &query{values: r.URL.Query(), known: map[string]bool{}}
+}
+
+// maxParameter bounds one value, in bytes.
+const maxParameter = 4 << 10
+
+func (q *query) text(name string) string {
+	q.known[name] = true
+	list := q.values[name]
+	switch {
+	case len(list) == 0:
+		return ""
+	case len(list) > 1:
+		q.fault(name, "is given %d times", len(list))
+	case len(list[0]) > maxParameter:
+		q.fault(name, "is longer than %d bytes", maxParameter)
+	default:
+		return list[0]
+	}
+	return ""
+}
+
+func (q *query) fault(name, format string, args ...any) {
+	q.faults = append(q.faults, Fault{Pointer: name, Detail: fmt.Sprintf(format, args...)})
+}
+
+// list is a parameter of several values with commas.
+func (q *query) list(name string) []string {
+	text := q.text(name)
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+func (q *query) flag(name string) *bool {
+	text := q.text(name)
+	if text == "" {
+		return nil
+	}
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		q.fault(name, "must be true or false, not %.40q", text)
+		return nil
+	}
+	return &b
+}
+
+func (q *query) number(name string, low, high float64) *float64 {
+	text := q.text(name)
+	if text == "" {
+		return nil
+	}
+	f, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(f >= low && f <= high) {
+		q.fault(name, "must be a number from %v to %v, not %.40q", low, high, text)
+		return nil
+	}
+	return &f
+}
+
+func (q *query) integer(name string, low, high int64) int64 {
+	text := q.text(name)
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < low || n > high {
+		q.fault(name, "must be a whole number from %d to %d, not %.40q", low, high, text)
+		return 0
+	}
+	return n
+}
+
+func (q *query) time(name string) time.Time {
+	text := q.text(name)
+	if text == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		q.fault(name, "must be RFC 3339, such as 2026-01-31T00:00:00Z, not %.40q", text)
+	}
+	return t
+}
+
+func (q *query) oneOf(name string, known ...string) string {
+	text := q.text(name)
+	if text != "" && !slices.Contains(known, text) {
+		q.fault(name, "must be one of %s, not %.40q", strings.Join(known, ", "), text)
+	}
+	return text
+}
+
+func (q *query) page() store.Page {
+	return store.Page{Sort: q.text("sort"), After: q.text("after"), Limit: int(q.integer("limit", 1, 1000))}
+}
+
+// err is what is wrong, all at once; parameters that nothing asked for are, too.
+func (q *query) err() error {
+	for _, name := range slices.Sorted(maps.Keys(q.values)) {
+		if !q.known[name] {
+			q.fault(name, "is not known here; known are %s", strings.Join(slices.Sorted(maps.Keys(q.known)), ", "))
+		}
+	}
+	if len(q.faults) == 0 {
+		return nil
+	}
+	return &refused{status: http.StatusBadRequest, detail: "the parameters are not valid", faults: q.faults}
+}
+
+// answer writes JSON.
+func answer(w http.ResponseWriter, status int, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("writing the answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // a client that went away is no error
+	return nil
+}

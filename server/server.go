@@ -1,0 +1,195 @@
+// Package server is the HTTP API of the control plane, under /api/v1: JSON, described
+// by the OpenAPI document that /api/v1/openapi.json gives, problem details (RFC 9457)
+// for errors. Every route needs a role (package auth); a route that does not hold to
+// scopes refuses identities that have one.
+package server
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/server/jobs"
+	"github.com/assay-dev/assay/store"
+)
+
+// Live is what follows the store (package follow).
+type Live interface {
+	Engine() *engine.Engine
+	Policies() (set *policies.Set, revision string, refused error)
+	Thresholds() (effective api.ThresholdsSpec, origin string)
+	Settle(ctx context.Context) error
+	Subscribe(ctx context.Context) <-chan store.Change
+}
+
+// Jobs are the background jobs (package jobs).
+type Jobs interface {
+	Kick(ctx context.Context, kind, subject string)
+	List(ctx context.Context, f jobs.Filter) ([]jobs.Job, error)
+	Retry(ctx context.Context, id int64) (jobs.Job, error)
+	Cancel(ctx context.Context, id int64) (jobs.Job, error)
+}
+
+// Limits bound requests; zero members have the values named at each.
+type Limits struct {
+	Upload   int64         // bytes of a scan report or SBOM, packed and unpacked; 128 MiB
+	Document int64         // bytes of any other body; 8 MiB
+	Uploads  int           // that are read at a time; 4. Others wait, at most as many as 64.
+	Settle   time.Duration // how long an answer waits for its results; 5 s
+	Request  time.Duration // a whole request but for exports and streams; 2 min
+}
+
+// Config is what the API speaks for.
+type Config struct {
+	Store *store.Store
+	Live  Live
+	Jobs  Jobs
+	// DecodeSBOM reads an SBOM in any format; image and digest name what it is of, "" where it says so itself.
+	DecodeSBOM func(in io.Reader, image, digest string) (store.SBOM, error)
+	// Database is the vulnerability database in use; nil when there is none.
+	Database func() *api.ScanDatabase
+	Limits   Limits
+	Version  string
+	Log      *slog.Logger
+	Now      func() time.Time // nil: time.Now
+}
+
+// Server answers requests. It is safe for concurrent use.
+type Server struct {
+	Config
+	limits  Limits
+	routes  []route
+	mux     *http.ServeMux
+	uploads chan struct{}
+	waiting chan struct{}
+}
+
+//go:embed openapi.json
+var openAPI []byte
+
+// New makes the API.
+func New(c Config) *Server {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Server{Config: c, limits: c.Limits, mux: http.NewServeMux()}
+	s.limits.Upload = cmp.Or(s.limits.Upload, 128<<20)
+	s.limits.Document = cmp.Or(s.limits.Document, 8<<20)
+	s.limits.Uploads = cmp.Or(s.limits.Uploads, 4)
+	s.limits.Settle = cmp.Or(s.limits.Settle, 5*time.Second)
+	s.limits.Request = cmp.Or(s.limits.Request, 2*time.Minute)
+	s.uploads, s.waiting = make(chan struct{}, s.limits.Uploads), make(chan struct{}, 64)
+	s.routes = s.table()
+	for _, r := range s.routes {
+		s.mux.Handle(r.pattern, s.handler(r))
+	}
+	return s
+}
+
+// ServeHTTP answers a request that package auth let pass.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// Routes are the roles that each route needs.
+func (s *Server) Routes() auth.Routes {
+	routes := auth.Routes{}
+	for _, r := range s.routes {
+		routes[r.pattern] = r.roles
+	}
+	return routes
+}
+
+// handler answers the requests of a route: bounded in time, with an answer to a panic.
+func (s *Server) handler(x route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := rand.Text()[:12]
+		h := w.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Cache-Control", "no-store")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		log := s.Log.With("request", id, "method", r.Method, "route", x.pattern)
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler { //nolint:errorlint // http compares it so
+				panic(p)
+			}
+			log.Error("a handler panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			problem := problemOf(errors.New("panic"))
+			problem.Instance = id
+			problem.write(w)
+		}()
+		if !x.long {
+			ctx, cancel := context.WithTimeout(r.Context(), s.limits.Request)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		err := s.scoped(x, r)
+		if err == nil {
+			err = x.handle(w, r)
+		}
+		if err == nil {
+			return
+		}
+		problem := problemOf(err)
+		problem.Instance = id
+		if problem.Status >= http.StatusInternalServerError {
+			log.Error("a request failed", "error", err)
+		}
+		problem.write(w)
+	})
+}
+
+// scoped refuses identities with a scope where a route does not hold to it.
+func (s *Server) scoped(x route, r *http.Request) error {
+	if id, ok := auth.FromContext(r.Context()); ok && id.Scope != (auth.Scope{}) && !x.scoped {
+		return forbidden("a token with the scope %s cannot use this", id.Scope)
+	}
+	return nil
+}
+
+// identity is who sends a request.
+func identity(r *http.Request) auth.Identity {
+	id, _ := auth.FromContext(r.Context())
+	return id
+}
+
+// settled waits for the results of what was just written, and says whether they are there.
+func (s *Server) settled(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, s.limits.Settle)
+	defer cancel()
+	return s.Live.Settle(ctx) == nil
+}
+
+// upload lets few bodies be read at a time.
+func (s *Server) upload(ctx context.Context) (release func(), err error) {
+	select {
+	case s.waiting <- struct{}{}:
+		defer func() { <-s.waiting }()
+	default:
+		return nil, &refused{status: http.StatusServiceUnavailable, detail: "too many uploads wait: try again"}
+	}
+	select {
+	case s.uploads <- struct{}{}:
+		return func() { <-s.uploads }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

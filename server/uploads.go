@@ -1,0 +1,331 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/server/jobs"
+	"github.com/assay-dev/assay/store"
+)
+
+// Uploaded is what became of a scan or SBOM that was uploaded.
+type Uploaded struct {
+	Image  string `json:"image"`
+	Digest string `json:"digest,omitempty"`
+	// New is false where the very same was there already.
+	New bool `json:"new"`
+	// Result and MaxCVSS are absent where they are not computed yet.
+	Result  api.Result `json:"result,omitempty"`
+	MaxCVSS *float64   `json:"max_cvss,omitempty"`
+}
+
+// UploadedList is the answer to an upload.
+type UploadedList struct {
+	Images []Uploaded `json:"images"`
+}
+
+// maxUploaded bounds the scans of one request.
+const maxUploaded = 10_000
+
+// maxAhead is how far the clock of a scanner may be ahead.
+const maxAhead = 10 * time.Minute
+
+// postScans stores a scan report, or one scan: all or nothing.
+func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	release, err := s.upload(r.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	in, err := s.body(w, r, s.limits.Upload)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	scans, err := readScans(in)
+	if err != nil {
+		return err
+	}
+	if err := s.check(r, scans); err != nil {
+		return err
+	}
+	list := UploadedList{Images: make([]Uploaded, len(scans))}
+	created := false
+	err = s.Store.Write(r.Context(), func(t *store.Tx) error {
+		created = false
+		for i, scan := range scans {
+			added, err := t.AddScan(r.Context(), scan)
+			if err != nil {
+				return err
+			}
+			created = created || added.New
+			list.Images[i] = Uploaded{Image: scan.Image, Digest: scan.Digest, New: added.New}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	if !s.settled(r.Context()) {
+		return answer(w, http.StatusAccepted, list)
+	}
+	now := s.Now()
+	for i := range list.Images {
+		u := &list.Images[i]
+		u.Result = api.Unknown
+		if scans[i].Error != "" || u.Digest == "" {
+			continue
+		}
+		c, err := s.Live.Engine().Classify(r.Context(), u.Image, u.Digest, now)
+		if err != nil {
+			return err
+		}
+		u.Result, u.MaxCVSS = c.Result, c.MaxCVSS
+	}
+	return answer(w, status, list)
+}
+
+// readScans reads a report scan by scan, or one scan.
+func readScans(in io.Reader) ([]api.Scan, error) {
+	d := json.NewDecoder(in)
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		if err == nil {
+			err = fmt.Errorf("it must be an object, not %v", t)
+		}
+		return nil, streamFault(d, err)
+	}
+	var scans []api.Scan
+	schema := ""
+	one := map[string]json.RawMessage{}
+	for d.More() {
+		key, err := d.Token()
+		if err != nil {
+			return nil, streamFault(d, err)
+		}
+		name, _ := key.(string)
+		switch name {
+		case "schema":
+			if err := d.Decode(&schema); err != nil {
+				return nil, streamFault(d, err)
+			}
+		case "images":
+			if t, err := d.Token(); err != nil || t != json.Delim('[') {
+				if err == nil {
+					err = errors.New("images must be a list")
+				}
+				return nil, streamFault(d, err)
+			}
+			for d.More() {
+				if len(scans) == maxUploaded {
+					return nil, unprocessable("a report has at most %d images", maxUploaded)
+				}
+				var scan api.Scan
+				if err := d.Decode(&scan); err != nil {
+					return nil, streamFault(d, err)
+				}
+				scans = append(scans, scan)
+			}
+			if _, err := d.Token(); err != nil {
+				return nil, streamFault(d, err)
+			}
+		default:
+			var raw json.RawMessage
+			if err := d.Decode(&raw); err != nil {
+				return nil, streamFault(d, err)
+			}
+			one[name] = raw
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, streamFault(d, err)
+	}
+	if _, ok := one["image"]; ok && scans == nil && schema == "" {
+		text, err := json.Marshal(one)
+		if err != nil {
+			return nil, err
+		}
+		var scan api.Scan
+		if err := json.Unmarshal(text, &scan); err != nil {
+			return nil, jsonFault(nil, err)
+		}
+		return []api.Scan{scan}, nil
+	}
+	if schema != api.SchemaScan {
+		return nil, unprocessable("the body is no scan report: its schema is %.60q, not %s", schema, api.SchemaScan)
+	}
+	return scans, nil
+}
+
+// streamFault says where a stream of JSON is wrong.
+func streamFault(d *json.Decoder, err error) error {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return err
+	}
+	detail := err.Error()
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		detail = "it ends too early"
+	}
+	return &refused{status: http.StatusBadRequest, detail: "the body is not the JSON that is wanted here",
+		faults: []Fault{{Detail: fmt.Sprintf("after byte %d: %s", d.InputOffset(), detail)}}}
+}
+
+// check finds all that is wrong with scans.
+func (s *Server) check(r *http.Request, scans []api.Scan) error {
+	if len(scans) == 0 {
+		return unprocessable("the report has no image")
+	}
+	id := identity(r)
+	var faults []Fault
+	for i, scan := range scans {
+		fault := func(pointer string, err error) {
+			faults = append(faults, Fault{Pointer: fmt.Sprintf("/images/%d%s", i, pointer), Detail: err.Error()})
+		}
+		if err := scan.Validate(); err != nil {
+			fault("", err)
+		}
+		ref, err := api.ParseReference(scan.Image)
+		switch {
+		case err != nil:
+			fault("/image", fmt.Errorf("%w; name the image with --as", err))
+		case ref.Digest != "" && scan.Digest != "" && ref.Digest != scan.Digest && (scan.Index == nil || scan.Index.Digest != ref.Digest):
+			fault("/digest", fmt.Errorf("is another than that of %s", scan.Image))
+		case !id.Scope.AllowsImage(scan.Image):
+			return forbidden("the token is for %s, which %s is not in", id.Scope, scan.Image)
+		}
+		if scan.Digest == "" && scan.Error == "" {
+			fault("/digest", errors.New("is missing: only a scan that failed may have none"))
+		}
+		if scan.ScannedAt.After(s.Now().Add(maxAhead)) {
+			fault("/scanned_at", fmt.Errorf("%s is in the future", scan.ScannedAt.Format(time.RFC3339)))
+		}
+	}
+	if faults == nil {
+		return nil
+	}
+	return &refused{status: http.StatusUnprocessableEntity, detail: "nothing was stored: some scans are not valid", faults: faults}
+}
+
+// postSBOM keeps an SBOM, which is matched soon and then every day.
+func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	image, digest := q.text("image"), q.text("digest")
+	if err := q.err(); err != nil {
+		return err
+	}
+	release, err := s.upload(r.Context())
+	if err != nil {
+		return err
+	}
+	defer release()
+	in, err := s.body(w, r, s.limits.Upload)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	kept, err := s.DecodeSBOM(in, image, digest)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			return err
+		}
+		return unprocessable("%v", err)
+	}
+	if err := kept.Scan.Validate(); err != nil && kept.Scan.ScannedAt.IsZero() {
+		kept.Scan.ScannedAt = s.Now()
+		err = kept.Scan.Validate()
+		kept.Scan.ScannedAt = time.Time{}
+		if err != nil {
+			return unprocessable("%v", err)
+		}
+	}
+	if id := identity(r); !id.Scope.AllowsImage(kept.Scan.Image) {
+		return forbidden("the token is for %s, which %s is not in", id.Scope, kept.Scan.Image)
+	}
+	fresh := false
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) (err error) {
+		fresh, err = t.AddSBOM(r.Context(), kept)
+		return err
+	}); err != nil {
+		return err
+	}
+	if fresh {
+		s.Jobs.Kick(r.Context(), jobs.Match, kept.Scan.Digest)
+	}
+	return answer(w, http.StatusAccepted, UploadedList{Images: []Uploaded{{Image: kept.Scan.Image, Digest: kept.Scan.Digest, New: fresh}}})
+}
+
+// InstanceReport says what runs on a node, or with an empty node in the whole cluster.
+type InstanceReport struct {
+	Cluster   string           `json:"cluster"`
+	Node      string           `json:"node,omitempty"`
+	Instances []store.Instance `json:"instances"`
+}
+
+// maxInstances bounds the containers of one report.
+const maxInstances = 100_000
+
+// putInstances puts what runs in the place of what ran.
+func (s *Server) putInstances(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	var report InstanceReport
+	if err := s.decode(w, r, &report); err != nil {
+		return err
+	}
+	if !identity(r).Scope.AllowsCluster(report.Cluster) {
+		return forbidden("the token is for %s", identity(r).Scope)
+	}
+	var faults []Fault
+	if report.Cluster == "" {
+		faults = append(faults, Fault{Pointer: "/cluster", Detail: "is missing"})
+	}
+	if len(report.Instances) > maxInstances {
+		return unprocessable("a report has at most %d instances", maxInstances)
+	}
+	for i := range report.Instances {
+		x := &report.Instances[i]
+		at := fmt.Sprintf("/instances/%d", i)
+		if _, err := api.ParseReference(x.Image); err != nil {
+			faults = append(faults, Fault{Pointer: at + "/image", Detail: err.Error()})
+		}
+		for name, digest := range map[string]string{"/digest": x.Digest, "/config_digest": x.ConfigDigest} {
+			if err := (api.Scan{Digest: digest, ScannedAt: s.Now()}).Validate(); err != nil {
+				faults = append(faults, Fault{Pointer: at + name, Detail: err.Error()})
+			}
+		}
+		if x.Namespace == "" || x.Pod == "" || x.Container == "" {
+			faults = append(faults, Fault{Pointer: at, Detail: "namespace, pod and container are needed"})
+		}
+		if x.Cluster != "" && x.Cluster != report.Cluster || x.Node != "" && report.Node != "" && x.Node != report.Node {
+			faults = append(faults, Fault{Pointer: at, Detail: "is of another cluster or node than the report"})
+		}
+		x.Cluster = report.Cluster
+		if x.Node == "" {
+			x.Node = report.Node
+		}
+	}
+	if faults != nil {
+		return &refused{status: http.StatusUnprocessableEntity, detail: "nothing was stored: some instances are not valid", faults: faults}
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
+		return t.SetInstances(r.Context(), report.Cluster, report.Node, report.Instances)
+	}); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
