@@ -5,15 +5,11 @@
 package bundles
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -23,9 +19,6 @@ import (
 	"github.com/open-policy-agent/opa/v1/bundle"
 )
 
-// MaxBundle bounds a bundle that is read, in bytes.
-const MaxBundle = 2 << 30
-
 // Content is what goes into a bundle.
 type Content struct {
 	Policies *policies.Set
@@ -34,30 +27,24 @@ type Content struct {
 	Scans      []api.Scan
 }
 
-// Names of the parts of the content. Each part has a revision of its own below
-// data.assay.revisions, and is a bundle of its own where many follow a server.
-const (
-	PartPolicies   = "policies"   // the library and all modules
-	PartExceptions = "exceptions" // data.assay.exceptions
-	PartImages     = "images"     // images, details, names and indexes
-)
-
-// Build compiles and packs the content as one bundle. Equal content gives equal
-// bytes and an equal revision.
+// Build compiles and packs the content as one bundle: that of the parts of [Split],
+// with their revisions. Equal content gives equal bytes and an equal revision.
 func Build(c Content) (*bundle.Bundle, error) {
 	modules, err := modulesOf(c.Policies)
 	if err != nil {
 		return nil, err
 	}
-	exceptions := slices.Concat(c.Policies.Exceptions, c.Exceptions)
-	data := documents.Data(c.Scans, exceptions, documents.NeedsOf(c.Policies.Thresholds, exceptions))
+	data := c.data()
+	parts, err := partsOf(data)
+	if err != nil {
+		return nil, err
+	}
 	revisions := map[string]any{}
-	for part, content := range map[string]any{
-		PartPolicies:   texts(modules),
-		PartExceptions: data["exceptions"],
-		PartImages:     []any{data["images"], data["details"], data["names"], data["indexes"]},
-	} {
-		if revisions[part], err = revisionOf(content); err != nil {
+	if revisions[PartPolicies], err = revisionOf(texts(modules)); err != nil {
+		return nil, err
+	}
+	for name, documents := range parts {
+		if revisions[name], err = revisionOf(documents); err != nil {
 			return nil, err
 		}
 	}
@@ -73,57 +60,10 @@ func Build(c Content) (*bundle.Bundle, error) {
 	}, nil
 }
 
-// Policies packs the library and the modules of a set alone, as the bundle of
-// [PartPolicies]: images and exceptions come in bundles beside it.
-func Policies(set *policies.Set) (*bundle.Bundle, error) {
-	modules, err := modulesOf(set)
-	if err != nil {
-		return nil, err
-	}
-	revision, err := revisionOf(texts(modules))
-	if err != nil {
-		return nil, err
-	}
-	return part(PartPolicies, revision, modules, nil, roots(modules)...), nil
-}
-
-// Data packs documents as a bundle of their own, by their paths below data.assay,
-// which are its roots: for example {"exceptions": …} as [PartExceptions], or
-// {"images/0a": …} as one of many bundles of images.
-func Data(name string, documents map[string]any) (*bundle.Bundle, error) {
-	revision, err := revisionOf(documents)
-	if err != nil {
-		return nil, err
-	}
-	var roots []string
-	data := map[string]any{}
-	for _, path := range slices.Sorted(maps.Keys(documents)) {
-		roots = append(roots, "assay/"+path)
-		keys := strings.Split(path, "/")
-		object := data
-		for _, key := range keys[:len(keys)-1] {
-			next, ok := object[key].(map[string]any)
-			if !ok {
-				next = map[string]any{}
-				object[key] = next
-			}
-			object = next
-		}
-		object[keys[len(keys)-1]] = documents[path]
-	}
-	return part(name, revision, nil, data, roots...), nil
-}
-
-func part(name, revision string, modules []bundle.ModuleFile, data map[string]any, roots ...string) *bundle.Bundle {
-	if data == nil {
-		data = map[string]any{}
-	}
-	data["revisions"] = map[string]any{name: revision}
-	return &bundle.Bundle{
-		Manifest: manifest(revision, append(roots, "assay/revisions/"+name)...),
-		Data:     map[string]any{"assay": data},
-		Modules:  modules,
-	}
+// data are the documents of the content below data.assay.
+func (c Content) data() map[string]any {
+	exceptions := slices.Concat(c.Policies.Exceptions, c.Exceptions)
+	return documents.Data(c.Scans, exceptions, documents.NeedsOf(c.Policies.Thresholds, exceptions))
 }
 
 func manifest(revision string, roots ...string) bundle.Manifest {
@@ -165,8 +105,8 @@ func roots(modules []bundle.ModuleFile) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-func texts(modules []bundle.ModuleFile) map[string]string {
-	out := map[string]string{}
+func texts(modules []bundle.ModuleFile) map[string]any {
+	out := map[string]any{}
 	for _, m := range modules {
 		out[m.Path] = string(m.Raw)
 	}
@@ -175,34 +115,10 @@ func texts(modules []bundle.ModuleFile) map[string]string {
 
 // revisionOf is the SHA-256 of any content in canonical form.
 func revisionOf(content any) (string, error) {
-	h := sha256.New()
-	if err := json.NewEncoder(h).Encode(content); err != nil {
+	text, err := canonical(nil, content)
+	if err != nil {
 		return "", fmt.Errorf("computing the revision: %w", err)
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// Write packs a bundle as a gzipped tar, byte for byte the same each time.
-func Write(w io.Writer, b *bundle.Bundle) error {
-	if err := bundle.NewWriter(w).Write(*b); err != nil {
-		return fmt.Errorf("writing the bundle: %w", err)
-	}
-	return nil
-}
-
-// Read unpacks a bundle of at most [MaxBundle] bytes.
-func Read(r io.Reader) (*bundle.Bundle, error) {
-	b, err := bundle.NewCustomReader(bundle.NewTarballLoaderWithBaseURL(r, "")).
-		WithSizeLimitBytes(MaxBundle).WithProcessAnnotations(true).WithRegoVersion(ast.RegoV1).Read()
-	if err != nil {
-		return nil, fmt.Errorf("reading the bundle: %w", err)
-	}
-	return &b, nil
-}
-
-// Bytes is [Write] into memory.
-func Bytes(b *bundle.Bundle) ([]byte, error) {
-	var buf bytes.Buffer
-	err := Write(&buf, b)
-	return buf.Bytes(), err
+	sum := sha256.Sum256(text)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
 }

@@ -1,9 +1,6 @@
 package bundles
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,13 +15,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
-	"github.com/open-policy-agent/opa/v1/util"
 )
 
 // DefaultKeyID is the name of the key in a signature that is given no other.
@@ -128,9 +123,23 @@ type claims struct {
 // Sign adds OPA's .signatures.json to a bundle, in place of one that is there,
 // and leaves the other files as they are. Equal bundles give equal bytes.
 func (k *SigningKey) Sign(text []byte) ([]byte, error) {
-	hasher, err := bundle.NewSignatureHasher(bundle.SHA256)
+	var files []file
+	err := eachFile(text, func(name string, content []byte) error {
+		if !bundle.IsSignaturesFile(name) {
+			files = append(files, file{name, content})
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("signing the bundle: %w", err)
+	}
+	return k.archive(files)
+}
+
+// archive packs files with their signature; a nil key makes none.
+func (k *SigningKey) archive(files []file) ([]byte, error) {
+	if k == nil {
+		return archive(files)
 	}
 	id := k.ID
 	if id == "" {
@@ -140,29 +149,12 @@ func (k *SigningKey) Sign(text []byte) ([]byte, error) {
 	if !k.NotAfter.IsZero() {
 		payload.ExpiresAt = k.NotAfter.Unix()
 	}
-	var signed bytes.Buffer
-	zip := gzip.NewWriter(&signed)
-	out := tar.NewWriter(zip)
-	add := func(name string, content []byte) error {
-		if err := out.WriteHeader(&tar.Header{Name: name, Mode: 0o600, Typeflag: tar.TypeReg, Size: int64(len(content))}); err != nil {
-			return err
-		}
-		_, err := out.Write(content)
-		return err
-	}
-	err = eachFile(text, func(name string, content []byte) error {
-		if bundle.IsSignaturesFile(name) {
-			return nil
-		}
-		sum, err := hash(hasher, name, content)
+	for _, f := range files {
+		sum, err := f.hash()
 		if err != nil {
-			return err
+			return nil, fmt.Errorf("signing the bundle: %w", err)
 		}
-		payload.Files = append(payload.Files, bundle.NewFile(strings.TrimPrefix(name, "/"), hex.EncodeToString(sum), bundle.SHA256.String()))
-		return add(name, content)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("signing the bundle: %w", err)
+		payload.Files = append(payload.Files, bundle.NewFile(strings.TrimPrefix(f.name, "/"), hex.EncodeToString(sum), bundle.SHA256.String()))
 	}
 	token, err := k.token(id, payload)
 	if err != nil {
@@ -172,10 +164,7 @@ func (k *SigningKey) Sign(text []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signing the bundle: %w", err)
 	}
-	if err := errors.Join(add("/"+signaturesFile, signatures), out.Close(), zip.Close()); err != nil {
-		return nil, fmt.Errorf("signing the bundle: %w", err)
-	}
-	return signed.Bytes(), nil
+	return archive(append(files, file{"/" + signaturesFile, signatures}))
 }
 
 // token is the JWT of the claims. OPA's own signer draws a nonce for ECDSA; the
@@ -207,49 +196,6 @@ func (k *SigningKey) token(id string, payload claims) (string, error) {
 		point.S.FillBytes(signature[32:])
 	}
 	return text + "." + encode(signature), nil
-}
-
-// hash is a file's digest in a signature: that of its canonical form where it
-// is data or the manifest.
-func hash(h bundle.SignatureHasher, name string, content []byte) ([]byte, error) {
-	var value any = content
-	if bundle.IsStructuredDoc(name) {
-		if err := util.Unmarshal(content, &value); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return h.HashFile(value)
-}
-
-// eachFile reads the regular files of a bundle, [MaxBundle] bytes at most.
-func eachFile(text []byte, do func(name string, content []byte) error) error {
-	zip, err := gzip.NewReader(bytes.NewReader(text))
-	if err != nil {
-		return fmt.Errorf("is no bundle: %w", err)
-	}
-	limited := &io.LimitedReader{R: zip, N: MaxBundle + 1}
-	for in := tar.NewReader(limited); ; {
-		header, err := in.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("is no bundle: %w", err)
-		}
-		if header.Typeflag != tar.TypeReg {
-			continue
-		}
-		content, err := io.ReadAll(in)
-		if limited.N <= 0 {
-			return fmt.Errorf("has more than %d bytes", MaxBundle)
-		}
-		if err != nil {
-			return fmt.Errorf("is no bundle: %w", err)
-		}
-		if err := do(header.Name, content); err != nil {
-			return err
-		}
-	}
 }
 
 // VerificationKey verifies bundles. It may be used concurrently.

@@ -60,10 +60,12 @@ type Config struct {
 	DecodeSBOM func(in io.Reader, image, digest string) (store.SBOM, error)
 	// Database is the vulnerability database in use; nil when there is none.
 	Database func() *api.ScanDatabase
-	Limits   Limits
-	Version  string
-	Log      *slog.Logger
-	Now      func() time.Time // nil: time.Now
+	// Observe, where given, is called after each request.
+	Observe func(route string, status int, took time.Duration)
+	Limits  Limits
+	Version string
+	Log     *slog.Logger
+	Now     func() time.Time // nil: time.Now
 }
 
 // Server answers requests. It is safe for concurrent use.
@@ -86,6 +88,9 @@ func New(c Config) *Server {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Observe == nil {
+		c.Observe = func(string, int, time.Duration) {}
 	}
 	s := &Server{Config: c, limits: c.Limits, mux: http.NewServeMux()}
 	s.limits.Upload = cmp.Or(s.limits.Upload, 128<<20)
@@ -116,6 +121,10 @@ func (s *Server) Routes() auth.Routes {
 // handler answers the requests of a route: bounded in time, with an answer to a panic.
 func (s *Server) handler(x route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := time.Now()
+		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		w = rec
+		defer func() { s.Observe(x.pattern, rec.status, time.Since(begun)) }()
 		id := rand.Text()[:12]
 		h := w.Header()
 		h.Set("X-Request-Id", id)
@@ -136,7 +145,11 @@ func (s *Server) handler(x route) http.Handler {
 			problem.Instance = id
 			problem.write(w)
 		}()
+		// A client that sends or takes too slowly loses its connection.
+		control := http.NewResponseController(w)
+		_ = control.SetReadDeadline(begun.Add(s.limits.Request)) // not every writer has one
 		if !x.long {
+			_ = control.SetWriteDeadline(begun.Add(s.limits.Request + exportTimeout))
 			ctx, cancel := context.WithTimeout(r.Context(), s.limits.Request)
 			defer cancel()
 			r = r.WithContext(ctx)
@@ -156,6 +169,21 @@ func (s *Server) handler(x route) http.Handler {
 		problem.write(w)
 	})
 }
+
+// recorder notes the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // scoped refuses identities with a scope where a route does not hold to it.
 func (s *Server) scoped(x route, r *http.Request) error {

@@ -78,11 +78,11 @@ func Run(ctx context.Context, c Config) error {
 	httpServer.RegisterOnShutdown(c.Handler.Close)
 	serve := httpServer.Serve
 	if c.CertFile != "" {
-		pair := &keyPair{cert: c.CertFile, key: c.KeyFile}
-		if _, err := pair.get(nil); err != nil {
+		pair := &KeyPair{CertFile: c.CertFile, KeyFile: c.KeyFile}
+		if _, err := pair.Get(nil); err != nil {
 			return errors.Join(err, c.Listener.Close())
 		}
-		httpServer.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.get}
+		httpServer.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get}
 		serve = func(l net.Listener) error { return httpServer.ServeTLS(l, "", "") }
 	}
 	if c.TokenFile != "" {
@@ -286,17 +286,18 @@ func readTokens(name string) ([]string, error) {
 	return tokens, nil
 }
 
-// keyPair is a certificate that is read at each handshake; the last good one
-// serves while the files do not fit together.
-type keyPair struct {
-	cert, key string
+// KeyPair is a certificate that is read at each handshake; the last good one
+// serves while the files do not fit together. It is safe for concurrent use.
+type KeyPair struct {
+	CertFile, KeyFile string
 
 	mu   sync.Mutex
 	last *tls.Certificate
 }
 
-func (k *keyPair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	pair, err := tls.LoadX509KeyPair(k.cert, k.key)
+// Get is for [tls.Config.GetCertificate].
+func (k *KeyPair) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(k.CertFile, k.KeyFile)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/assay-dev/assay/bundles/source/gitrepo"
 	"github.com/assay-dev/assay/policies"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func (a *app) bundleServe() *cobra.Command {
@@ -48,15 +49,7 @@ that were built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 	c.Flags().StringVar(&config.KeyFile, "tls-key", "", "private key of the certificate")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	c.Flags().StringVar(&config.TokenFile, "token-file", "", "bearer tokens, one a line, of which a client needs one")
-	c.Flags().StringVar(&git.URL, "git", "", "repository of the policies: https, ssh or file, without a password")
-	c.Flags().StringVar(&git.Ref, "git-ref", "", "branch, tag or commit; without it the repository's HEAD")
-	c.Flags().StringVar(&git.Folder, "git-folder", "", "folder of the policies in the repository")
-	c.Flags().DurationVar(&git.Every, "git-every", 0, "time between two looks (default 1m)")
-	c.Flags().StringVar(&git.Username, "git-user", "", "user for https (default git)")
-	c.Flags().StringVar(&git.PasswordFile, "git-password-file", "", "password or token for https")
-	c.Flags().StringVar(&git.CAFile, "git-ca", "", "further certificates to trust for https")
-	c.Flags().StringVar(&git.SSHKeyFile, "git-ssh-key", "", "private key for ssh; without it the agent")
-	c.Flags().StringVar(&git.KnownHostsFile, "git-known-hosts", "", "known hosts for ssh; without it the user's own")
+	gitFlags(c.Flags(), &git)
 
 	c.RunE = func(c *cobra.Command, args []string) error {
 		config.Log = slog.New(slog.NewTextHandler(a.err, nil))
@@ -100,6 +93,19 @@ that were built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 		return serve.Run(c.Context(), config)
 	}
 	return c
+}
+
+// gitFlags adds those of policies in a git repository.
+func gitFlags(flags *pflag.FlagSet, git *gitrepo.Source) {
+	flags.StringVar(&git.URL, "git", "", "repository of the policies: https, ssh or file, without a password")
+	flags.StringVar(&git.Ref, "git-ref", "", "branch, tag or commit; without it the repository's HEAD")
+	flags.StringVar(&git.Folder, "git-folder", "", "folder of the policies in the repository")
+	flags.DurationVar(&git.Every, "git-every", 0, "time between two looks (default 1m)")
+	flags.StringVar(&git.Username, "git-user", "", "user for https (default git)")
+	flags.StringVar(&git.PasswordFile, "git-password-file", "", "password or token for https")
+	flags.StringVar(&git.CAFile, "git-ca", "", "further certificates to trust for https")
+	flags.StringVar(&git.SSHKeyFile, "git-ssh-key", "", "private key for ssh; without it the agent")
+	flags.StringVar(&git.KnownHostsFile, "git-known-hosts", "", "known hosts for ssh; without it the user's own")
 }
 
 // built makes the bundles of a set of policies with the scans and exceptions

@@ -31,18 +31,36 @@ func calicoNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 // complete fills in the flags that were not given, from the environment, then
 // from the configuration file.
 func (f *scanFlags) complete(c *cobra.Command, a *app) error {
-	file, name, err := readConfig(f.config)
+	file, name, err := readConfig(f.config, ".assay.yaml", ".tigera-scanner.yaml")
 	if err != nil {
 		return err
 	}
 	var errs []error
-	f.given = map[string]bool{}
+	f.given, err = a.fill(c, file, name, lookupEnv)
+	errs = append(errs, err)
+	if !slices.Contains([]string{"fail", "warn", "never"}, f.failOn) {
+		errs = append(errs, fmt.Errorf("--fail-on must be fail, warn or never, not %q", f.failOn))
+	}
+	if f.every < 0 || f.parallel < 1 {
+		errs = append(errs, errors.New("--every must not be negative, and --parallel at least 1"))
+	}
+	if f.apiURL == "" && f.token != "" {
+		a.log.Warn("--token is for --apiurl, which is not given: nothing is uploaded")
+	}
+	return errors.Join(errs...)
+}
+
+// fill gives the flags that were not given values from the environment, then from a
+// configuration file, and says which flags have a value.
+func (a *app) fill(c *cobra.Command, file map[string]string, name string, env func(flag string) (value, name string)) (given map[string]bool, err error) {
+	var errs []error
+	given = map[string]bool{}
 	c.Flags().VisitAll(func(flag *pflag.Flag) {
 		if flag.Name == "help" || flag.Name == "config" {
 			return
 		}
 		if !flag.Changed {
-			value, from := lookupEnv(flag.Name)
+			value, from := env(flag.Name)
 			if from == "" {
 				if v, ok := file[flag.Name]; ok {
 					value, from = v, name
@@ -54,22 +72,13 @@ func (f *scanFlags) complete(c *cobra.Command, a *app) error {
 				}
 			}
 		}
-		f.given[flag.Name] = flag.Changed
+		given[flag.Name] = flag.Changed
 		delete(file, flag.Name)
 	})
 	for key := range file {
-		a.log.Warn("the configuration has a key that is no flag of assay scan", "file", name, "key", key)
+		a.log.Warn("the configuration has a key that is no flag of "+c.CommandPath(), "file", name, "key", key)
 	}
-	if !slices.Contains([]string{"fail", "warn", "never"}, f.failOn) {
-		errs = append(errs, fmt.Errorf("--fail-on must be fail, warn or never, not %q", f.failOn))
-	}
-	if f.every < 0 || f.parallel < 1 {
-		errs = append(errs, errors.New("--every must not be negative, and --parallel at least 1"))
-	}
-	if f.apiURL != "" {
-		a.log.Warn("--apiurl: results are not uploaded, this version has no server; the scan itself goes on")
-	}
-	return errors.Join(errs...)
+	return given, errors.Join(errs...)
 }
 
 // lookupEnv finds CC_WARN_THRESHOLD for warn-threshold, and CC_API_URL for apiurl.
@@ -90,15 +99,18 @@ func lookupEnv(flag string) (value, name string) {
 }
 
 // readConfig reads a YAML file of flag names and values. Without a name, the
-// first of the two default files that exists is read.
-func readConfig(name string) (map[string]string, string, error) {
+// first of the default files in the user's home that exists is read.
+func readConfig(name string, defaults ...string) (map[string]string, string, error) {
 	names := []string{name}
 	if name == "" {
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return nil, "", nil // no home, no file
 		}
-		names = []string{filepath.Join(home, ".assay.yaml"), filepath.Join(home, ".tigera-scanner.yaml")}
+		names = nil
+		for _, d := range defaults {
+			names = append(names, filepath.Join(home, d))
+		}
 	}
 	for _, n := range names {
 		text, err := os.ReadFile(n)

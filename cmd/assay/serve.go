@@ -1,0 +1,224 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+
+	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/bundles/source/gitrepo"
+	"github.com/assay-dev/assay/scanner/vulndb"
+	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/server/daemon"
+	"github.com/assay-dev/assay/store"
+)
+
+const day = 24 * time.Hour
+
+func (a *app) serveCommand() *cobra.Command {
+	var (
+		config    daemon.Config
+		git       gitrepo.Source
+		sign      signing
+		oidc      auth.OIDC
+		listen    string
+		policies  string
+		database  string
+		file      string
+		anonymous string
+		review    string
+		bind      []string
+		logLevel  string
+		maxAge    time.Duration
+	)
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server: results kept, rescanned, alerted on, and served to webhooks",
+		Long: `Keeps scans, SBOMs, running containers and exceptions, classifies them anew at
+every change, matches stored SBOMs every day and with every new database, raises
+alerts, and serves the API (/api/v1), bundles for OPA and webhooks (/bundles),
+metrics (/metrics) and health (/livez, /readyz).
+
+The data is in SQLite in the folder --data, or in PostgreSQL, which any number of
+replicas share. The first start writes the administrator's token to admin.token in
+that folder; make others by POST /api/v1/tokens.
+
+Each flag can be given as ASSAY_SERVE_<FLAG>, with underscores, in the environment,
+or in the YAML file --config (default ~/.assay-server.yaml); flags go over
+environment over file. Variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT, …)
+say where --trace sends spans to.`,
+		Example: `  assay serve --data /var/lib/assay --policies policies --db-update
+  assay serve --database postgres://assay@db/assay --listen :8443 --tls-cert tls.crt --tls-key tls.key --sign-key assay.key
+  curl -H "Authorization: Bearer $(cat /var/lib/assay/admin.token)" localhost:8380/api/v1/images`,
+		Args: cobra.NoArgs,
+	}
+	out := outputFlag(c)
+	flags := c.Flags()
+	flags.Lookup("output").Usage = "format of the log"
+	flags.StringVar(&file, "config", "", "YAML file of flag names and values")
+	flags.StringVar(&config.Data, "data", "assay-data", "folder of the database and the first token")
+	flags.StringVar(&config.Database, "database", "", "postgres:// URL, or a SQLite file (default assay.db in --data)")
+	flags.StringVar(&listen, "listen", "127.0.0.1:8380", "address to serve on")
+	flags.StringVar(&config.CertFile, "tls-cert", "", "certificate in PEM, read anew when it changes")
+	flags.StringVar(&config.KeyFile, "tls-key", "", "private key of the certificate")
+	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	flags.StringVar(&policies, "policies", "", "folder of policies, watched")
+	gitFlags(flags, &git)
+	sign.flags(c, "sign-")
+	flags.StringVar(&config.Notifications, "notifications", "", "YAML file that says who is told of alerts (docs/notifications.md)")
+	flags.StringVar(&database, "db", "", "vulnerability database to use instead of that of 'assay db'")
+	flags.BoolVar(&config.Update, "db-update", false, "fetch newer vulnerability databases")
+	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
+	flags.DurationVar(&config.RematchEvery, "rematch-every", day, "match stored SBOMs again with the same database")
+	flags.StringVar(&config.Auth.TokenFile, "token-file", "", "static tokens in Kubernetes' form: token,user,uid,\"group,…\" a line")
+	flags.StringVar(&config.Auth.ClientCAFile, "client-ca", "", "certificates in PEM that sign client certificates")
+	flags.StringVar(&oidc.Issuer, "oidc-issuer", "", "trust the ID tokens of this issuer")
+	flags.StringVar(&oidc.ClientID, "oidc-client-id", "", "audience of the ID tokens")
+	flags.StringVar(&oidc.CAFile, "oidc-ca", "", "certificates in PEM for the issuer")
+	flags.StringVar(&oidc.UsernameClaim, "oidc-username-claim", "", "claim that names the user (default sub)")
+	flags.StringVar(&oidc.GroupsClaim, "oidc-groups-claim", "", "claim that names the groups")
+	flags.StringVar(&review, "token-review", "", "kubeconfig of a cluster that is asked about tokens; in-cluster for the one that it runs in")
+	flags.StringArrayVar(&bind, "bind", nil, "ROLE=user:NAME or ROLE=group:NAME for who comes by file, OIDC, certificate or review; may be repeated")
+	flags.StringVar(&anonymous, "anonymous", "", "role of requests without a token, for trials on loopback")
+	flags.StringSliceVar(&config.Auth.TrustedOrigins, "trusted-origin", nil, "origin of browsers besides the server's own; may be repeated")
+	flags.DurationVar(&config.Retention.Scans, "keep-scans", 30*day, "keep scans that a newer one replaced; 0 is for ever, here and below")
+	flags.DurationVar(&config.Retention.Events, "keep-events", 30*day, "keep events")
+	flags.DurationVar(&config.Retention.Decisions, "keep-decisions", 30*day, "keep decisions")
+	flags.DurationVar(&config.Retention.Alerts, "keep-alerts", 90*day, "keep alerts that ended")
+	flags.DurationVar(&config.Retention.Deliveries, "keep-deliveries", 30*day, "keep notifications that were given up")
+	flags.BoolVar(&config.Trace, "trace", false, "send spans to OpenTelemetry's OTLP endpoint")
+	flags.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
+	must(c.MarkFlagDirname("data"))
+	must(c.MarkFlagDirname("policies"))
+
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		values, name, err := readConfig(file, ".assay-server.yaml")
+		if err != nil {
+			return err
+		}
+		if _, err := a.fill(c, values, name, func(flag string) (string, string) {
+			key := "ASSAY_SERVE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+			if v := os.Getenv(key); v != "" {
+				return v, key
+			}
+			return "", ""
+		}); err != nil {
+			return err
+		}
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(logLevel)); err != nil {
+			return fmt.Errorf("--log-level must be debug, info, warn or error, not %q", logLevel)
+		}
+		var handler slog.Handler = slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level})
+		if *out == "json" {
+			handler = slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level})
+		}
+		config.Log, config.Version = slog.New(handler), version()
+		klog.SetSlogLogger(config.Log)
+		switch {
+		case policies != "" && git.URL != "":
+			return errors.New("policies come from a folder or from --git, not from both")
+		case policies != "":
+			if info, err := os.Stat(policies); err != nil || !info.IsDir() {
+				return fmt.Errorf("--policies: %s is no folder", policies)
+			}
+			config.Source = source.Folder{Path: policies, Log: config.Log}
+		case git.URL != "":
+			config.Source = git
+		}
+		if sign.key != "" {
+			if config.Key, err = a.signingKey(sign); err != nil {
+				return err
+			}
+		}
+		dir, err := databaseDir()
+		if err != nil {
+			return err
+		}
+		if maxAge == 0 {
+			maxAge = -1 // any age
+		}
+		if config.Vulnerabilities, err = vulndb.New(vulndb.Config{Dir: dir, MaxAge: maxAge}); err != nil {
+			return err
+		}
+		config.VulnerabilityPath = database
+		if oidc.Issuer != "" {
+			config.Auth.OIDC = &oidc
+		}
+		switch review {
+		case "":
+		case "in-cluster":
+			config.Auth.TokenReview = &auth.TokenReview{}
+		default:
+			config.Auth.TokenReview = &auth.TokenReview{Kubeconfig: review}
+		}
+		if config.Auth.Bindings, err = bindings(bind); err != nil {
+			return err
+		}
+		if anonymous != "" {
+			if config.Auth.Anonymous, err = auth.ParseRole(anonymous); err != nil {
+				return fmt.Errorf("--anonymous: %w", err)
+			}
+		}
+		if config.Listener, err = net.Listen("tcp", listen); err != nil {
+			return err
+		}
+		if at, ok := config.Listener.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && config.CertFile == "" {
+			config.Log.Warn("tokens cross the network in the clear; --tls-cert and --tls-key protect them")
+		}
+		return daemon.Run(c.Context(), config)
+	}
+	return c
+}
+
+// bindings reads ROLE=user:NAME and ROLE=group:NAME.
+func bindings(list []string) ([]auth.Binding, error) {
+	var all []auth.Binding
+	for _, text := range list {
+		role, who, _ := strings.Cut(text, "=")
+		parsed, err := auth.ParseRole(role)
+		if err != nil {
+			return nil, fmt.Errorf("--bind %s: %w", text, err)
+		}
+		kind, name, _ := strings.Cut(who, ":")
+		b := auth.Binding{Role: parsed}
+		switch {
+		case name != "" && kind == "user":
+			b.Users = []string{name}
+		case name != "" && kind == "group":
+			b.Groups = []string{name}
+		default:
+			return nil, fmt.Errorf("--bind %s: want ROLE=user:NAME or ROLE=group:NAME", text)
+		}
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+func (a *app) backupCommand() *cobra.Command {
+	var data string
+	c := &cobra.Command{
+		Use:   "backup FILE",
+		Short: "Copy the server's SQLite database while it runs",
+		Long: `Writes a whole and consistent copy of the database of 'assay serve' to a new file,
+while the server goes on. To restore, stop the server and put the copy in the
+place of assay.db, without the files assay.db-wal and assay.db-shm. PostgreSQL has
+its own means, such as pg_dump.`,
+		Example: `  assay backup --data /var/lib/assay /backups/assay-$(date +%F).db`,
+		Args:    cobra.ExactArgs(1),
+	}
+	c.Flags().StringVar(&data, "data", "assay-data", "folder of the database")
+	must(c.MarkFlagDirname("data"))
+	c.RunE = func(c *cobra.Command, args []string) error {
+		return store.Backup(c.Context(), filepath.Join(data, "assay.db"), args[0])
+	}
+	return c
+}

@@ -1,0 +1,294 @@
+// Package daemon puts the server together: the store, what follows it, the jobs, and
+// one HTTP listener for the API, the bundles and the operators.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	"go.opentelemetry.io/otel/sdk/trace"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/bundles/serve"
+	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/scanner/vulndb"
+	"github.com/assay-dev/assay/server"
+	"github.com/assay-dev/assay/server/alerting"
+	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/server/follow"
+	"github.com/assay-dev/assay/server/jobs"
+	"github.com/assay-dev/assay/server/notify"
+	"github.com/assay-dev/assay/server/notify/config"
+	"github.com/assay-dev/assay/server/rematch"
+	"github.com/assay-dev/assay/store"
+)
+
+// Config is all that the server can be told.
+type Config struct {
+	// Data is the folder of the SQLite database and of the first token.
+	Data string
+	// Database is a postgres:// URL, or a SQLite file; "" is assay.db in Data.
+	Database string
+	Listener net.Listener
+	// CertFile and KeyFile switch TLS on; they are read at each handshake.
+	CertFile, KeyFile string
+	// Source gives the policies; nil is none.
+	Source source.Source
+	// Notifications is the file that says who is told of alerts; "" is nobody.
+	Notifications string
+	Key           *bundles.SigningKey // of the bundles; nil leaves them unsigned
+	// Vulnerabilities has the databases; VulnerabilityPath is another one, that never
+	// changes; Update fetches newer ones.
+	Vulnerabilities   *vulndb.Store
+	VulnerabilityPath string
+	Update            bool
+	RematchEvery      time.Duration
+	// Auth says who gets in, besides the tokens of the store.
+	Auth      auth.Config
+	Retention store.Retention
+	Limits    server.Limits
+	// Trace sends spans to an OTLP endpoint, as the variables OTEL_… say.
+	Trace   bool
+	Version string
+	Log     *slog.Logger
+}
+
+// AdminToken is the file in Data that has the first token.
+const AdminToken = "admin.token"
+
+// shutdown is how long requests that run may go on when the server ends.
+const shutdown = 20 * time.Second
+
+// Run serves until the context ends, or until it cannot. The listener is closed.
+func Run(ctx context.Context, c Config) (err error) {
+	defer func() { _ = c.Listener.Close() }() // the server closes it where it ran
+	s, err := store.Open(ctx, store.Config{URL: database(c)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := firstToken(ctx, c, s); err != nil {
+		return err
+	}
+	if c.Trace {
+		end, err := traces(ctx, c.Version)
+		if err != nil {
+			return err
+		}
+		defer end()
+	}
+
+	m := newMetrics()
+	handler := serve.New(serve.Limits{})
+	follower := follow.New(follow.Config{Store: s, Source: c.Source, Bundles: handler, Key: c.Key, Observe: m.step, Log: c.Log})
+	matcher := rematch.New(rematch.Config{Store: s, Databases: c.Vulnerabilities, Path: c.VulnerabilityPath, Update: c.Update, Every: c.RematchEvery, Log: c.Log})
+	defer func() { err = errors.Join(err, matcher.Close()) }()
+
+	alerts := alerting.Config{Store: s, Engine: follower.Engine(), Log: c.Log, Policies: func() *policies.Set { set, _, _ := follower.Policies(); return set }}
+	if alerts.Notifications, alerts.Receivers, err = notifications(c.Notifications); err != nil {
+		return err
+	}
+	alerter := alerting.New(alerts)
+	work, err := jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Observe: m.job, Log: c.Log, Work: jobs.Work{
+		Due: func(ctx context.Context, limit int) ([]string, error) {
+			due, err := matcher.Due(ctx, limit)
+			if errors.Is(err, vulndb.ErrMissing) {
+				return nil, nil // a server without scanning is a server all the same; uploads of SBOMs show it
+			}
+			return due, err
+		},
+		Match: matcher.Match,
+		EvaluateAlerts: func(ctx context.Context) error {
+			if follower.Ready() != nil {
+				return nil // there are no rules yet
+			}
+			return alerter.Evaluate(ctx)
+		},
+		Deliver: alerter.Deliver,
+		Retain:  func(ctx context.Context) error { return s.Retain(ctx, c.Retention) }, UpdateDatabase: matcher.UpdateDatabase,
+	}})
+	if err != nil {
+		return err
+	}
+
+	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, DecodeSBOM: rematch.Decode, Database: matcher.Database,
+		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
+	m.registry.MustRegister(state{store: s, database: matcher.Database, waiting: handler.Waiting,
+		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
+	mux, routes := http.NewServeMux(), api.Routes()
+	mux.Handle("/api/v1/", api)
+	add := func(pattern string, h http.Handler, roles ...auth.Role) {
+		mux.Handle(pattern, h)
+		routes[pattern] = roles
+	}
+	add("GET "+serve.Prefix+"{name...}", handler, auth.Viewer, auth.Scanner)
+	add("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), auth.Viewer)
+	alive := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+	add("GET /livez", http.HandlerFunc(alive), auth.Public)
+	add("GET /healthz", http.HandlerFunc(alive), auth.Public)
+	add("GET /readyz", ready(s, follower), auth.Public)
+
+	c.Auth.Routes, c.Auth.Tokens, c.Auth.Listener, c.Auth.Observe, c.Auth.Log = routes, server.Tokens{Store: s}, c.Listener.Addr(), m.login, c.Log
+	guard, err := auth.New(ctx, c.Auth)
+	if err != nil {
+		return err
+	}
+	var entry http.Handler = guard.Handler(mux)
+	if c.Trace {
+		entry = otelhttp.NewHandler(entry, "http")
+	}
+	web := &http.Server{Handler: entry, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
+	streams, endStreams := context.WithCancel(context.WithoutCancel(ctx))
+	defer endStreams()
+	web.BaseContext = func(net.Listener) context.Context { return streams }
+	web.RegisterOnShutdown(handler.Close)
+	listen := web.Serve
+	if c.CertFile != "" {
+		pair := &serve.KeyPair{CertFile: c.CertFile, KeyFile: c.KeyFile}
+		if _, err := pair.Get(nil); err != nil {
+			return err
+		}
+		web.TLSConfig = guard.TLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get})
+		listen = func(l net.Listener) error { return web.ServeTLS(l, "", "") }
+	}
+
+	// The followers go on until the requests are answered.
+	behind, endBehind := context.WithCancel(context.WithoutCancel(ctx))
+	defer endBehind()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return follower.Run(behind) })
+	group.Go(func() error { return work.Run(ctx) })
+	group.Go(func() error {
+		if err := listen(c.Listener); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		defer endBehind()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
+		defer cancel()
+		time.AfterFunc(shutdown/4, endStreams) // streams never end by themselves
+		if err := web.Shutdown(end); err != nil {
+			_ = web.Close()
+		}
+		return nil
+	})
+	c.Log.Info("serving", "address", c.Listener.Addr().String(), "tls", c.CertFile != "", "database", s.Dialect(), "bundles signed", c.Key != nil)
+	return group.Wait()
+}
+
+func database(c Config) string {
+	if c.Database != "" {
+		return c.Database
+	}
+	return filepath.Join(c.Data, "assay.db")
+}
+
+// firstToken makes a token for the first administrator, once, where the store has none.
+func firstToken(ctx context.Context, c Config, s *store.Store) error {
+	tokens, err := s.Tokens(ctx)
+	if err != nil || len(tokens) > 0 || c.Data == "" {
+		return err
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return fmt.Errorf("making the data folder: %w", err)
+	}
+	_, secret, err := server.MakeToken(ctx, s, store.Token{Name: "first administrator", Role: string(auth.Admin), Creator: "assay serve"})
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(c.Data, AdminToken)
+	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
+		return fmt.Errorf("writing the first token: %w", err)
+	}
+	c.Log.Info("the first administrator's token was made", "file", file)
+	return nil
+}
+
+// notifications reads who is told of alerts.
+func notifications(file string) (*config.Notifications, map[string]notify.Receiver, error) {
+	if file == "" {
+		return nil, nil, nil
+	}
+	info, err := os.Stat(file)
+	if err == nil && info.Size() > config.MaxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", file, config.MaxFile)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the notifications: %w", err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the notifications: %w", err)
+	}
+	n, err := config.Parse(file, text)
+	if err != nil {
+		return nil, nil, err
+	}
+	receivers, err := n.Open()
+	return n, receivers, err
+}
+
+// ready says whether decisions can be made and data be stored.
+func ready(s *store.Store, f *follow.Follower) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+		defer cancel()
+		var faults []string
+		if s.Ping(ctx) != nil {
+			faults = append(faults, "the database does not answer")
+		}
+		if f.Ready() != nil {
+			faults = append(faults, "policies and data are not loaded") // why is in the log, and for viewers at /api/v1/policies
+		}
+		if len(faults) > 0 {
+			http.Error(w, strings.Join(faults, "\n"), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+		if _, _, refused := f.Policies(); refused != nil {
+			fmt.Fprintln(w, "warning: the newest state of the policies is refused")
+		}
+	})
+}
+
+// traces sends spans to where OTEL_EXPORTER_OTLP_ENDPOINT says.
+func traces(ctx context.Context, version string) (end func(), err error) {
+	exporter, err := otlptracehttp.New(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sending traces: %w", err)
+	}
+	about, err := resource.New(ctx, resource.WithFromEnv(), resource.WithTelemetrySDK(), resource.WithAttributes(attribute.String("service.name", "assay"), attribute.String("service.version", version)))
+	if err != nil {
+		return nil, fmt.Errorf("sending traces: %w", err)
+	}
+	provider := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about))
+	otel.SetTracerProvider(provider)
+	otel.SetTextMapPropagator(propagation.TraceContext{})
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = provider.Shutdown(ctx) // what could not be sent is lost
+	}, nil
+}

@@ -1,0 +1,118 @@
+package daemon
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/store"
+)
+
+// metrics are what Prometheus reads; docs/server.md lists them, and
+// deploy/grafana/assay.json shows them.
+type metrics struct {
+	registry    *prometheus.Registry
+	requests    *prometheus.CounterVec
+	latency     *prometheus.HistogramVec
+	logins      *prometheus.CounterVec
+	follow      *prometheus.HistogramVec
+	followed    *prometheus.CounterVec
+	followFault *prometheus.CounterVec
+	jobs        *prometheus.HistogramVec
+	jobFaults   *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_http_requests_total", Help: "Requests to the API, by route and status."}, []string{"route", "status"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "assay_http_request_duration_seconds", Help: "How long requests took, by route.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}, []string{"route"}),
+		logins: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_authentications_total", Help: "Requests by authenticator and result."}, []string{"authenticator", "result"}),
+		follow: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "assay_follow_duration_seconds", Help: "How long loading policies, updating the engine, classifying and publishing bundles took.",
+			Buckets: []float64{.001, .005, .01, .05, .1, .5, 1, 2, 5, 10, 30}}, []string{"step"}),
+		followed:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_follow_items_total", Help: "Policies loaded, changes seen, listings classified, bundles published."}, []string{"step"}),
+		followFault: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_follow_errors_total", Help: "Errors of these steps."}, []string{"step"}),
+		jobs: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "assay_job_duration_seconds", Help: "How long jobs took, by kind.",
+			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 60, 300}}, []string{"kind"}),
+		jobFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_job_errors_total", Help: "Attempts of jobs that failed, by kind."}, []string{"kind"}),
+	}
+	m.registry.MustRegister(m.requests, m.latency, m.logins, m.follow, m.followed, m.followFault, m.jobs, m.jobFaults,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) request(route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+	m.latency.WithLabelValues(route).Observe(took.Seconds())
+}
+
+func (m *metrics) login(authenticator, result string) {
+	m.logins.WithLabelValues(authenticator, result).Inc()
+}
+
+func (m *metrics) step(what string, n int, took time.Duration, err error) {
+	m.follow.WithLabelValues(what).Observe(took.Seconds())
+	m.followed.WithLabelValues(what).Add(float64(n))
+	if err != nil {
+		m.followFault.WithLabelValues(what).Inc()
+	}
+}
+
+func (m *metrics) job(kind string, took time.Duration, err error) {
+	m.jobs.WithLabelValues(kind).Observe(took.Seconds())
+	if err != nil {
+		m.jobFaults.WithLabelValues(kind).Inc()
+	}
+}
+
+// state is what is read when Prometheus asks.
+type state struct {
+	store    *store.Store
+	database func() *api.ScanDatabase
+	refused  func() bool
+	ready    func() bool
+	waiting  func() int
+}
+
+var (
+	imagesDesc   = prometheus.NewDesc("assay_images", "References with a digest, by result.", []string{"result"}, nil)
+	databaseDesc = prometheus.NewDesc("assay_vulnerability_database_built_timestamp_seconds", "When the vulnerability database in use was built.", nil, nil)
+	refusedDesc  = prometheus.NewDesc("assay_policies_refused", "1 while the newest state of the policies is refused, and the last good one stays.", nil, nil)
+	readyDesc    = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
+	waitingDesc  = prometheus.NewDesc("assay_bundle_requests_waiting", "Requests that wait for a bundle to change.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s state) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, refusedDesc, readyDesc, waitingDesc} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s state) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	truth := map[bool]float64{true: 1}
+	gauge(refusedDesc, truth[s.refused()])
+	gauge(readyDesc, truth[s.ready()])
+	gauge(waitingDesc, float64(s.waiting()))
+	if db := s.database(); db != nil {
+		gauge(databaseDesc, float64(db.Built.Unix()))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	counts, err := s.store.Counts(ctx, store.Filter{})
+	if err != nil {
+		return // the metrics of requests tell of it
+	}
+	for result, n := range counts {
+		gauge(imagesDesc, float64(n), string(result))
+	}
+}
