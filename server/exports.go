@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -153,7 +154,7 @@ func (s *Server) exportVulnerabilities(w http.ResponseWriter, r *http.Request) e
 			if v.Exception != nil {
 				exception = v.Exception.Justification
 			}
-			if err := out.row(api.NormalizeID(v.ID), m.Registry, m.Repository, tags, m.Digest, v.Package, v.Version, v.Type, decimal(v.CVSS), v.Severity,
+			if err := out.row(documents.CanonicalID(v), m.Registry, m.Repository, tags, m.Digest, v.Package, v.Version, v.Type, decimal(v.CVSS), v.Severity,
 				strings.Join(v.Fix.Versions, " "), decimal(v.EPSS), strconv.FormatBool(v.KEV), exception, string(m.Result)); err != nil {
 				return err
 			}

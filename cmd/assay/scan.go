@@ -16,6 +16,7 @@ import (
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/scanner/vulndb"
+	"github.com/assay-dev/assay/server/client"
 	"github.com/spf13/cobra"
 )
 
@@ -25,6 +26,7 @@ type scanFlags struct {
 	outputs    []string
 	template   string
 	apiURL     string
+	apiCA      string
 	token      string
 	warn, fail float64
 	database   string
@@ -90,7 +92,8 @@ func (f *scanFlags) register(c *cobra.Command) {
 	f.policyFlags(c)
 	fs.StringArrayVarP(&f.outputs, "output", "o", nil, "FORMAT, FORMAT=FILE, or a FILE for the JSON; may be repeated (default table)")
 	fs.StringVar(&f.template, "template", "", "Go template file for -o template, over the JSON document")
-	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of the Assay server")
+	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of an Assay server, to which results and SBOMs are uploaded")
+	fs.StringVar(&f.apiCA, "api-ca", "", "further certificates to trust for the Assay server, in PEM")
 	fs.StringVarP(&f.token, "token", "t", "", "token for the Assay server")
 	fs.Float64VarP(&f.warn, "warn-threshold", "w", api.DefaultWarn, "CVSS score from which an image is Warn")
 	fs.Float64VarP(&f.fail, "fail-threshold", "f", api.DefaultFail, "CVSS score from which an image is Fail")
@@ -131,8 +134,12 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	to, err := a.uploader(f)
+	if err != nil {
+		return err
+	}
 	for {
-		code, err := a.scanOnce(ctx, f, images, outputs, bundles.Content{Policies: set, Exceptions: extra})
+		code, err := a.scanOnce(ctx, f, images, outputs, bundles.Content{Policies: set, Exceptions: extra}, to)
 		if err != nil {
 			return err
 		}
@@ -174,7 +181,7 @@ func (f *scanFlags) set() (*policies.Set, error) {
 }
 
 // scanOnce scans, classifies and writes the outputs; it returns the exit code.
-func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outputs []output, content bundles.Content) (int, error) {
+func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outputs []output, content bundles.Content, to *client.Client) (int, error) {
 	db, err := a.openDatabase(ctx, f.database, f.maxAge)
 	if err != nil {
 		return exitUsage, err
@@ -202,6 +209,11 @@ func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outpu
 	}
 	for _, o := range outputs {
 		if err := a.write(o, report, outcomes); err != nil {
+			return exitUsage, err
+		}
+	}
+	if to != nil {
+		if err := a.upload(ctx, to, f, outcomes); err != nil {
 			return exitUsage, err
 		}
 	}

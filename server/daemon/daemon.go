@@ -115,7 +115,14 @@ func Run(ctx context.Context, c Config) (err error) {
 			}
 			return due, err
 		},
-		Match: matcher.Match,
+		Match: func(ctx context.Context, digest string) error {
+			err := matcher.Match(ctx, digest)
+			if errors.Is(err, vulndb.ErrMissing) {
+				c.Log.Warn("an SBOM waits to be matched", "digest", digest, "error", err)
+				return nil // it stays due, and is found once there is a database
+			}
+			return err
+		},
 		EvaluateAlerts: func(ctx context.Context) error {
 			if follower.Ready() != nil {
 				return nil // there are no rules yet

@@ -218,10 +218,10 @@ func Decode(in io.Reader, image, digest string) (store.SBOM, error) {
 		scan.Digest = digest
 	}
 	if scan.Digest == "" {
-		return store.SBOM{}, errors.New("the SBOM does not say the digest of its image: give it")
+		return store.SBOM{}, errors.New("the SBOM does not say the digest of its image: name it, as ?digest=sha256:… or in ?image=")
 	}
 	if _, err := api.ParseReference(scan.Image); err != nil {
-		return store.SBOM{}, fmt.Errorf("the SBOM does not name its image: give a reference: %w", err)
+		return store.SBOM{}, errors.New("the SBOM does not name its image: name it, as ?image=REFERENCE")
 	}
 	var text bytes.Buffer
 	if err := scanner.EncodeSBOM(&text, bom, scanner.SyftJSON); err != nil {

@@ -1,0 +1,212 @@
+// Package client sends scans and SBOMs to a server.
+package client
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
+)
+
+// Config says which server, and with what credential.
+type Config struct {
+	// URL is that of the server, with or without /api/v1.
+	URL string
+	// Token is sent over https, and over http to this machine alone.
+	Token string
+	// CAFile has further certificates to trust.
+	CAFile string
+	// Attempts at one request; 0 is 5. They are a second apart, then two, and so on.
+	Attempts int
+	// Warn, where given, is told why a request is sent again.
+	Warn      func(error)
+	UserAgent string
+}
+
+// Client is safe for concurrent use.
+type Client struct {
+	config Config
+	base   *url.URL
+	http   *http.Client
+}
+
+// New checks a configuration; it sends nothing.
+func New(c Config) (*Client, error) {
+	base, err := url.Parse(strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(c.URL, "/"), "/api/v1"), "/"))
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.User != nil {
+		return nil, errors.New("the URL of the server must be such as https://assay.example.com, without user and password")
+	}
+	if c.Token != "" && base.Scheme == "http" {
+		switch base.Hostname() {
+		case "localhost", "127.0.0.1", "::1":
+		default:
+			return nil, fmt.Errorf("the token would cross the network in the clear: use https for %s", base.Host)
+		}
+	}
+	if c.Attempts <= 0 {
+		c.Attempts = 5
+	}
+	if c.Warn == nil {
+		c.Warn = func(error) {}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if c.CAFile != "" {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		text, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading certificates: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("reading certificates: %s has none", c.CAFile)
+		}
+		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
+	}
+	return &Client{config: c, base: base, http: &http.Client{
+		Transport: transport, Timeout: 5 * time.Minute,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the body would not go along
+	}}, nil
+}
+
+// Uploaded is what the server says of an image that was sent.
+type Uploaded struct {
+	Image   string     `json:"image"`
+	Digest  string     `json:"digest"`
+	New     bool       `json:"new"`
+	Result  api.Result `json:"result"` // "" where it is not computed yet
+	MaxCVSS *float64   `json:"max_cvss"`
+}
+
+// Scans sends a report: all of it is stored, or nothing. Sent again it changes nothing.
+func (c *Client) Scans(ctx context.Context, report api.ScanReport) ([]Uploaded, error) {
+	text, err := json.Marshal(report)
+	if err != nil {
+		return nil, fmt.Errorf("writing the scans: %w", err)
+	}
+	return c.post(ctx, "scans", nil, text)
+}
+
+// SBOM sends an SBOM in any format that the server knows, with the reference and, where
+// it does not say so itself, the digest that it is of.
+func (c *Client) SBOM(ctx context.Context, image, digest string, document []byte) error {
+	_, err := c.post(ctx, "sboms", url.Values{"image": {image}, "digest": {digest}}, document)
+	return err
+}
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 16 << 20
+
+func (c *Client) post(ctx context.Context, what string, query url.Values, body []byte) ([]Uploaded, error) {
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(body); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	target := c.base.JoinPath("api/v1", what)
+	target.RawQuery = query.Encode()
+	var err error
+	for attempt := 1; ; attempt++ {
+		var list []Uploaded
+		var after time.Duration
+		if list, after, err = c.send(ctx, target.String(), packed.Bytes()); err == nil {
+			return list, nil
+		}
+		if after < 0 || attempt == c.config.Attempts || ctx.Err() != nil {
+			return nil, fmt.Errorf("sending %s to %s: %w", what, c.base, err)
+		}
+		c.config.Warn(err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(max(after, time.Second<<(attempt-1))):
+		}
+	}
+}
+
+// send gives a negative time with errors that another attempt would meet again.
+func (c *Client) send(ctx context.Context, target string, packed []byte) ([]Uploaded, time.Duration, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(packed))
+	if err != nil {
+		return nil, -1, err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Encoding", "gzip")
+	request.Header.Set("User-Agent", c.config.UserAgent)
+	if c.config.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+c.config.Token)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		var wrong *tls.CertificateVerificationError
+		if errors.As(err, &wrong) {
+			return nil, -1, wrong
+		}
+		return nil, 0, errors.Unwrap(err) // without the URL, which is said once
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, 0, err
+	}
+	if response.StatusCode/100 == 2 {
+		var answer struct {
+			Images []Uploaded `json:"images"`
+		}
+		if err := json.Unmarshal(text, &answer); err != nil {
+			return nil, -1, fmt.Errorf("the answer is not that of an Assay server: %w", err)
+		}
+		return answer.Images, 0, nil
+	}
+	err = problem(response.Status, text)
+	switch response.StatusCode {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
+		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // a date, which few send, is no wait
+		return nil, min(time.Duration(max(seconds, 0))*time.Second, time.Minute), err
+	}
+	return nil, -1, err
+}
+
+// maxFaults bounds the faults that an error shows.
+const maxFaults = 10
+
+// problem is what a server says in problem details, or its status.
+func problem(status string, text []byte) error {
+	var said struct {
+		Detail string `json:"detail"`
+		Errors []struct {
+			Pointer string `json:"pointer"`
+			Detail  string `json:"detail"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(text, &said) != nil || said.Detail == "" {
+		return errors.New("the server answers " + status)
+	}
+	b := strings.Builder{}
+	b.WriteString(said.Detail + " (" + status + ")")
+	for i, e := range said.Errors {
+		if i == maxFaults {
+			fmt.Fprintf(&b, "\n  and %d more", len(said.Errors)-i)
+			break
+		}
+		b.WriteString("\n  " + strings.TrimSpace(e.Pointer+": "+e.Detail))
+	}
+	return errors.New(b.String())
+}
