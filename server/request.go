@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,7 +119,12 @@ type query struct {
 }
 
 func queryOf(r *http.Request) *query {
-	return &query{values: r.URL.Query(), known: map[string]bool{}}
+	q := &query{known: map[string]bool{}}
+	var err error
+	if q.values, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+		q.fault("", "%v", err)
+	}
+	return q
 }
 
 // maxParameter bounds one value, in bytes.
