@@ -1,434 +1,204 @@
-// Package jobs does what the server must do by and by, on River: matching SBOMs,
-// evaluating alerts, delivering notifications, removing what is too old, fetching
-// vulnerability databases.
+// Package jobs does the server's work in the background, on River: matching stored
+// SBOMs again, alerts, deliveries, retention and the vulnerability database.
 //
-// What must be done is always derived from the store: an SBOM that is due, an alert
-// rule whose period has passed, a delivery that waits. A job is the hand that does it:
-// tried again with backoff, shown with its error, by one replica at a time. A job that
-// is lost or done twice changes nothing, since each of its effects is one transaction
-// of the store that looks first whether it is still needed. docs/design/008-jobs.md.
+// What must be done is always read from the store's own state; a job is only the
+// worker that does it. A job that is lost is made again by the next sweep, and one
+// that runs twice finds nothing left to do, because the effects that it has are
+// conditional on the store. In return a job is retried with a backoff, shown with
+// its error, and done by one of any number of replicas.
 package jobs
 
 import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
+	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
-	"github.com/riverqueue/river/rivermigrate"
 	"github.com/riverqueue/river/rivertype"
 )
 
-// Kinds of jobs.
-const (
-	Match    = "match"    // the SBOM of the digest that is its subject
-	Sweep    = "sweep"    // finds the SBOMs that are due
-	Alerts   = "alerts"   // evaluates the rules whose period has passed
-	Deliver  = "deliver"  // sends the notifications that wait
-	Retain   = "retain"   // removes what is older than it is kept
-	Database = "database" // fetches a newer vulnerability database
-)
-
-// Work is what jobs do. Its methods may be called at any time, by several replicas
-// and again after they were done, and then change nothing. An error is tried again.
+// Work is what the jobs do. A function that is nil has no job in any replica; Due
+// and Match are given together. Each is called in any replica, for one subject one
+// at a time unless a replica is cut off while it works, and again for what was done.
+// They return soon after their context ends.
 type Work struct {
-	// Due are the digests of at most limit SBOMs that must be matched.
-	Due   func(ctx context.Context, limit int) ([]string, error)
+	// Due gives the digests of at most limit SBOMs that must be matched (again),
+	// the most urgent first.
+	Due func(ctx context.Context, limit int) ([]string, error)
+	// Match matches one SBOM and stores the scan. After an error made by [Permanent]
+	// the next attempt is the first sweep an hour later.
 	Match func(ctx context.Context, digest string) error
-	// EvaluateAlerts evaluates the rules whose period has passed.
+	// EvaluateAlerts evaluates the alert rules whose period has passed.
 	EvaluateAlerts func(ctx context.Context) error
-	// Deliver sends what waits, and says when there is more to do: the zero time when
-	// nothing waits.
-	Deliver        func(ctx context.Context) (time.Time, error)
-	Retain         func(ctx context.Context) error
+	// Deliver sends notifications, and gives when there is more to do; the zero
+	// time when nothing waits.
+	Deliver func(ctx context.Context) (next time.Time, err error)
+	// Retain deletes what is beyond retention.
+	Retain func(ctx context.Context) error
+	// UpdateDatabase fetches a newer vulnerability database, if there is one.
 	UpdateDatabase func(ctx context.Context) error
+	// Idle says that there is nothing to do for a kind, so that no job is made at
+	// its period. It must be quick; nil is never idle.
+	Idle func(ctx context.Context, kind string) (bool, error)
 }
 
-// Config says where jobs are kept, and how often what is looked for.
+// Config says where jobs are kept, and what they do. Zero values are the defaults.
 type Config struct {
-	// SQLite or Postgres is the database of the store.
+	// SQLite or Postgres is the store's database; River has tables of its own in it.
 	SQLite   *sql.DB
 	Postgres *pgxpool.Pool
 	Work     Work
-	// Workers match at a time; 0 is the number of CPUs.
+	// Workers is how many SBOMs this replica matches at once; 0: the number of CPUs.
 	Workers int
-	// Periods; 0 are 30 s, 5 s, 1 h and 2 h.
-	SweepEvery, AlertsEvery, RetainEvery, DatabaseEvery time.Duration
-	// Timeout bounds one job; 0 is 10 minutes. One that a killed process left is
-	// begun again after twice that.
+	// Periods of what the leading replica starts.
+	SweepEvery    time.Duration // 0: 30 s
+	AlertsEvery   time.Duration // 0: 5 s
+	DeliverEvery  time.Duration // 0: 30 s; it comes after each evaluation of alerts, too
+	RetainEvery   time.Duration // 0: 1 h
+	DatabaseEvery time.Duration // 0: 2 h
+	// Timeout of one attempt; 0: 2 min. retain and database have ten times as long.
+	// What a replica did when it was killed is taken up by another after that.
 	Timeout time.Duration
-	// Observe, where given, is called after each attempt.
+	// Grace is how long jobs may go on when Run ends; 0: 20 s.
+	Grace time.Duration
+	// Observe, where given, is called after each attempt, by several goroutines.
 	Observe func(kind string, took time.Duration, err error)
 	Log     *slog.Logger
 }
 
-// Jobs is safe for concurrent use.
+const (
+	batch        = 10_000 // digests of one sweep
+	chunk        = 500    // jobs inserted in one transaction
+	otherWorkers = 16
+
+	matchAttempts = 10 // about four hours; what is due then has a new job
+	otherAttempts = 25
+	kept          = time.Hour      // jobs that were done
+	keptFailed    = 24 * time.Hour // those that were not
+)
+
+// Jobs does the work. It is safe for concurrent use.
 type Jobs struct {
+	Config
 	client client
-	log    *slog.Logger
+	wake   chan struct{} // there are kicks
+
+	mu    sync.Mutex
+	kicks map[args]struct{}
 }
 
-// client is what River's clients of either database have in common.
+// client is [river.Client] of either database.
 type client interface {
-	Start(ctx context.Context) error
-	Stop(ctx context.Context) error
-	StopAndCancel(ctx context.Context) error
-	Insert(ctx context.Context, args river.JobArgs, opts *river.InsertOpts) (*rivertype.JobInsertResult, error)
-	InsertManyFast(ctx context.Context, params []river.InsertManyParams) (int, error)
-	JobList(ctx context.Context, params *river.JobListParams) (*river.JobListResult, error)
-	JobRetry(ctx context.Context, id int64) (*rivertype.JobRow, error)
-	JobCancel(ctx context.Context, id int64) (*rivertype.JobRow, error)
+	Start(context.Context) error
+	Stopped() <-chan struct{}
+	InsertMany(context.Context, []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
+	JobGet(context.Context, int64) (*rivertype.JobRow, error)
+	JobList(context.Context, *river.JobListParams) (*river.JobListResult, error)
+	JobRetry(context.Context, int64) (*rivertype.JobRow, error)
+	JobCancel(context.Context, int64) (*rivertype.JobRow, error)
+	JobDelete(context.Context, int64) (*rivertype.JobRow, error)
 }
 
-// maxAttempts is some two days with River's backoff; a job that is still needed then
-// is found by the next sweep.
-const maxAttempts = 15
-
-// New migrates River's tables and makes the jobs; Run does them.
+// New migrates River's tables, also when several replicas start at once. The caller
+// closes the database after Run returned.
 func New(ctx context.Context, c Config) (*Jobs, error) {
-	c.Workers = cmp.Or(c.Workers, runtime.GOMAXPROCS(0))
+	if (c.SQLite == nil) == (c.Postgres == nil) {
+		return nil, errors.New("jobs: one of SQLite and Postgres is needed")
+	}
+	if (c.Work.Due == nil) != (c.Work.Match == nil) {
+		return nil, errors.New("jobs: Due and Match are needed together")
+	}
+	c.Workers = cmp.Or(c.Workers, runtime.NumCPU())
 	c.SweepEvery, c.AlertsEvery = cmp.Or(c.SweepEvery, 30*time.Second), cmp.Or(c.AlertsEvery, 5*time.Second)
+	c.DeliverEvery = cmp.Or(c.DeliverEvery, 30*time.Second)
 	c.RetainEvery, c.DatabaseEvery = cmp.Or(c.RetainEvery, time.Hour), cmp.Or(c.DatabaseEvery, 2*time.Hour)
-	c.Timeout = cmp.Or(c.Timeout, 10*time.Minute)
+	c.Timeout, c.Grace = cmp.Or(c.Timeout, 2*time.Minute), cmp.Or(c.Grace, 20*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Observe == nil {
 		c.Observe = func(string, time.Duration, error) {}
 	}
-	j := &Jobs{log: c.Log}
-	config := j.config(c)
+	j := &Jobs{Config: c, wake: make(chan struct{}, 1), kicks: map[args]struct{}{}}
 	var err error
-	switch {
-	case c.Postgres != nil:
-		j.client, err = open[pgx.Tx](ctx, riverpgxv5.New(c.Postgres), config)
-	case c.SQLite != nil:
-		config.PollOnly = true
-		j.client, err = open[*sql.Tx](ctx, riversqlite.New(c.SQLite), config)
-	default:
-		err = errors.New("jobs need a database")
+	if c.SQLite != nil {
+		j.client, err = open(ctx, j, riversqlite.New(c.SQLite))
+	} else {
+		err = locked(ctx, c.Postgres, func() (err error) {
+			j.client, err = open(ctx, j, riverpgxv5.New(c.Postgres))
+			return err
+		})
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening the jobs: %w", err)
 	}
 	return j, nil
 }
 
-func open[T any](ctx context.Context, driver riverdriver.Driver[T], config *river.Config) (client, error) {
-	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: config.Logger})
-	if err != nil {
-		return nil, fmt.Errorf("migrating the tables of jobs: %w", err)
+func open[T any](ctx context.Context, j *Jobs, driver riverdriver.Driver[T]) (client, error) {
+	log := slog.New(quiet{j.Log.Handler()})
+	if err := migrate(ctx, driver, log); err != nil {
+		return nil, err
 	}
-	// Replicas that start at once may do the same migration: all but one fail, and
-	// find it done.
-	for try := 0; ; try++ {
-		if _, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err == nil {
-			break
-		}
-		if try == 5 || ctx.Err() != nil {
-			return nil, fmt.Errorf("migrating the tables of jobs: %w", err)
-		}
-		time.Sleep(200 * time.Millisecond << try)
-	}
-	c, err := river.NewClient(driver, config)
-	if err != nil {
-		return nil, fmt.Errorf("preparing jobs: %w", err)
-	}
-	return c, nil
-}
-
-// task is the arguments of every kind of job.
-type task struct {
-	Subject string `json:"subject,omitempty"`
-}
-
-// kinds of River are types: one for each kind of job.
-type (
-	matchArgs    struct{ task }
-	sweepArgs    struct{ task }
-	alertsArgs   struct{ task }
-	deliverArgs  struct{ task }
-	retainArgs   struct{ task }
-	databaseArgs struct{ task }
-)
-
-func (matchArgs) Kind() string    { return Match }
-func (sweepArgs) Kind() string    { return Sweep }
-func (alertsArgs) Kind() string   { return Alerts }
-func (deliverArgs) Kind() string  { return Deliver }
-func (retainArgs) Kind() string   { return Retain }
-func (databaseArgs) Kind() string { return Database }
-
-// matching is the queue of what takes the CPU, so that it never holds up the rest.
-const matching = "matching"
-
-// options are those of a kind: one job of a subject waits or runs at a time.
-func options(kind string) *river.InsertOpts {
-	o := &river.InsertOpts{
-		MaxAttempts: maxAttempts,
-		UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
-			rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled,
-		}},
-	}
-	if kind == Match {
-		o.Queue = matching
-	}
-	return o
-}
-
-// config is River's.
-func (j *Jobs) config(c Config) *river.Config {
 	workers := river.NewWorkers()
-	add(workers, c, func(ctx context.Context, a matchArgs) error { return c.Work.Match(ctx, a.Subject) })
-	add(workers, c, func(ctx context.Context, _ sweepArgs) error { return j.sweep(ctx, c.Work) })
-	add(workers, c, func(ctx context.Context, _ alertsArgs) error {
-		err := c.Work.EvaluateAlerts(ctx)
-		j.Kick(ctx, Deliver, "")
-		return err
-	})
-	add(workers, c, func(ctx context.Context, _ deliverArgs) error {
-		next, err := c.Work.Deliver(ctx)
-		if err != nil || next.IsZero() {
-			return err
+	var periodic []*river.PeriodicJob
+	for kind, period := range j.periods() {
+		river.AddWorkerArgs(workers, args{kind: kind}, river.Worker[args](&worker{jobs: j, kind: kind}))
+		if period > 0 {
+			periodic = append(periodic, river.NewPeriodicJob(river.PeriodicInterval(period), j.construct(kind), &river.PeriodicJobOpts{RunOnStart: true}))
 		}
-		return river.JobSnooze(max(time.Second, time.Until(next)))
-	})
-	add(workers, c, func(ctx context.Context, _ retainArgs) error { return c.Work.Retain(ctx) })
-	add(workers, c, func(ctx context.Context, _ databaseArgs) error {
-		if err := c.Work.UpdateDatabase(ctx); err != nil {
-			return err
-		}
-		j.Kick(ctx, Sweep, "")
-		return nil
-	})
-	periodic := func(args river.JobArgs, every time.Duration) *river.PeriodicJob {
-		return river.NewPeriodicJob(river.PeriodicInterval(every), func() (river.JobArgs, *river.InsertOpts) { return args, options(args.Kind()) },
-			&river.PeriodicJobOpts{RunOnStart: true})
 	}
-	return &river.Config{
-		Workers: workers,
-		Queues:  map[string]river.QueueConfig{matching: {MaxWorkers: c.Workers}, river.QueueDefault: {MaxWorkers: 4}},
-		PeriodicJobs: []*river.PeriodicJob{
-			periodic(sweepArgs{}, c.SweepEvery), periodic(alertsArgs{}, c.AlertsEvery), periodic(deliverArgs{}, time.Minute),
-			periodic(retainArgs{}, c.RetainEvery), periodic(databaseArgs{}, c.DatabaseEvery),
+	return river.NewClient(driver, &river.Config{
+		Workers:      workers,
+		PeriodicJobs: periodic,
+		Queues: map[string]river.QueueConfig{
+			// A worker that is free fetches anew, so that the time between fetches bounds the throughput.
+			matchQueue: {MaxWorkers: j.Workers, FetchCooldown: 10 * time.Millisecond},
+			otherQueue: {MaxWorkers: otherWorkers},
 		},
-		JobTimeout:                  c.Timeout,
-		RescueStuckJobsAfter:        2 * c.Timeout,
-		FetchPollInterval:           time.Second,
-		CompletedJobRetentionPeriod: time.Hour,
-		CancelledJobRetentionPeriod: 24 * time.Hour,
-		DiscardedJobRetentionPeriod: 7 * 24 * time.Hour,
-		SoftStopTimeout:             stopWithin,
-		Logger:                      slog.New(quieter{c.Log.Handler()}),
-	}
+		FetchPollInterval: 250 * time.Millisecond,
+		// SQLite has no notifications: River would ask for them every 50 ms, by the
+		// one connection that the store writes with.
+		PollOnly:                    driver.DatabaseName() == riverdriver.DatabaseNameSQLite,
+		JobTimeout:                  j.Timeout,
+		RescueStuckJobsAfter:        j.Timeout + j.Timeout/4, // and not before the timeout of its kind
+		SoftStopTimeout:             j.Grace,
+		CompletedJobRetentionPeriod: kept,
+		CancelledJobRetentionPeriod: keptFailed,
+		DiscardedJobRetentionPeriod: keptFailed,
+		ErrorHandler:                failures{j.Log},
+		FetchOnlyKnownKinds:         true,
+		Logger:                      log,
+	})
 }
 
-// worker does the jobs of one kind.
-type worker[T river.JobArgs] struct {
-	river.WorkerDefaults[T]
-	do      func(context.Context, T) error
-	observe func(kind string, took time.Duration, err error)
-}
-
-// Work implements river.Worker.
-func (w *worker[T]) Work(ctx context.Context, job *river.Job[T]) error {
-	begun := time.Now()
-	err := w.do(ctx, job.Args)
-	seen := err
-	if errors.As(err, new(*river.JobSnoozeError)) {
-		seen = nil
-	}
-	w.observe(job.Kind, time.Since(begun), seen)
-	return err
-}
-
-func add[T river.JobArgs](workers *river.Workers, c Config, do func(context.Context, T) error) {
-	river.AddWorker(workers, &worker[T]{do: do, observe: c.Observe})
-}
-
-// sweepBatch is how many SBOMs one sweep finds; the next comes right after it.
-const sweepBatch = 2000
-
-func (j *Jobs) sweep(ctx context.Context, w Work) error {
-	due, err := w.Due(ctx, sweepBatch)
-	if err != nil || len(due) == 0 {
-		return err
-	}
-	params := make([]river.InsertManyParams, len(due))
-	for i, digest := range due {
-		params[i] = river.InsertManyParams{Args: matchArgs{task{Subject: digest}}, InsertOpts: options(Match)}
-	}
-	_, err = j.client.InsertManyFast(ctx, params)
-	return err
-}
-
-// stopWithin is how long running jobs may go on when the server ends.
-const stopWithin = 20 * time.Second
-
-// Run does jobs until the context ends; those that run then have some seconds to finish.
+// Run works until ctx ends. Then it starts nothing more, waits for what runs up to
+// Grace, cancels that, and returns; an error says what still runs, or why it could
+// not start. It is called once.
 func (j *Jobs) Run(ctx context.Context) error {
-	if err := j.client.Start(context.WithoutCancel(ctx)); err != nil {
-		return fmt.Errorf("starting jobs: %w", err)
+	if err := j.client.Start(ctx); err != nil {
+		return fmt.Errorf("starting the jobs: %w", err)
 	}
-	<-ctx.Done()
-	soft, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	stopped := j.client.Stopped()
+	j.flushing(ctx)
+	var err error
+	select {
+	case <-stopped:
+	case <-time.After(j.Grace + 10*time.Second):
+		err = errors.New("stopping the jobs: some do not end although they were cancelled")
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := j.client.Stop(soft); err == nil {
-		return nil
-	}
-	hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
-	defer cancel()
-	if err := j.client.StopAndCancel(hard); err != nil {
-		return fmt.Errorf("ending jobs: %w", err)
-	}
-	return nil
+	j.flush(last)
+	return err
 }
-
-// Kick makes a job due now, unless one of the kind and subject waits or runs. What
-// cannot be kicked is found by the next sweep.
-func (j *Jobs) Kick(ctx context.Context, kind, subject string) {
-	t := task{Subject: subject}
-	var args river.JobArgs
-	switch kind {
-	case Match:
-		args = matchArgs{t}
-	case Sweep:
-		args = sweepArgs{t}
-	case Alerts:
-		args = alertsArgs{t}
-	case Deliver:
-		args = deliverArgs{t}
-	case Retain:
-		args = retainArgs{t}
-	case Database:
-		args = databaseArgs{t}
-	default:
-		j.log.Error("there is no such kind of job", "kind", kind)
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if _, err := j.client.Insert(ctx, args, options(kind)); err != nil {
-		j.log.Warn("a job could not be kicked; the next sweep finds it", "kind", kind, "subject", subject, "error", err)
-	}
-}
-
-// Job is one job, as an API shows it.
-type Job struct {
-	ID          int64      `json:"id"`
-	Kind        string     `json:"kind"`
-	Subject     string     `json:"subject,omitempty"`
-	State       string     `json:"state"` // available, scheduled, running, retryable, completed, cancelled or discarded
-	Attempt     int        `json:"attempt"`
-	MaxAttempts int        `json:"max_attempts"`
-	Error       string     `json:"error,omitempty"` // of the last attempt that failed
-	Created     time.Time  `json:"created"`
-	Scheduled   time.Time  `json:"scheduled"`
-	Attempted   *time.Time `json:"attempted,omitempty"`
-	Finalized   *time.Time `json:"finalized,omitempty"`
-}
-
-// Filter narrows a list of jobs; empty members do not.
-type Filter struct {
-	Kind, State string
-	Limit       int // 0: 100; at most 1,000
-}
-
-// ErrNotFound says that there is no job of an id.
-var ErrNotFound = errors.New("there is no such job")
-
-// ErrFilter says that a filter asks for what there is not.
-var ErrFilter = errors.New("unknown state of jobs")
-
-// List are the newest jobs.
-func (j *Jobs) List(ctx context.Context, f Filter) ([]Job, error) {
-	params := river.NewJobListParams().First(min(cmp.Or(f.Limit, 100), 1000)).OrderBy(river.JobListOrderByID, river.SortOrderDesc).States(rivertype.JobStates()...)
-	if f.Kind != "" {
-		params = params.Kinds(f.Kind)
-	}
-	if f.State != "" {
-		known := false
-		for _, s := range rivertype.JobStates() {
-			known = known || string(s) == f.State
-		}
-		if !known {
-			return nil, fmt.Errorf("%w: %.40q", ErrFilter, f.State)
-		}
-		params = params.States(rivertype.JobState(f.State))
-	}
-	result, err := j.client.JobList(ctx, params)
-	if err != nil {
-		return nil, fmt.Errorf("reading jobs: %w", err)
-	}
-	list := make([]Job, len(result.Jobs))
-	for i, row := range result.Jobs {
-		list[i] = jobOf(row)
-	}
-	return list, nil
-}
-
-// Retry makes a job due now.
-func (j *Jobs) Retry(ctx context.Context, id int64) (Job, error) {
-	row, err := j.client.JobRetry(ctx, id)
-	return changed(row, err)
-}
-
-// Cancel ends a job; one that runs is told to end.
-func (j *Jobs) Cancel(ctx context.Context, id int64) (Job, error) {
-	row, err := j.client.JobCancel(ctx, id)
-	return changed(row, err)
-}
-
-func changed(row *rivertype.JobRow, err error) (Job, error) {
-	if errors.Is(err, river.ErrNotFound) {
-		return Job{}, ErrNotFound
-	}
-	if err != nil {
-		return Job{}, fmt.Errorf("changing the job: %w", err)
-	}
-	return jobOf(row), nil
-}
-
-// maxError bounds what is shown of an error, in bytes.
-const maxError = 1 << 10
-
-func jobOf(row *rivertype.JobRow) Job {
-	job := Job{ID: row.ID, Kind: row.Kind, State: string(row.State), Attempt: row.Attempt, MaxAttempts: row.MaxAttempts,
-		Created: row.CreatedAt, Scheduled: row.ScheduledAt, Attempted: row.AttemptedAt, Finalized: row.FinalizedAt}
-	var t task
-	if err := json.Unmarshal(row.EncodedArgs, &t); err == nil {
-		job.Subject = t.Subject
-	}
-	if n := len(row.Errors); n > 0 {
-		job.Error = row.Errors[n-1].Error
-		job.Error = job.Error[:min(len(job.Error), maxError)]
-	}
-	return job
-}
-
-// quieter passes River's log on without what it says of ordinary work.
-type quieter struct{ slog.Handler }
-
-// Enabled implements slog.Handler.
-func (q quieter) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelWarn && q.Handler.Enabled(ctx, level)
-}
-
-// WithAttrs implements slog.Handler.
-func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return quieter{q.Handler.WithAttrs(attrs)}
-}
-
-// WithGroup implements slog.Handler.
-func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.Handler.WithGroup(name)} }
