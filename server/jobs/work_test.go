@@ -115,6 +115,7 @@ func digests(n int) []string {
 }
 
 func TestSweep(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		s := storetest.Open(t, url(), nil)
 		w := newImages(digests(1200)...)
@@ -134,6 +135,7 @@ func TestSweep(t *testing.T) {
 
 // What is due anew is found while other jobs wait.
 func TestSweepWhileJobsWait(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		s := storetest.Open(t, url(), nil)
 		w := newImages("sha256:1", "sha256:2", "sha256:3")
@@ -155,6 +157,7 @@ func TestSweepWhileJobsWait(t *testing.T) {
 }
 
 func TestRetry(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		s := storetest.Open(t, url(), nil)
 		var mu sync.Mutex
@@ -191,6 +194,7 @@ func TestRetry(t *testing.T) {
 }
 
 func TestPermanent(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		s := storetest.Open(t, url(), nil)
 		w := newImages("sha256:1")
@@ -228,6 +232,7 @@ func TestPermanent(t *testing.T) {
 }
 
 func TestKickWhileRunning(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		for _, kind := range []string{Match, Alerts} {
 			t.Run(kind, func(t *testing.T) {
