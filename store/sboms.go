@@ -20,9 +20,16 @@ type SBOM struct {
 	Scan     api.Scan
 	Format   string
 	Document []byte // Syft JSON
-	Sum      string // its SHA-256, set by the store
+	State    SBOMState
 	// Names of the packages, for search.
 	Packages []Package
+}
+
+// SBOMState is what the store knows of an SBOM.
+type SBOMState struct {
+	Sum       string // SHA-256 of the document
+	MatchedAt string // documents.Time of the last match; "" is never
+	Checksum  string // of the database of the last match
 }
 
 // Package is a package of an image.
@@ -109,7 +116,7 @@ func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 	return b, s.View(ctx, func(t *Tx) error {
 		var header string
 		var document []byte
-		if err := t.one(ctx, "SELECT b.format, b.sha256, b.header, b.document FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &b.Format, &b.Sum, &header, &document); err != nil {
+		if err := t.one(ctx, "SELECT b.format, b.sha256, b.matched_at, b.checksum, b.header, b.document FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &header, &document); err != nil {
 			return err
 		}
 		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
@@ -120,9 +127,9 @@ func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 	})
 }
 
-// SBOMSum is the SHA-256 of the SBOM of a digest.
-func (t *Tx) SBOMSum(ctx context.Context, digest string) (sum string, err error) {
-	return sum, t.one(ctx, "SELECT b.sha256 FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &sum)
+// SBOMState is that of the SBOM of a digest.
+func (t *Tx) SBOMState(ctx context.Context, digest string) (state SBOMState, err error) {
+	return state, t.one(ctx, "SELECT b.sha256, b.matched_at, b.checksum FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &state.Sum, &state.MatchedAt, &state.Checksum)
 }
 
 // DueSBOMs are the digests of SBOMs that were never matched, not since a moment, or

@@ -61,6 +61,8 @@ type Config struct {
 	VulnerabilityPath string
 	Update            bool
 	RematchEvery      time.Duration
+	// JobTimeout bounds one background job; what a killed replica did is taken up after it. 0 is 2 minutes.
+	JobTimeout time.Duration
 	// Auth says who gets in, besides the tokens of the store.
 	Auth      auth.Config
 	Retention store.Retention
@@ -107,7 +109,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	alerter := alerting.New(alerts)
-	work, err := jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Observe: m.job, Log: c.Log, Work: jobs.Work{
+	work, err := jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Timeout: c.JobTimeout, Observe: m.job, Log: c.Log, Work: jobs.Work{
 		Due: func(ctx context.Context, limit int) ([]string, error) {
 			due, err := matcher.Due(ctx, limit)
 			if errors.Is(err, vulndb.ErrMissing) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/scanner/match"
 	"github.com/assay-dev/assay/scanner/vulndb"
@@ -144,9 +145,9 @@ func (r *Rematch) Due(ctx context.Context, limit int) ([]string, error) {
 	return r.Store.DueSBOMs(ctx, r.Now().Add(-r.Every), r.Database().Checksum, limit)
 }
 
-// Match matches the SBOM of a digest, and stores the scan together with the note that
-// it was matched. An SBOM that is gone is no error; one that cannot be matched is
-// noted, too, and matched again when it is due the next time.
+// Match matches the SBOM of a digest, if it is due, and stores the scan together with the
+// note that it was matched: once, however many do so at the same time. An SBOM that is
+// gone is no error; one that cannot be matched is noted, too, and is due again later.
 func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if err := r.look(ctx); err != nil {
 		return err
@@ -158,6 +159,13 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if err != nil {
 		return err
 	}
+	database := r.Database()
+	if database == nil {
+		return vulndb.ErrMissing
+	}
+	if kept.State.MatchedAt >= documents.Time(r.Now().Add(-r.Every)) && kept.State.Checksum == database.Checksum {
+		return nil // not due
+	}
 	scan, err := r.scan(ctx, kept)
 	if err != nil && (ctx.Err() != nil || scan.Database == nil) {
 		return err // nothing is known of the SBOM
@@ -168,9 +176,9 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 		scan.Vulnerabilities = nil
 	}
 	return errors.Join(err, r.Store.Write(ctx, func(t *store.Tx) error {
-		now, err := t.SBOMSum(ctx, digest)
-		if errors.Is(err, store.ErrNotFound) || err == nil && now != kept.Sum {
-			return nil // it was removed or replaced meanwhile
+		now, err := t.SBOMState(ctx, digest)
+		if errors.Is(err, store.ErrNotFound) || err == nil && now != kept.State {
+			return nil // it was removed, replaced or matched meanwhile
 		}
 		if err != nil {
 			return err
