@@ -15,6 +15,7 @@ const (
 	SchemaCheck      = "assay.dev/check/v1"
 	SchemaExceptions = "assay.dev/exceptions/v1"
 	SchemaDatabase   = "assay.dev/database/v1"
+	SchemaBackup     = "assay.dev/backup/v1"
 )
 
 // API groups and kinds that a policies folder may hold.
@@ -31,3 +32,10 @@ const (
 	KindAdmissionSettings        = "AdmissionSettings"
 	KindVerdictAlert             = "VerdictAlert"
 )
+
+// Backup is the document of `assay backup -o json`.
+type Backup struct {
+	Schema string `json:"schema"`
+	File   string `json:"file"`
+	Bytes  int64  `json:"bytes"`
+}

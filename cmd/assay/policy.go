@@ -55,7 +55,7 @@ Exit status: 0 all is well; 2 something is wrong.`,
 		if err == nil {
 			_, err = bundles.Build(bundles.Content{Policies: set})
 			report.Policies, report.Exceptions = len(set.Policies), len(set.Exceptions)
-			report.Alerts, report.Rego = len(set.Alerts), len(set.Custom)
+			report.Alerts, report.Rego = len(set.Alerts)+len(set.VerdictAlerts), len(set.Custom)
 		}
 		if err != nil && !errors.As(err, &report.Diagnostics) {
 			return err

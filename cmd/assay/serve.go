@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/bundles/source/gitrepo"
 	"github.com/assay-dev/assay/scanner/vulndb"
@@ -215,10 +217,22 @@ its own means, such as pg_dump.`,
 		Example: `  assay backup --data /var/lib/assay /backups/assay-$(date +%F).db`,
 		Args:    cobra.ExactArgs(1),
 	}
+	out := outputFlag(c)
 	c.Flags().StringVar(&data, "data", "assay-data", "folder of the database")
 	must(c.MarkFlagDirname("data"))
 	c.RunE = func(c *cobra.Command, args []string) error {
-		return store.Backup(c.Context(), filepath.Join(data, "assay.db"), args[0])
+		if err := store.Backup(c.Context(), filepath.Join(data, "assay.db"), args[0]); err != nil {
+			return err
+		}
+		info, err := os.Stat(args[0])
+		if err != nil {
+			return err
+		}
+		if *out == "json" {
+			return json.NewEncoder(a.out).Encode(api.Backup{Schema: api.SchemaBackup, File: args[0], Bytes: info.Size()})
+		}
+		_, err = fmt.Fprintf(a.out, "%s (%d bytes)\n", args[0], info.Size())
+		return err
 	}
 	return c
 }

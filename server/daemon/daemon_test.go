@@ -673,3 +673,46 @@ func TestStockOPA(t *testing.T) {
 		t.Errorf("with bundles of another key: %s", got)
 	}
 }
+
+var (
+	metricName = regexp.MustCompile(`\bassay_[a-z_]+\b`)
+	helpLine   = regexp.MustCompile(`(?m)^# TYPE (assay_[a-z_]+) `)
+)
+
+// The documentation and the dashboard name the metrics that there are.
+func TestMetrics(t *testing.T) {
+	w := start(t, "", nil)
+	w.want(201, "POST", "/api/v1/scans", report("nginx:1", 1, clock, nil))
+	w.until("jobs", func() bool {
+		_, _, text := w.send("GET", "/metrics", w.admin, nil, nil)
+		return strings.Contains(string(text), "assay_job_duration_seconds_count")
+	})
+	_, _, text := w.send("GET", "/metrics", w.admin, nil, nil)
+	known := map[string]bool{"assay_vulnerability_database_built_timestamp_seconds": true, "assay_job_errors_total": true, "assay_follow_errors_total": true}
+	for _, m := range helpLine.FindAllStringSubmatch(string(text), -1) {
+		for _, suffix := range []string{"", "_bucket", "_count", "_sum"} {
+			known[m[1]+suffix] = true
+		}
+	}
+	if len(known) < 20 {
+		t.Fatalf("only %d metrics: %s", len(known), text)
+	}
+	for _, file := range []string{"../../docs/server.md", "../../deploy/grafana/assay.json"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := metricName.FindAllString(string(content), -1)
+		if len(names) < 8 {
+			t.Errorf("%s names %d metrics", file, len(names))
+		}
+		for _, name := range names {
+			if !known[name] {
+				t.Errorf("%s: there is no metric %s", file, name)
+			}
+		}
+		if strings.HasSuffix(file, ".json") && !json.Valid(content) {
+			t.Errorf("%s is no JSON", file)
+		}
+	}
+}

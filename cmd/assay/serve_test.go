@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+var serverBlock = regexp.MustCompile("(?s)<!-- test: server -->\n```console\n(.*?)```")
+
+var servingAt = regexp.MustCompile(`"msg":"serving","address":"([^"]+)"`)
+
+// The lines of the README work, one after the other.
+func TestReadmeServer(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := serverBlock.FindSubmatch(readme)
+	if block == nil {
+		t.Fatal("the README has no lines of the server")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	// What `make demo` leaves is made here, too.
+	for _, name := range []string{"examples/server", "examples/quickstart"} {
+		if err := os.MkdirAll(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(name, os.DirFS(filepath.Join(root, name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.RemoveAll("examples/quickstart/build"); err != nil {
+		t.Fatal(err)
+	}
+	command := func(want int, args ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if code := run(t.Context(), args, streams{in: strings.NewReader(""), out: &out, err: &out}); code != want {
+			t.Fatalf("assay %s: exit status %d\n%s", strings.Join(args, " "), code, out.String())
+		}
+	}
+	images := exec.Command("go", "run", "./examples/quickstart/mkimage", "-o", filepath.Join(dir, "examples/quickstart/build"))
+	images.Dir = root
+	if out, err := images.CombinedOutput(); err != nil {
+		t.Fatalf("making the images: %v\n%s", err, out)
+	}
+	command(exitOK, "db", "build", "examples/quickstart/advisories", "-o", "examples/quickstart/build/db")
+	command(exitNo, "scan", "oci-archive:examples/quickstart/build/frontend.oci.tar", "--db", "examples/quickstart/build/db", "-q", "-o", "json=examples/quickstart/build/scans.json")
+
+	var script strings.Builder
+	script.WriteString("set -e\n")
+	var serve []string
+	for line := range strings.Lines(string(block[1])) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
+		if args, ok := strings.CutPrefix(line, "assay serve "); ok {
+			serve = append([]string{"serve", "-o", "json", "--listen", "127.0.0.1:0"}, strings.Fields(strings.TrimSuffix(args, "&"))...)
+			continue
+		}
+		script.WriteString(line + "\n")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var log logged
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, serve, streams{in: strings.NewReader(""), out: &log, err: &log}) }()
+	t.Cleanup(func() {
+		cancel()
+		if code := <-done; code != exitOK || t.Failed() {
+			t.Errorf("exit status %d:\n%s", code, log.String())
+		}
+	})
+	base := ""
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if m := servingAt.FindStringSubmatch(log.String()); m != nil {
+			base = "http://" + m[1]
+			if r, err := http.Get(base + "/readyz"); err == nil {
+				r.Body.Close()
+				if r.StatusCode == http.StatusOK {
+					break
+				}
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it does not serve:\n%s", log.String())
+		}
+	}
+	out, err := exec.Command("sh", "-c", strings.ReplaceAll(script.String(), "http://localhost:8380", base)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, script.String(), out)
+	}
+	for _, want := range []string{`"result":"Fail"`, `"new":true`, `"justification":"curl is not used"`, `"exceptions":12`, `"warn":6.5`, `"allowed":`, `"role":"scanner"`, `"token":"assay_`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the lines print no %s:\n%s", want, out)
+		}
+	}
+	if info, err := os.Stat("policies.tar.gz"); err != nil || info.Size() < 1000 {
+		t.Errorf("the bundle: %v %v", info, err)
+	}
+	command(exitOK, "backup", "--data", "assay-data", "copy.db")
+	command(exitUsage, "backup", "--data", "assay-data", "copy.db")
+}
