@@ -118,7 +118,7 @@ func TestSweep(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		s := storetest.Open(t, url(), nil)
-		w := newImages(digests(1200)...)
+		w := newImages(digests(600)...)
 		j, stop := start(t, config(s, Work{Due: w.Due, Match: w.Match}))
 		until(t, "all are matched", func() bool { return w.left() == 0 })
 		stop()
@@ -127,7 +127,7 @@ func TestSweep(t *testing.T) {
 				t.Errorf("%s was matched %d times", d, n)
 			}
 		}
-		if list := j.all(t, Match); len(list) != 1000 || list[0].State != Completed || list[0].Attempt != 1 || list[0].Finalized == nil {
+		if list := j.all(t, Match); len(list) != 600 || list[0].State != Completed || list[0].Attempt != 1 || list[0].Finalized == nil {
 			t.Errorf("%d jobs, the newest %+v", len(list), list[0])
 		}
 	})
