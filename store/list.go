@@ -113,6 +113,11 @@ const common = 1500
 
 // conditions are those of a filter; none says that nothing can fit.
 func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool, err error) {
+	for _, text := range []string{f.Registry, f.Repository, f.Tag, f.Digest, f.Within, f.Search, f.CVE, f.Package, f.Version, f.Cluster, f.Namespace} {
+		if clean(text) != text {
+			return c, true, nil // no column holds such a text
+		}
+	}
 	if len(f.Results) > 0 {
 		var args []any
 		for _, r := range f.Results {
@@ -244,7 +249,7 @@ func order(p Page, columns map[string]string, id string, types map[string]any) (
 	}
 	text, err := base64.RawURLEncoding.Strict().DecodeString(p.After)
 	var c cursor
-	if err != nil || json.Unmarshal(text, &c) != nil || c.Sort != p.Sort {
+	if err != nil || json.Unmarshal(text, &c) != nil || c.Sort != p.Sort || c.ID <= 0 {
 		return "", after, 0, ErrCursor
 	}
 	if column == id {

@@ -435,6 +435,10 @@ func (t *Tx) findings(ctx context.Context, image int64, groups []documents.Group
 	if _, err := t.exec(ctx, "DELETE FROM findings WHERE image_id = ?", image); err != nil {
 		return err
 	}
+	// Without an SBOM, the vulnerable packages are those that are known.
+	if _, err := t.exec(ctx, "DELETE FROM image_packages WHERE image_id = ? AND NOT EXISTS (SELECT 1 FROM sboms WHERE image_id = ?)", image, image); err != nil {
+		return err
+	}
 	var rows, holds [][]any
 	at := map[[2]int64]int{}
 	held := map[int64]bool{}
