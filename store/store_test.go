@@ -2,6 +2,10 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +128,70 @@ func TestScans(t *testing.T) {
 		}
 		if _, err := s.Scan(context.Background(), digest("f")); err != store.ErrNotFound {
 			t.Fatal(err)
+		}
+	})
+}
+
+// A full disk gives errors, damages nothing, and is forgotten once there is room.
+func TestFull(t *testing.T) {
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "assay.db"), nil)
+	add := func(n int) error {
+		return s.Write(t.Context(), func(tx *store.Tx) error {
+			scan := scanOf("nginx:1", "a", day.Add(time.Duration(n)*time.Minute), "CVE-2024-0001")
+			scan.Vulnerabilities[0].Description = strings.Repeat(strconv.Itoa(n)+rand.Text(), 2000)
+			_, err := tx.AddScan(t.Context(), scan)
+			return err
+		})
+	}
+	limit := func(pages int) {
+		t.Helper()
+		if _, err := s.SQLiteDB().ExecContext(t.Context(), "PRAGMA max_page_count = "+strconv.Itoa(pages)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := add(0); err != nil {
+		t.Fatal(err)
+	}
+	limit(1) // as many as there are
+	var err error
+	stored := 0
+	for n := 1; err == nil && n < 1000; n++ {
+		if err = add(n); err == nil {
+			stored++
+		}
+	}
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Fatalf("a full disk: %v", err)
+	}
+	if _, err := s.Scan(t.Context(), digest("a")); err != nil {
+		t.Fatalf("reading with a full disk: %v", err)
+	}
+	limit(1_000_000)
+	if err := add(2000); err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	history, err := s.History(t.Context(), digest("a"), 0, 1000)
+	if err != nil || len(history) != stored+2 {
+		t.Errorf("%d scans, want %d: %v", len(history), stored+2, err)
+	}
+}
+
+// A schema of a newer program is left as it is.
+func TestNewerSchema(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, url func() string) {
+		at := url()
+		s := storetest.Open(t, at, nil)
+		db := s.SQLiteDB()
+		statement := "INSERT INTO assay_schema (version_id, is_applied) VALUES (999999, TRUE)"
+		if db == nil {
+			if _, err := s.Pool().Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Open(t.Context(), store.Config{URL: at}); !errors.Is(err, store.ErrNewerSchema) {
+			t.Errorf("a newer schema: %v", err)
 		}
 	})
 }
