@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -68,6 +69,15 @@ func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements [slog.Handler].
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = lowered(r.Level)
+	r.Attrs(func(a slog.Attr) bool {
+		if (a.Key == "error" || a.Key == "err") && strings.HasSuffix(a.Value.String(), context.Canceled.Error()) {
+			r.Level = slog.LevelDebug // it was stopped
+		}
+		return true
+	})
+	if !q.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
 	return q.Handler.Handle(ctx, r)
 }
 

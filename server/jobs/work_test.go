@@ -1,9 +1,11 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -278,6 +280,24 @@ func TestKickWhileRunning(t *testing.T) {
 					t.Errorf("%d ran at once, %d too many", most, len(started))
 				}
 			})
+		}
+	})
+}
+
+// The log has failures with what they are about, and River's own days at Debug only.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(t *testing.T, url func() string) {
+		var text bytes.Buffer
+		c := config(storetest.Open(t, url(), nil), Work{Due: none, Match: func(context.Context, string) error { return Permanent(errors.New("malformed")) }})
+		c.Log = slog.New(slog.NewTextHandler(&text, nil)) // which writes one record at a time
+		j, stop := start(t, c)
+		kick(t, j, Match, "sha256:1")
+		until(t, "it fails", func() bool { list := j.all(t, Match); return len(list) == 1 && list[0].State == Cancelled })
+		stop()
+		got := text.String()
+		if strings.Count(got, "\n") != 1 || !strings.Contains(got, "level=WARN") || !strings.Contains(got, "kind=match subject=sha256:1 attempt=1 again=false error=malformed") {
+			t.Error(got)
 		}
 	})
 }
