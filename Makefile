@@ -41,6 +41,10 @@ bench: ## one table: the evaluator beside plain Go, CEL, Gatekeeper and Kyverno 
 mutants: ## drop or flip each condition of the Rego in turn: tests must catch it (half an hour)
 	ASSAY_MUTATION=full $(GO) test -v -timeout 60m ./test/mutation
 
+.PHONY: soak
+soak: ## kill -9 the server SOAK (default 200) times while it works: nothing may be lost
+	ASSAY_SOAK=$(or $(SOAK),200) $(GO) test -v -timeout 60m ./test/soak
+
 .PHONY: fuzz
 fuzz: ## fuzz every parser for FUZZTIME (default 10s) each
 	sh test/fuzz.sh $(or $(FUZZTIME),10s)

@@ -80,3 +80,24 @@ func TestOnlyTheScannerImportsAnchore(t *testing.T) {
 		}
 	}
 }
+
+// The store knows what it keeps, and no evaluator; what sends to a server knows the
+// wire types; the API scans nothing.
+func TestServerLinksLittle(t *testing.T) {
+	for pkg, banned := range map[string][]string{
+		"store":           {"github.com/open-policy-agent/", "k8s.io/", "github.com/anchore/", module + "/policies", module + "/engine", module + "/server"},
+		"server/client":   {"github.com/", "k8s.io/", "modernc.org/"},
+		"server":          {"github.com/anchore/", module + "/scanner", "github.com/go-git/"},
+		"server/follow":   {"github.com/anchore/", module + "/scanner", "k8s.io/", "github.com/go-git/"},
+		"server/alerting": {"github.com/anchore/", module + "/scanner"},
+		"server/jobs":     {"github.com/anchore/", module + "/engine", module + "/store"},
+	} {
+		for _, d := range deps(t, pkg) {
+			for _, b := range banned {
+				if strings.HasPrefix(d, b) && d != module+"/api" && d != module+"/"+pkg {
+					t.Errorf("%s links %s", pkg, d)
+				}
+			}
+		}
+	}
+}
