@@ -108,6 +108,19 @@ func TestReadmeServer(t *testing.T) {
 	if info, err := os.Stat("policies.tar.gz"); err != nil || info.Size() < 1000 {
 		t.Errorf("the bundle: %v %v", info, err)
 	}
+	token, err := os.ReadFile("assay-data/admin.token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CC_API_URL", base)
+	t.Setenv("CC_TOKEN", strings.TrimSpace(string(token)))
+	var said bytes.Buffer
+	if code := run(t.Context(), []string{"scan", "oci-archive:examples/quickstart/build/backend.oci.tar", "--db", "examples/quickstart/build/db", "-o", "json=backend.json"},
+		streams{in: strings.NewReader(""), out: &said, err: &said}); code != exitOK || !strings.Contains(said.String(), "backend:2.0.0: the server says") {
+		t.Errorf("the upload: exit status %d: %s", code, said.String())
+	}
+	t.Setenv("CC_TOKEN", "wrong")
+	command(exitUsage, "scan", "oci-archive:examples/quickstart/build/backend.oci.tar", "--db", "examples/quickstart/build/db", "-q", "-o", "json=backend.json")
 	command(exitOK, "backup", "--data", "assay-data", "copy.db")
 	command(exitUsage, "backup", "--data", "assay-data", "copy.db")
 }
