@@ -152,7 +152,20 @@ func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool,
 		if images > common {
 			c.add("EXISTS (SELECT 1 FROM image_terms x WHERE x.term_id = ? AND x.image_id = l.image_id)", id)
 		} else {
-			c.add("l.image_id IN (SELECT x.image_id FROM image_terms x WHERE x.term_id = ?)", id)
+			// The ids are given one by one: planners without statistics would read all images.
+			var args []any
+			if err := t.each(ctx, "SELECT image_id FROM image_terms WHERE term_id = ?", []any{id}, func(scan func(...any) error) error {
+				var image int64
+				err := scan(&image)
+				args = append(args, image)
+				return err
+			}); err != nil {
+				return c, false, err
+			}
+			if len(args) == 0 {
+				return c, true, nil
+			}
+			c.add("l.image_id IN ("+marks(len(args))+")", args...)
 		}
 	}
 	if f.Package != "" || f.Version != "" {
