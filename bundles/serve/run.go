@@ -39,11 +39,11 @@ type Config struct {
 	// one; it is read at each request. "" serves everyone.
 	TokenFile string
 
-	// Source gives the policies, and Build makes unsigned bundles by name of
-	// them. Inputs are files that Build reads; when one changes it builds
-	// again. Without a Source only Files are served.
+	// Source gives the policies, and Build makes bundles by name of them. Inputs
+	// are files that Build reads; when one changes it builds again. Without a
+	// Source only Files are served.
 	Source source.Source
-	Build  func(*policies.Set) (map[string][]byte, error)
+	Build  func(*policies.Set) (map[string]*bundle.Bundle, error)
 	Inputs []string
 	// Key signs what Build makes; nil leaves it unsigned.
 	Key *bundles.SigningKey
@@ -150,16 +150,7 @@ func (s *server) build() {
 	if s.set == nil {
 		return
 	}
-	made, err := s.Build(s.set)
-	for name, text := range made {
-		switch {
-		case err != nil:
-		case s.Files[name] != "":
-			err = fmt.Errorf("%s is both built and the file %s", name, s.Files[name])
-		case s.Key != nil:
-			made[name], err = s.Key.Sign(text)
-		}
-	}
+	made, err := s.pack()
 	if err != nil {
 		s.Log.Error("bundles cannot be built; the last good ones stay", "error", err)
 		return
@@ -174,6 +165,24 @@ func (s *server) build() {
 		}
 	}
 	s.built = slices.Collect(maps.Keys(made))
+}
+
+// pack makes the bytes of the bundles that Build makes.
+func (s *server) pack() (map[string][]byte, error) {
+	built, err := s.Build(s.set)
+	if err != nil {
+		return nil, err
+	}
+	made := map[string][]byte{}
+	for name, b := range built {
+		if file := s.Files[name]; file != "" {
+			return nil, fmt.Errorf("%s is both built and the file %s", name, file)
+		}
+		if made[name], err = bundles.Pack(b, s.Key); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return made, nil
 }
 
 func (s *server) serve(name string, text []byte) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/assay-dev/assay/bundles"
+	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/spf13/cobra"
 )
 
@@ -23,40 +24,76 @@ func (a *app) bundleCommand() *cobra.Command {
 func (a *app) bundleBuild() *cobra.Command {
 	var in inputs
 	var out string
+	var split bool
 	c := &cobra.Command{
-		Use:   "build DIR -o FILE",
-		Short: "Compile a policies folder, with scans and exceptions, to an OPA bundle",
+		Use:   "build DIR -o FILE | build DIR --split -o FOLDER",
+		Short: "Compile a policies folder, with scans and exceptions, to OPA bundles",
 		Long: `Builds a bundle that any OPA evaluates. Equal input gives equal bytes and an
-equal revision, which is printed.`,
+equal revision, which is printed. --split makes a bundle of each part, those that
+'assay bundle serve' serves: together they decide as the one.`,
 		Example: `  assay bundle build policies -o bundle.tar.gz --scans scans.json
-  opa eval -b bundle.tar.gz -i review.json data.assay.admission.decision`,
+  opa eval -b bundle.tar.gz -i review.json data.assay.admission.decision
+  assay bundle build policies --split -o bundles --scans scans.json
+  opa run --server -b bundles/*.tar.gz`,
 		Args: cobra.ExactArgs(1),
 	}
 	in.flags(c)
 	must(c.Flags().MarkHidden("policies"))
-	c.Flags().StringVarP(&out, "output", "o", "", "file to write, - for standard output")
+	c.Flags().StringVarP(&out, "output", "o", "", "file to write, - for standard output; with --split the folder")
+	c.Flags().BoolVar(&split, "split", false, "write a bundle for each part: policies, exceptions, names, images-00 to images-15")
 	must(c.MarkFlagRequired("output"))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		in.policies = args[0]
+		if split {
+			return a.buildParts(in, out)
+		}
 		b, err := a.bundle(in)
 		if err != nil {
 			return err
 		}
-		text, err := bundles.Bytes(b)
-		if err != nil {
-			return err
-		}
 		if out == "-" {
-			_, err = a.out.Write(text)
+			text, err := bundles.Bytes(b)
+			if err == nil {
+				_, err = a.out.Write(text)
+			}
 			return err
 		}
-		if err := writeFile(out, text); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.out, "%s: revision %s, %d bytes\n", out, b.Manifest.Revision, len(text))
-		return nil
+		return a.writeBundle(out, b)
 	}
 	return c
+}
+
+// buildParts writes a bundle for each part to a folder.
+func (a *app) buildParts(in inputs, folder string) error {
+	content, err := a.content(in)
+	if err != nil {
+		return err
+	}
+	parts, err := bundles.Split(content)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for _, name := range bundles.Parts() {
+		if err := a.writeBundle(filepath.Join(folder, name+".tar.gz"), parts[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) writeBundle(name string, b *bundle.Bundle) error {
+	text, err := bundles.Bytes(b)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(name, text); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "%s: revision %s, %d bytes\n", name, b.Manifest.Revision, len(text))
+	return nil
 }
 
 // writeFile replaces a file at once: a reader sees the old or the new one.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -13,6 +12,7 @@ import (
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/bundles/source/gitrepo"
 	"github.com/assay-dev/assay/policies"
+	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -28,14 +28,16 @@ func (a *app) bundleServe() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve [DIR]",
 		Short: "Serve bundles to OPA, and keep them up to date",
-		Long: `Compiles a policies folder, with scans and exceptions, and serves it as the
-bundle /bundles/assay with ETag and long polling, as OPA's bundle plugin follows
-it. The files are watched; a state with faults is logged, and the last good one
-stays. --git takes the policies from a repository instead, --bundle serves files
-that were built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
+		Long: `Compiles a policies folder, with scans and exceptions, and serves its parts as
+bundles with ETag and long polling, as OPA's bundle plugin follows them:
+/bundles/policies, /bundles/exceptions, /bundles/names, and /bundles/images-00 to
+/bundles/images-15, so that one scan moves a sixteenth of the images. The files
+are watched; a state with faults is logged, and the last good one stays. --git
+takes the policies from a repository instead, --bundle serves files that were
+built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 		Example: `  assay bundle serve policies --scans scans.json --sign-key assay.key --token-file token
   assay bundle serve --git https://git.example.com/policies.git --git-ref main --sign-key assay.key
-  assay bundle serve --bundle assay=bundle.tar.gz --listen :8443 --tls-cert tls.crt --tls-key tls.key`,
+  assay bundle serve --bundle all=bundle.tar.gz --listen :8443 --tls-cert tls.crt --tls-key tls.key`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	out := outputFlag(c)
@@ -72,7 +74,7 @@ that were built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 			return errors.New("--scans and --exceptions need a folder of policies or --git")
 		}
 		config.Inputs = slices.Concat(in.scans, in.exceptions)
-		config.Build = func(set *policies.Set) (map[string][]byte, error) { return a.built(set, in) }
+		config.Build = func(set *policies.Set) (map[string]*bundle.Bundle, error) { return a.built(set, in) }
 		if sign.key != "" {
 			key, err := a.signingKey(sign)
 			if err != nil {
@@ -110,7 +112,7 @@ func gitFlags(flags *pflag.FlagSet, git *gitrepo.Source) {
 
 // built makes the bundles of a set of policies with the scans and exceptions
 // that the flags name.
-func (a *app) built(set *policies.Set, in inputs) (map[string][]byte, error) {
+func (a *app) built(set *policies.Set, in inputs) (map[string]*bundle.Bundle, error) {
 	content := bundles.Content{Policies: set}
 	var err error
 	if content.Scans, err = a.readScans(in.scans); err != nil {
@@ -119,13 +121,5 @@ func (a *app) built(set *policies.Set, in inputs) (map[string][]byte, error) {
 	if content.Exceptions, err = a.readExceptions(in.exceptions); err != nil {
 		return nil, err
 	}
-	b, err := bundles.Build(content)
-	if err != nil {
-		return nil, err
-	}
-	text, err := bundles.Bytes(b)
-	if err != nil {
-		return nil, fmt.Errorf("packing the bundle: %w", err)
-	}
-	return map[string][]byte{"assay": text}, nil
+	return bundles.Split(content)
 }

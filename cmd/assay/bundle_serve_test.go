@@ -92,8 +92,8 @@ func get(t *testing.T, url, token string, ok func(status int, body []byte) bool)
 	}
 }
 
-// The documentation's commands sign a bundle, and what is served of the same
-// files and key is that bundle.
+// The documentation's commands sign bundles, and what is served of the same files
+// and key are the parts.
 func TestBundleServe(t *testing.T) {
 	commands := documentedCommands(t, "../../docs/bundles.md")
 	t.Chdir(t.TempDir())
@@ -116,6 +116,7 @@ func TestBundleServe(t *testing.T) {
 			serveArgs = args[2:]
 			continue
 		}
+		args = expanded(t, args)
 		var out bytes.Buffer
 		if code := run(t.Context(), args, streams{in: strings.NewReader(""), out: &out, err: &out}); code != exitOK {
 			t.Fatalf("assay %v: exit status %d\n%s", args, code, out.String())
@@ -129,9 +130,14 @@ func TestBundleServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := serveBundles(t, append(serveArgs, "--bundle", "copy=bundle.tar.gz")...)
-	get(t, url+"/bundles/assay", "", func(status int, _ []byte) bool { return status == 401 })
-	for _, name := range []string{"assay", "copy.tar.gz"} {
-		get(t, url+"/bundles/"+name, "secret", func(status int, body []byte) bool { return status == 200 && bytes.Equal(body, signed) })
+	get(t, url+"/bundles/policies", "", func(status int, _ []byte) bool { return status == 401 })
+	get(t, url+"/bundles/copy.tar.gz", "secret", func(status int, body []byte) bool { return status == 200 && bytes.Equal(body, signed) })
+	parts := map[string][]byte{}
+	for _, name := range bundles.Parts() {
+		if parts[name], err = os.ReadFile("parts/" + name + ".tar.gz"); err != nil {
+			t.Fatal(err)
+		}
+		get(t, url+"/bundles/"+name, "secret", func(status int, body []byte) bool { return status == 200 && bytes.Equal(body, parts[name]) })
 	}
 
 	public, err := os.ReadFile("assay.pub")
@@ -145,8 +151,8 @@ func TestBundleServe(t *testing.T) {
 	if err := os.WriteFile("exceptions.csv", []byte("CVE,Registry,Repository,Tags,Justification,Scope\nCVE-2026-1,registry.example.com,web,,not reached,repo\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	get(t, url+"/bundles/assay", "secret", func(status int, body []byte) bool {
-		if status != 200 || bytes.Equal(body, signed) {
+	get(t, url+"/bundles/exceptions", "secret", func(status int, body []byte) bool {
+		if status != 200 || bytes.Equal(body, parts["exceptions"]) {
 			return false
 		}
 		if _, err := bundles.Verify(body, time.Now(), key); err != nil {
@@ -175,7 +181,7 @@ func TestBundleServeGit(t *testing.T) {
 	url := serveBundles(t, "--git", "file://"+dir, "--git-folder", "p", "--git-every", "20ms")
 	for _, name := range []string{"first", "second"} {
 		commit(name)
-		get(t, url+"/bundles/assay", "", func(status int, body []byte) bool {
+		get(t, url+"/bundles/policies", "", func(status int, body []byte) bool {
 			if status != 200 {
 				return false
 			}
@@ -191,6 +197,24 @@ func TestBundleServeGit(t *testing.T) {
 			return false
 		})
 	}
+}
+
+// expanded are arguments with the files that patterns name, as a shell has them.
+func expanded(t *testing.T, args []string) []string {
+	t.Helper()
+	var all []string
+	for _, arg := range args {
+		if strings.Contains(arg, "*") {
+			names, err := filepath.Glob(arg)
+			if err != nil || len(names) == 0 {
+				t.Fatalf("%s names no files (%v)", arg, err)
+			}
+			all = append(all, names...)
+			continue
+		}
+		all = append(all, arg)
+	}
+	return all
 }
 
 // documentedCommands are the assay command lines of a page, in order.

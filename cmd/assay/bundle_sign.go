@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -87,46 +88,55 @@ func (a *app) bundleSign() *cobra.Command {
 	var s signing
 	var out string
 	c := &cobra.Command{
-		Use:   "sign FILE --key FILE",
-		Short: "Sign a bundle as OPA verifies it",
-		Long: `Adds .signatures.json, or replaces it, and leaves the bundle's other files as
+		Use:   "sign FILE... --key FILE",
+		Short: "Sign bundles as OPA verifies them",
+		Long: `Adds .signatures.json, or replaces it, and leaves the other files of a bundle as
 they are. Equal bundles and keys give equal bytes. Stock OPA verifies with
 --verification-key and --signing-alg; at --not-after it does not look.`,
 		Example: `  assay bundle sign bundle.tar.gz --key assay.key
   opa run --server -b bundle.tar.gz --verification-key assay.pub --signing-alg ES256`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MinimumNArgs(1),
 	}
 	s.flags(c, "")
 	must(c.MarkFlagRequired("key"))
 	c.Flags().Var(&s.notAfter, "not-after", "moment from which the signature is refused; without it, never")
 	c.Flags().StringVarP(&out, "output", "o", "", "file to write, - for standard output; without it FILE itself")
 	c.RunE = func(_ *cobra.Command, args []string) error {
+		if out != "" && len(args) > 1 {
+			return errors.New("--output is for one bundle; several are signed in place")
+		}
 		key, err := a.signingKey(s)
 		if err != nil {
 			return err
 		}
-		text, err := a.readInput(args[0], bundles.MaxBundle)
-		if err != nil {
-			return err
+		for _, name := range args {
+			if err := a.signBundle(key, name, cmp.Or(out, name)); err != nil {
+				return err
+			}
 		}
-		signed, err := key.Sign(text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
-		if out == "" {
-			out = args[0]
-		}
-		if out == "-" {
-			_, err = a.out.Write(signed)
-			return err
-		}
-		if err := writeFile(out, signed); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.out, "%s: signed (%s, key %s)\n", out, key.Algorithm(), key.ID)
 		return nil
 	}
 	return c
+}
+
+func (a *app) signBundle(key *bundles.SigningKey, name, out string) error {
+	text, err := a.readInput(name, bundles.MaxBundle)
+	if err != nil {
+		return err
+	}
+	signed, err := key.Sign(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if out == "-" {
+		_, err = a.out.Write(signed)
+		return err
+	}
+	if err := writeFile(out, signed); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "%s: signed (%s, key %s)\n", out, key.Algorithm(), key.ID)
+	return nil
 }
 
 // verification is the document of `assay bundle verify -o json`.
