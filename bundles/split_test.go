@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,6 +18,9 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/review"
+	"github.com/assay-dev/assay/test/corpus"
 	"github.com/open-policy-agent/opa/v1/bundle"
 )
 
@@ -344,4 +349,87 @@ func BenchmarkImages(b *testing.B) {
 	}
 	b.ReportMetric(float64(size)/625, "B/image")
 	b.ReportMetric(float64(len(packed)), "B/bundle")
+}
+
+// An engine with the parts, read back from their bytes in any order, decides as one
+// with all in one bundle, over generated worlds.
+func TestPartsDecideAsTheWhole(t *testing.T) {
+	ctx := context.Background()
+	decided, rejected, classified := 0, 0, 0
+	for seed := range uint64(20) {
+		world := corpus.Generate(seed)
+		dir := t.TempDir()
+		if err := corpus.WriteFolder(dir, world); err != nil {
+			t.Fatal(err)
+		}
+		set, err := policies.LoadDir(filepath.Join(dir, "policies"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(dir, "scans.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var report api.ScanReport
+		if err := json.Unmarshal(text, &report); err != nil {
+			t.Fatal(err)
+		}
+		c := bundles.Content{Policies: set, Scans: report.Images}
+		built, err := bundles.Build(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var read []*bundle.Bundle
+		for _, b := range split(t, c) {
+			text, err := bundles.Bytes(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := bundles.Read(bytes.NewReader(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			read = append(read, again)
+		}
+		whole, parts := engine.New(engine.Config{}), engine.New(engine.Config{})
+		if err := whole.Load(ctx, built); err != nil {
+			t.Fatal(err)
+		}
+		if err := parts.Load(ctx, read...); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range world.Reviews {
+			in, err := review.FromAdmissionReview(r, review.KindsOf(set.Settings))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := whole.Admit(ctx, in.Review, world.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := parts.Admit(ctx, in.Review, world.Now)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("seed %d review %d:\nparts %+v\nwhole %+v (%v)", seed, i, got, want, err)
+			}
+			decided++
+			if !want.Allowed {
+				rejected++
+			}
+		}
+		for _, s := range report.Images {
+			want, err := whole.Classify(ctx, s.Image, s.Digest, world.Now)
+			if err != nil {
+				continue // a failed scan without a reference
+			}
+			got, err := parts.Classify(ctx, s.Image, s.Digest, world.Now)
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("seed %d, %s:\nparts %+v\nwhole %+v (%v)", seed, s.Image, got, want, err)
+			}
+			classified++
+		}
+	}
+	t.Logf("%d decisions, %d rejections, %d classifications agree", decided, rejected, classified)
+	if rejected == 0 || rejected == decided || classified == 0 {
+		t.Error("the corpus shows nothing")
+	}
 }

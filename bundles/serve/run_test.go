@@ -229,20 +229,27 @@ func documented(t *testing.T) string {
 // token. Its own polling is set to an hour: what it sees comes by long polling.
 func runOPA(t *testing.T, bin, dir, url string, keys ...string) *opa {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	free.Close()
-	args := []string{"run", "--server", "--addr", address, "--config-file", "opa.yaml", "--set", "services.assay.url=" + url}
+	args := []string{"--config-file", "opa.yaml", "--set", "services.assay.url=" + url}
 	for _, part := range bundles.Parts() {
 		args = append(args, "--set", fmt.Sprintf("bundles.%[1]s.polling.min_delay_seconds=3600,bundles.%[1]s.polling.max_delay_seconds=3600", part))
 	}
 	for _, k := range keys {
 		args = append(args, "--set-file", "keys."+k+".key="+k+".pub")
 	}
-	cmd := exec.Command(bin, args...)
+	return startOPA(t, bin, dir, args...)
+}
+
+// startOPA starts stock OPA on a free port. It is stopped by stop, or at the end
+// of the test.
+func startOPA(t *testing.T, bin, dir string, args ...string) *opa {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	cmd := exec.Command(bin, append([]string{"run", "--server", "--addr", address}, args...)...)
 	cmd.Dir = dir
 	o := &opa{t: t, url: "http://" + address, log: &record{}}
 	cmd.Stdout, cmd.Stderr = o.log, o.log
@@ -271,23 +278,17 @@ func (o *opa) decide(review string) *api.Decision {
 	return answer.Result
 }
 
-// revisions are those of the bundles in force, by name.
+// revisions are those of the parts in force, by name; nil while there are none.
 func (o *opa) revisions() map[string]string {
-	r, err := request(o.t.Context(), "GET", o.url+"/v1/data/system/bundles")
+	r, err := request(o.t.Context(), "GET", o.url+"/v1/data/assay/revisions")
 	if err != nil {
 		return nil // not up yet
 	}
-	var answer struct {
-		Result map[string]struct{ Manifest struct{ Revision string } }
-	}
+	var answer struct{ Result map[string]string }
 	if err := json.Unmarshal([]byte(r.body), &answer); err != nil {
 		o.t.Fatal(err)
 	}
-	revisions := map[string]string{}
-	for name, b := range answer.Result {
-		revisions[name] = b.Manifest.Revision
-	}
-	return revisions
+	return answer.Result
 }
 
 // decidesAs waits until OPA has the parts of a content, and holds its decisions to
@@ -424,6 +425,34 @@ func (f files) publish(c bundles.Content, sign func(name string, b *bundle.Bundl
 	}
 }
 
+// Stock OPA takes signed parts from disk, as the documentation says.
+func TestPartsOnDisk(t *testing.T) {
+	bin := buildOPA(t)
+	key, public := signer(t)
+	dir, folder := t.TempDir(), t.TempDir()
+	write(t, dir+"/assay.pub", public)
+	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail"))
+	c := content(t, folder)
+	files{t, dir + "/parts"}.publish(c, func(_ string, b *bundle.Bundle) ([]byte, error) { return bundles.Pack(b, key) })
+	names, err := filepath.Glob(dir + "/parts/*.tar.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := "$ opa run --server -b parts/*.tar.gz "
+	text, err := os.ReadFile("../../docs/bundles.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), command)
+	if !ok {
+		t.Fatalf("docs/bundles.md has no %s", command)
+	}
+	rest, _, _ = strings.Cut(rest, "\n")
+	args := append([]string{"-b"}, names...)
+	o := startOPA(t, bin, dir, append(args, strings.Fields(rest)...)...)
+	o.decidesAs("from disk", c)
+}
+
 // OPA refuses a bundle that we did not sign, and goes on with its last good one
 // beside the new ones of the others.
 func TestBadSignatures(t *testing.T) {
@@ -438,10 +467,21 @@ func TestBadSignatures(t *testing.T) {
 	f := files{t, t.TempDir()}
 	good := func(_ string, b *bundle.Bundle) ([]byte, error) { return bundles.Pack(b, key) }
 	held := content(t, folder)
-	f.publish(held, good)
+	f.publish(held, func(name string, b *bundle.Bundle) ([]byte, error) {
+		if name == bundles.PartImages(3) {
+			return bundles.Pack(b, other)
+		}
+		return bundles.Pack(b, key)
+	})
 	url, log, _ := start(t, "", serve.Config{Files: f.served()})
 	o := runOPA(t, bin, dir, url, "assay")
+	eventually(t, "all but one", func() bool { return len(o.revisions()) == len(bundles.Parts())-1 })
+	if got := status(t, o.url+"/health?bundles"); got == 200 {
+		t.Error("OPA is ready without one of the bundles")
+	}
+	f.publish(held, good)
 	o.decidesAs("good signatures", held)
+	eventually(t, "OPA is ready", func() bool { return status(t, o.url+"/health?bundles") == 200 })
 
 	write(t, folder+"/p.yaml", policy("fails", "Reject", "Fail, Unknown"))
 	next := content(t, folder)
@@ -451,13 +491,14 @@ func TestBadSignatures(t *testing.T) {
 		what, logged string
 		key          *bundles.SigningKey
 	}{{"another key", "failed to verify JWT signature", other}, {"no signature", "bundle missing .signatures.json", nil}} {
+		before := strings.Count(o.log.String(), bad.logged)
 		f.publish(next, func(name string, b *bundle.Bundle) ([]byte, error) {
 			if name == bundles.PartPolicies {
 				return bundles.Pack(b, bad.key)
 			}
 			return bundles.Pack(b, key)
 		})
-		eventually(t, bad.what+" is refused", func() bool { return strings.Contains(o.log.String(), bad.logged) })
+		eventually(t, bad.what+" is refused", func() bool { return strings.Count(o.log.String(), bad.logged) > before })
 		o.decidesAs(bad.what, mixed)
 	}
 	f.publish(next, func(name string, b *bundle.Bundle) ([]byte, error) {
