@@ -206,17 +206,18 @@ func (t *Tx) DropDelivery(ctx context.Context, id, reason string) error {
 
 // NextDelivery is when the next delivery is due, counted from now on where some wait
 // whose time has come; the zero time when none waits.
-func (t *Tx) NextDelivery(ctx context.Context) (time.Time, error) {
-	var due, leased string
-	var n int
-	err := t.one(ctx, "SELECT COUNT(*), COALESCE(MIN(CASE WHEN due > leased THEN due ELSE leased END), ''), '' FROM deliveries WHERE failed = ''", nil, &n, &due, &leased)
-	if err != nil || n == 0 {
-		return time.Time{}, err
-	}
-	if due == "" {
-		return parseTime(t.at), nil
-	}
-	return parseTime(due), nil
+func (s *Store) NextDelivery(ctx context.Context) (next time.Time, err error) {
+	return next, s.View(ctx, func(t *Tx) error {
+		var due string
+		var n int
+		if err := t.one(ctx, "SELECT COUNT(*), COALESCE(MIN(CASE WHEN due > leased THEN due ELSE leased END), '') FROM deliveries WHERE failed = ''", nil, &n, &due); err != nil || n == 0 {
+			return err
+		}
+		if next = parseTime(due); due == "" {
+			next = parseTime(t.at)
+		}
+		return nil
+	})
 }
 
 // DeliveryStatus is a delivery that waits or was given up, as pages show it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -192,6 +193,55 @@ func TestNewerSchema(t *testing.T) {
 		}
 		if _, err := store.Open(t.Context(), store.Config{URL: at}); !errors.Is(err, store.ErrNewerSchema) {
 			t.Errorf("a newer schema: %v", err)
+		}
+	})
+}
+
+// What is too old goes, and never the newest scan of an image.
+func TestRetain(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, url func() string) {
+		now := day
+		s := storetest.Open(t, url(), func() time.Time { return now })
+		ctx := t.Context()
+		for n := range 5 {
+			now = day.Add(time.Duration(n) * 24 * time.Hour)
+			write(t, s, func(tx *store.Tx) error {
+				if _, err := tx.AddScan(ctx, scanOf("nginx:1", "a", now, fmt.Sprintf("CVE-2024-000%d", n))); err != nil {
+					return err
+				}
+				tasks, done, err := tx.Tasks(ctx, 1<<40, 10)
+				if err != nil {
+					return err
+				}
+				if err := tx.AddDecisions(ctx, []store.Decision{{UID: fmt.Sprint(n), At: now}}); err != nil {
+					return err
+				}
+				return tx.Classified(ctx, []store.Verdict{{Task: tasks[0], Verdict: api.Fail}}, done)
+			})
+		}
+		if err := s.Retain(ctx, store.Retention{}); err != nil {
+			t.Fatal(err)
+		}
+		count := func(table string) (n int) {
+			t.Helper()
+			if err := s.SelectRows(ctx, "SELECT COUNT(*) FROM "+table, nil, func(scan func(...any) error) error { return scan(&n) }); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if count("scans") != 5 || count("events") != 5 || count("decisions") != 5 || count("contents") != 5 {
+			t.Fatal("without a retention something is gone")
+		}
+		now = day.Add(365 * 24 * time.Hour)
+		year := store.Retention{Scans: time.Hour, Events: 363 * 24 * time.Hour, Decisions: time.Hour}
+		if err := s.Retain(ctx, year); err != nil {
+			t.Fatal(err)
+		}
+		if got := []int{count("scans"), count("contents"), count("events"), count("decisions")}; fmt.Sprint(got) != "[1 1 3 0]" {
+			t.Errorf("scans, contents, events, decisions: %v", got)
+		}
+		if scan, err := s.Scan(ctx, digest("a")); err != nil || scan.Vulnerabilities[0].ID != "CVE-2024-0004" {
+			t.Errorf("the newest scan: %+v %v", scan, err)
 		}
 	})
 }

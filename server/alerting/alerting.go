@@ -174,6 +174,20 @@ func (a *Alerting) Evaluate(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
+// Idle says that there is no rule, and none that is gone with alerts that fire.
+func (a *Alerting) Idle(ctx context.Context) (idle bool, err error) {
+	set := a.Policies()
+	if set == nil || len(set.Alerts)+len(set.VerdictAlerts) > 0 {
+		return set == nil, nil
+	}
+	err = a.Store.View(ctx, func(t *store.Tx) error {
+		known, err := t.AlertRules(ctx)
+		idle = len(known) == 0
+		return err
+	})
+	return idle, err
+}
+
 func (a *Alerting) firing(ctx context.Context, r rule, now time.Time) ([]api.Alert, error) {
 	if r.verdict == nil {
 		return r.compiled.Firing(ctx, a.Store, now)
@@ -372,11 +386,7 @@ func (a *Alerting) Deliver(ctx context.Context) (next time.Time, err error) {
 	if _, err := a.dispatcher.Deliver(ctx, Outbox{a.Store}, a.Now); err != nil {
 		return time.Time{}, err
 	}
-	err = a.Store.View(ctx, func(t *store.Tx) (err error) {
-		next, err = t.NextDelivery(ctx)
-		return err
-	})
-	return next, err
+	return a.Store.NextDelivery(ctx)
 }
 
 // lease is how long a delivery is one dispatcher's.

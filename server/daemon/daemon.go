@@ -132,7 +132,17 @@ func Run(ctx context.Context, c Config) (err error) {
 			return alerter.Evaluate(ctx)
 		},
 		Deliver: alerter.Deliver,
-		Retain:  func(ctx context.Context) error { return s.Retain(ctx, c.Retention) }, UpdateDatabase: matcher.UpdateDatabase,
+		Idle: func(ctx context.Context, kind string) (bool, error) {
+			switch kind {
+			case jobs.Alerts:
+				return alerter.Idle(ctx)
+			case jobs.Deliver:
+				next, err := s.NextDelivery(ctx)
+				return next.IsZero(), err
+			}
+			return false, nil
+		},
+		Retain: func(ctx context.Context) error { return s.Retain(ctx, c.Retention) }, UpdateDatabase: matcher.UpdateDatabase,
 	}})
 	if err != nil {
 		return err

@@ -61,14 +61,9 @@ func (f *Follower) publishPart(ctx context.Context, s state, part string) error 
 	if err != nil {
 		return err
 	}
-	text, err := bundles.Bytes(b)
+	text, err := bundles.Pack(b, f.Key)
 	if err != nil {
 		return err
-	}
-	if f.Key != nil {
-		if text, err = f.Key.Sign(text); err != nil {
-			return fmt.Errorf("signing: %w", err)
-		}
 	}
 	f.Bundles.Set(part, text)
 	return nil
