@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Admission is the document of `assay admit -o json`: one decision for each resource.
 type Admission struct {
 	Schema  string `json:"schema"`
@@ -156,4 +158,12 @@ func NewContainer(name, image string) Container {
 		c.Tag = ref.Tag
 	}
 	return c
+}
+
+// AdmissionRecord is a receipt as webhooks send it to the server.
+type AdmissionRecord struct {
+	UID     string    `json:"uid"` // of the request; unique
+	Cluster string    `json:"cluster,omitempty"`
+	At      time.Time `json:"at"`
+	Record  Record    `json:"record"`
 }

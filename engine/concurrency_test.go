@@ -135,11 +135,19 @@ func TestReplace(t *testing.T) {
 	}
 	images := part("images-aa", map[string]any{"images/aa": whole["images"].(map[string]any)["aa"], "names": whole["names"]})
 	e := engine.New(engine.Config{})
-	if err := e.Replace(ctx, images); err == nil {
-		t.Error("images without policies are loaded")
+	if err := e.Load(ctx, images); err == nil {
+		t.Error("images without policies are all that is loaded")
 	}
-	if err := e.Load(ctx, rules, images, part("exceptions", map[string]any{"exceptions": whole["exceptions"]})); err != nil {
-		t.Fatal(err)
+	for _, b := range []*bundle.Bundle{images, part("exceptions", map[string]any{"exceptions": whole["exceptions"]}), rules} {
+		if d, err := e.Admit(ctx, deployment("prod", s.Image), now); !errors.Is(err, engine.ErrNotLoaded) || d.Allowed || e.Settings() != nil {
+			t.Fatalf("without policies: %v %v", d, err)
+		}
+		if err := e.Replace(ctx, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e.Settings().DefaultAction != api.Allow {
+		t.Errorf("settings: %+v", e.Settings())
 	}
 	result := func() api.Result {
 		d, err := e.Admit(ctx, deployment("prod", s.Image), now)

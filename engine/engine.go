@@ -50,7 +50,7 @@ type loaded struct {
 
 // Errors that callers branch on.
 var (
-	ErrNotLoaded = errors.New("no bundle is loaded yet")
+	ErrNotLoaded = errors.New("no policies are loaded yet")
 	// ErrEvaluation wraps every failure to evaluate.
 	ErrEvaluation = errors.New("the policies could not be evaluated")
 )
@@ -76,26 +76,37 @@ func (e *Engine) Load(ctx context.Context, bundles ...*bundle.Bundle) error {
 	defer e.write.Unlock()
 	before := e.terms
 	e.terms = newTerms()
-	if err := e.replace(ctx, nil, bundles); err != nil {
+	next, err := e.with(ctx, nil, bundles)
+	if err == nil && next.program == nil {
+		err = errors.New("no bundle has policies")
+	}
+	if err != nil {
 		e.terms = before
 		return err
 	}
+	e.current.Store(next)
 	return nil
 }
 
 // Replace puts bundles in the place of what is loaded below their roots: new
 // policies beside the same images, or some images beside the same policies.
-// Evaluations see all of it or nothing. When it fails, what was there stays.
+// Evaluations see all of it or nothing. When it fails, what was there stays. Data may
+// come before policies: until these are there, nothing is decided.
 func (e *Engine) Replace(ctx context.Context, bundles ...*bundle.Bundle) error {
 	e.write.Lock()
 	defer e.write.Unlock()
 	if e.terms == nil {
 		e.terms = newTerms()
 	}
-	return e.replace(ctx, e.current.Load(), bundles)
+	next, err := e.with(ctx, e.current.Load(), bundles)
+	if err == nil {
+		e.current.Store(next)
+	}
+	return err
 }
 
-func (e *Engine) replace(ctx context.Context, old *loaded, bundles []*bundle.Bundle) error {
+// with is what was loaded, with bundles in the place of what is below their roots.
+func (e *Engine) with(ctx context.Context, old *loaded, bundles []*bundle.Bundle) (*loaded, error) {
 	var next loaded
 	root := ast.ObjectTerm()
 	if old != nil {
@@ -121,7 +132,7 @@ func (e *Engine) replace(ctx context.Context, old *loaded, bundles []*bundle.Bun
 			}
 			value, err := e.terms.of(document)
 			if err != nil {
-				return fmt.Errorf("loading %s: %w", r, err)
+				return nil, fmt.Errorf("loading %s: %w", r, err)
 			}
 			changes.add(path, value)
 		}
@@ -129,15 +140,11 @@ func (e *Engine) replace(ctx context.Context, old *loaded, bundles []*bundle.Bun
 	if len(modules) > 0 {
 		var err error
 		if next.program, err = compile(ctx, modules); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if next.program == nil {
-		return errors.New("no bundle has policies")
-	}
 	next.data.root = objectOf(changes.apply(root))
-	e.current.Store(&next)
-	return nil
+	return &next, nil
 }
 
 // find is the document at a path of plain JSON.

@@ -23,7 +23,8 @@ type program struct {
 	// patterns are compiled regular expressions, kept from one evaluation to the next.
 	patterns cache.InterQueryValueCache
 	// guarded says that a user's own Rego is among the modules, which may take any amount of memory.
-	guarded bool
+	guarded  bool
+	settings *Settings
 }
 
 type query struct {
@@ -40,9 +41,10 @@ const (
 	queryClassifyX = "data.assay.classification.explain"
 	queryBlocking  = "data.assay.classification.blocking"
 	queryAlerts    = "data.assay.alerts.firing"
+	querySettings  = "data.assay.generated.settings"
 )
 
-var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryBlocking, queryAlerts}
+var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryBlocking, queryAlerts, querySettings}
 
 // patterns that one program keeps compiled; OPA's own default of 100 is evicted
 // at random, which costs a factor of 2 to 3.5 with more policies.
@@ -74,6 +76,10 @@ func compile(ctx context.Context, modules []bundle.ModuleFile) (*program, error)
 			return nil, fmt.Errorf("compiling %s: %w", q, err)
 		}
 		p.queries[q] = query{qc, body}
+	}
+	var err error
+	if p.settings, err = p.readSettings(ctx); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -122,7 +128,7 @@ func (p *program) run(ctx context.Context, name string, data storage.Store, inpu
 // evaluation is an error too.
 func (e *Engine) evaluate(ctx context.Context, name string, input ast.Value) (value ast.Value, err error) {
 	l := e.current.Load()
-	if l == nil {
+	if l == nil || l.program == nil {
 		return nil, fmt.Errorf("%w: %w", ErrEvaluation, ErrNotLoaded)
 	}
 	return e.within(ctx, l, name, input, nil)

@@ -22,7 +22,7 @@ type Scans func(digest string) (api.Scan, bool)
 // decided again. scans may be nil: then the options are exceptions alone.
 func (e *Engine) Explain(ctx context.Context, r api.Review, now time.Time, scans Scans) (api.Explanation, error) {
 	w := &whatIf{ctx: ctx, engine: e, now: now, scans: scans, review: r, state: e.current.Load()}
-	if w.state == nil {
+	if w.state == nil || w.state.program == nil {
 		return api.Explanation{}, ErrNotLoaded
 	}
 	if scans == nil {

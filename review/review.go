@@ -26,6 +26,18 @@ type Input struct {
 	Review api.Review
 	// Now is the moment that the input carries; zero when it carries none.
 	Now time.Time
+	// UID and DryRun are those of an AdmissionReview's request.
+	UID    string
+	DryRun bool
+	// Requester is who asks; its name is the review's User.
+	Requester Requester
+}
+
+// Requester is what the API server says of a user beside the name.
+type Requester struct {
+	UID    string
+	Groups []string
+	Extra  map[string][]string
 }
 
 // Kinds maps "group/Kind" to the path of its pod template.
@@ -89,6 +101,7 @@ func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 		}
 	}
 	in.Review = flatten(request, kinds)
+	in.about(request)
 	labels, given := doc["namespaceLabels"]
 	if !given {
 		labels = map[string]any{}
@@ -97,6 +110,30 @@ func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 		return Input{}, err
 	}
 	return in, nil
+}
+
+// about keeps what an API server says beside what is reviewed.
+func (in *Input) about(request map[string]any) {
+	in.UID, in.DryRun = text(request, "uid"), request["dryRun"] == true
+	in.Requester = requester(member(request, "userInfo"))
+}
+
+func requester(user map[string]any) Requester {
+	r := Requester{UID: text(user, "uid"), Groups: texts(items(user, "groups")), Extra: map[string][]string{}}
+	for k := range member(user, "extra") {
+		r.Extra[k] = texts(items(member(user, "extra"), k))
+	}
+	return r
+}
+
+func texts(list []any) []string {
+	var out []string
+	for _, x := range list {
+		if s, ok := x.(string); ok {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 func namespaceLabels(given any, namespace string) (map[string]string, error) {

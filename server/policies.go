@@ -268,7 +268,7 @@ const maxDecisions = 1000
 
 // postDecisions keeps the records of a webhook; one whose uid is known changes nothing.
 func (s *Server) postDecisions(w http.ResponseWriter, r *http.Request) error {
-	var list Items[store.Decision]
+	var list Items[api.AdmissionRecord]
 	if err := s.decode(w, r, &list); err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/alerts/rules", roles: viewer, summary: "Alert rules, and when they were evaluated", gives: Items[AlertRow]{}, handle: s.getAlertRules},
 		{pattern: "GET" + at + "/alerts/deliveries", roles: viewer, summary: "Notifications that wait or were given up", query: pages[:1], gives: Items[store.DeliveryStatus]{}, handle: s.getDeliveries},
 		{pattern: "GET" + at + "/decisions", roles: viewer, summary: "Recorded decisions, the newest first", query: with(older, parameter{"cluster", ""}, parameter{"namespace", ""}, parameter{"kind", ""}, parameter{"name", ""}, parameter{"policy", "one that decided"}, parameter{"allowed", ""}), gives: Items[store.StoredDecision]{}, scoped: true, handle: s.getDecisions},
-		{pattern: "POST" + at + "/decisions", roles: scanner, summary: "Keep records of decisions; one whose uid is known changes nothing", body: Items[store.Decision]{}, status: http.StatusNoContent, scoped: true, handle: s.postDecisions},
+		{pattern: "POST" + at + "/decisions", roles: scanner, summary: "Keep records of decisions; one whose uid is known changes nothing", body: Items[api.AdmissionRecord]{}, status: http.StatusNoContent, scoped: true, handle: s.postDecisions},
 
 		{pattern: "GET" + at + "/tokens", roles: admin, summary: "Tokens, never their text", gives: Items[store.Token]{}, handle: s.getTokens},
 		{pattern: "POST" + at + "/tokens", roles: admin, summary: "Make a token, shown this once", body: NewToken{}, status: http.StatusCreated, gives: MadeToken{}, handle: s.postToken},

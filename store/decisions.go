@@ -13,16 +13,8 @@ import (
 	"github.com/assay-dev/assay/documents"
 )
 
-// Decision is the record of a decision that a webhook made.
-type Decision struct {
-	UID     string     `json:"uid"` // of the request; unique
-	Cluster string     `json:"cluster,omitempty"`
-	At      time.Time  `json:"at"`
-	Record  api.Record `json:"record"`
-}
-
 // AddDecisions keeps records; one whose UID is known changes nothing.
-func (t *Tx) AddDecisions(ctx context.Context, list []Decision) error {
+func (t *Tx) AddDecisions(ctx context.Context, list []api.AdmissionRecord) error {
 	rows := make([][]any, len(list))
 	clusters := map[string]bool{}
 	for i, d := range list {
@@ -61,10 +53,10 @@ type DecisionFilter struct {
 	Allowed                                *bool
 }
 
-// StoredDecision is a [Decision] with its place in lists.
+// StoredDecision is a record with its place in lists.
 type StoredDecision struct {
 	ID int64 `json:"id"`
-	Decision
+	api.AdmissionRecord
 }
 
 // Decisions are the newest first, older than an id where that is not 0.

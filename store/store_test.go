@@ -213,7 +213,7 @@ func TestRetain(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if err := tx.AddDecisions(ctx, []store.Decision{{UID: fmt.Sprint(n), At: now}}); err != nil {
+				if err := tx.AddDecisions(ctx, []api.AdmissionRecord{{UID: fmt.Sprint(n), At: now}}); err != nil {
 					return err
 				}
 				return tx.Classified(ctx, []store.Verdict{{Task: tasks[0], Verdict: api.Fail}}, done)

@@ -27,6 +27,8 @@ type Config struct {
 	URL string
 	// Token is sent over https, and over http to this machine alone.
 	Token string
+	// TokenFile holds the token in the place of Token; it is read at each request.
+	TokenFile string
 	// CAFile has further certificates to trust.
 	CAFile string
 	// Attempts at one request; 0 is 5. They are a second apart, then two, and so on.
@@ -49,7 +51,7 @@ func New(c Config) (*Client, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.User != nil {
 		return nil, errors.New("the URL of the server must be such as https://assay.example.com, without user and password")
 	}
-	if c.Token != "" && base.Scheme == "http" {
+	if (c.Token != "" || c.TokenFile != "") && base.Scheme == "http" {
 		switch base.Hostname() {
 		case "localhost", "127.0.0.1", "::1":
 		default:
@@ -108,6 +110,15 @@ func (c *Client) SBOM(ctx context.Context, image, digest string, document []byte
 	return err
 }
 
+// Decisions sends records of decisions; those that the server has change nothing.
+func (c *Client) Decisions(ctx context.Context, list []api.AdmissionRecord) error {
+	text, err := json.Marshal(map[string]any{"items": list})
+	if err == nil {
+		_, err = c.post(ctx, "decisions", nil, text)
+	}
+	return err
+}
+
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 16 << 20
 
@@ -150,8 +161,16 @@ func (c *Client) send(ctx context.Context, target string, packed []byte) ([]Uplo
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Content-Encoding", "gzip")
 	request.Header.Set("User-Agent", c.config.UserAgent)
-	if c.config.Token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.config.Token)
+	token := c.config.Token
+	if c.config.TokenFile != "" {
+		text, err := os.ReadFile(c.config.TokenFile)
+		if err != nil {
+			return nil, 0, fmt.Errorf("reading the token: %w", err)
+		}
+		token = strings.TrimSpace(string(text))
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -167,6 +186,9 @@ func (c *Client) send(ctx context.Context, target string, packed []byte) ([]Uplo
 		return nil, 0, err
 	}
 	if response.StatusCode/100 == 2 {
+		if len(text) == 0 {
+			return nil, 0, nil
+		}
 		var answer struct {
 			Images []Uploaded `json:"images"`
 		}

@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+// Settings are those of the policies in force, with defaults filled in. They must not be changed.
+type Settings struct {
+	DefaultAction string   `json:"default_action"`
+	Controllers   []string `json:"controllers"`
+	Excluded      []string `json:"excluded"`
+	Platforms     []string `json:"platforms"`
+	// Kinds are the custom ones, by "group/Kind".
+	Kinds map[string]struct {
+		Path        []string `json:"path"`
+		Controllers []string `json:"controllers"`
+	} `json:"kinds"`
+}
+
+// Settings gives nil before there are policies, and another pointer with each load
+// of them: who flattened a review by the settings can tell whether the decision
+// was made by the same.
+func (e *Engine) Settings() *Settings {
+	if l := e.current.Load(); l != nil && l.program != nil {
+		return l.program.settings
+	}
+	return nil
+}
+
+func (p *program) readSettings(ctx context.Context) (*Settings, error) {
+	value, ok, err := p.run(ctx, querySettings, snapshot{root: ast.NewObject()}, ast.NewObject(), nil)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, errors.New("the bundle has no settings")
+	}
+	s := &Settings{}
+	return s, decode(querySettings, value, s)
+}
