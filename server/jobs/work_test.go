@@ -276,7 +276,9 @@ func TestKickWhileRunning(t *testing.T) {
 				until(t, "all are done", func() bool {
 					return !slices.ContainsFunc(j.all(t, kind), func(j Job) bool { return j.State != Completed })
 				})
-				if most != 1 || len(started) > 2 {
+				// A job that is looked at while its subject is taken is not one that waits:
+				// each kick may have made one of its own, and no more.
+				if most != 1 || len(started) > 3 {
 					t.Errorf("%d ran at once, %d too many", most, len(started))
 				}
 			})

@@ -268,7 +268,14 @@ func soak(t *testing.T, database string, kills int) {
 		}
 	}
 	s.ready()
-	time.Sleep(500 * time.Millisecond)
+	enough := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(scans) >= kills && len(sboms) >= kills
+	}
+	for deadline := time.Now().Add(time.Minute); !enough() && time.Now().Before(deadline); { // on a busy machine
+		time.Sleep(100 * time.Millisecond)
+	}
 	end()
 	clients.Wait()
 	if status, _ := s.send("PUT", "/api/v1/exceptions/last", `{"spec":{"cve":"CVE-2026-9999","scope":"any","justification":"x"}}`); status/100 != 2 {
