@@ -69,12 +69,17 @@ func New(c Limits) *Handler {
 	return &Handler{limits: c, closing: closing, close: sync.OnceFunc(func() { close(closing) }), bundles: map[string]*version{}}
 }
 
+// ETag is that of a bundle's bytes: their SHA-256, quoted.
+func ETag(text []byte) string {
+	sum := sha256.Sum256(text)
+	return `"` + hex.EncodeToString(sum[:]) + `"`
+}
+
 // Set serves a bundle under a name from now on, wakes those who wait for it,
 // and reports whether its bytes are others than before. The handler keeps the
 // bytes.
 func (h *Handler) Set(name string, text []byte) (changed bool) {
-	sum := sha256.Sum256(text)
-	v := &version{text: text, etag: `"` + hex.EncodeToString(sum[:]) + `"`, superseded: make(chan struct{})}
+	v := &version{text: text, etag: ETag(text), superseded: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	old := h.bundles[name]

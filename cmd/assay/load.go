@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -101,41 +100,13 @@ func (a *app) readScans(files []string) ([]api.Scan, error) {
 		if err != nil {
 			return nil, err
 		}
-		var report api.ScanReport
-		if err := json.Unmarshal(text, &report); err != nil {
-			return nil, fmt.Errorf("%s: not a scan report: %w", name, describeJSON(text, err))
+		list, err := api.ParseScanReport(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		if report.Schema != api.SchemaScan {
-			return nil, fmt.Errorf("%s: not a scan report: its schema is %q, not %s", name, report.Schema, api.SchemaScan)
-		}
-		for i, s := range report.Images {
-			if err := s.Validate(); err != nil {
-				return nil, fmt.Errorf("%s: images[%d]: %w", name, i, err)
-			}
-		}
-		scans = append(scans, report.Images...)
+		scans = append(scans, list...)
 	}
 	return scans, nil
-}
-
-// describeJSON adds line and column to a JSON error.
-func describeJSON(text []byte, err error) error {
-	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	offset := int64(-1)
-	switch {
-	case errors.As(err, &syntax):
-		offset = syntax.Offset
-	case errors.As(err, &kind):
-		offset = kind.Offset
-	}
-	if offset < 0 || offset > int64(len(text)) {
-		return err
-	}
-	before := text[:offset]
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := int(offset) - bytes.LastIndexByte(before, '\n') - 1
-	return fmt.Errorf("line %d, column %d: %w", line, max(column, 1), err)
 }
 
 // readExceptions reads exceptions by the kind of file.

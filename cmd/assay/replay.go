@@ -143,7 +143,7 @@ func (a *app) readRecords(name string) ([]api.Record, error) {
 		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			return nil, fmt.Errorf("%s: record %d: %w", name, len(records)+1, describeJSON(text, err))
+			return nil, fmt.Errorf("%s: record %d: %w", name, len(records)+1, api.PlaceJSON(text, err))
 		}
 		if r.Schema != api.SchemaRecord {
 			return nil, fmt.Errorf("%s: record %d: its schema is %.60q, not %s", name, len(records)+1, r.Schema, api.SchemaRecord)

@@ -284,7 +284,7 @@ func (a *app) readImages(f *scanFlags, args []string) ([]string, error) {
 			Images []string `json:"images"`
 		}
 		if err := json.Unmarshal(text, &list); err != nil {
-			return nil, fmt.Errorf("%s: must be JSON such as {\"images\": [\"nginx:1.27\"]}: %w", f.inputFile, describeJSON(text, err))
+			return nil, fmt.Errorf("%s: must be JSON such as {\"images\": [\"nginx:1.27\"]}: %w", f.inputFile, api.PlaceJSON(text, err))
 		}
 		if len(list.Images) == 0 {
 			return nil, fmt.Errorf("%s: \"images\" is empty or missing", f.inputFile)

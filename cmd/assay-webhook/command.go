@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"k8s.io/apiserver/pkg/server/options"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/bundles/follow"
+	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/server/client"
+	"github.com/assay-dev/assay/webhook"
+)
+
+// flags are what the command line says.
+type flags struct {
+	listen, cert, key string
+	issue, service    string
+	clientCA          string
+	clientNames       []string
+	policies          string
+	scans             []string
+	clusterPolicies   bool
+	server, token, ca string
+	verify            []string
+	unsigned          bool
+	persist           string
+	cluster           string
+	kubeconfig        string
+	registration      string
+	narrow            bool
+	failurePolicy     string
+	decisionLog       string
+	deadline, drain   time.Duration
+	maxInFlight       int
+	output, logLevel  string
+	audit             *options.AuditOptions
+}
+
+// version is set by the release's linker flags.
+var version = "dev"
+
+func command() *cobra.Command {
+	var f flags
+	c := &cobra.Command{
+		Use:   "assay-webhook",
+		Short: "Admit or reject Kubernetes workloads by Assay's policies",
+		Long: `Answers AdmissionReviews at /admit, by policies, scan results and exceptions that
+it keeps in memory. They come from one of
+
+  --server URL         bundles of 'assay serve' or 'assay bundle serve', followed;
+                       the last good ones are kept in --persist and serve while
+                       the server is away, from the start on
+  --policies DIR       a folder, watched, with scan reports as --scans
+  --cluster-policies   the cluster's own custom resources, with --scans
+
+Other paths: /validate reviews Assay's own kinds, /gatekeeper answers Gatekeeper's
+external data, /livez and /readyz are open, /metrics asks the cluster who may read it.
+
+Whatever goes wrong, a review is refused, unless --failure-policy is Ignore. The
+exit status is 0 after SIGTERM, 1 when serving fails, 2 for wrong flags or files.
+Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
+		Example: `  assay-webhook --policies policies --scans scans.json --tls-cert tls.crt --tls-key tls.key --kubeconfig none
+  assay-webhook --server https://assay.assay-system.svc --server-token-file token --verification-key assay.pub \
+    --persist /var/lib/assay --issue-certificate assay-system/assay-webhook-tls --service assay-system/assay-webhook \
+    --registration assay`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version,
+	}
+	l := c.Flags()
+	l.StringVar(&f.listen, "listen", ":8443", "address to serve on, with TLS")
+	l.StringVar(&f.cert, "tls-cert", "", "certificate in PEM, read anew when it changes")
+	l.StringVar(&f.key, "tls-key", "", "private key of the certificate")
+	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
+	l.StringVar(&f.issue, "issue-certificate", "", "NAMESPACE/SECRET: make and renew the certificate in this Secret instead")
+	l.StringVar(&f.service, "service", "", "NAMESPACE/NAME of the Service that the certificate is for")
+	c.MarkFlagsMutuallyExclusive("tls-cert", "issue-certificate")
+	c.MarkFlagsRequiredTogether("issue-certificate", "service")
+	l.StringVar(&f.clientCA, "client-ca", "", "certificates in PEM that sign the API server's: no one else is answered")
+	l.StringSliceVar(&f.clientNames, "client-name", nil, "common name of the API server's certificate; may be repeated (default any)")
+	l.StringVar(&f.policies, "policies", "", "folder of policies, watched")
+	l.StringSliceVar(&f.scans, "scans", nil, "scan report (JSON of 'assay scan'), watched; may be repeated")
+	l.BoolVar(&f.clusterPolicies, "cluster-policies", false, "take policies from the cluster's custom resources")
+	l.StringVar(&f.server, "server", "", "URL of the server whose bundles are followed, and that gets the decisions")
+	l.StringVar(&f.token, "server-token-file", "", "bearer token for the server, read at each request")
+	l.StringVar(&f.ca, "server-ca", "", "further certificates to trust for the server")
+	l.StringSliceVar(&f.verify, "verification-key", nil, "public key of which one must have signed each bundle; may be repeated")
+	l.BoolVar(&f.unsigned, "unsigned", false, "take bundles without a signature, for trials")
+	l.StringVar(&f.persist, "persist", "", "folder of the last good bundles")
+	c.MarkFlagsMutuallyExclusive("server", "policies", "cluster-policies")
+	c.MarkFlagsOneRequired("server", "policies", "cluster-policies")
+	l.StringVar(&f.cluster, "cluster-name", "", "name of this cluster in the records of decisions")
+	l.StringVar(&f.kubeconfig, "kubeconfig", "", "cluster to ask for namespaces and rights; none for no cluster (default the one that this runs in)")
+	l.StringVar(&f.registration, "registration", "", "ValidatingWebhookConfiguration that gets the issued certificate's authority")
+	l.BoolVar(&f.narrow, "narrow-registration", false, "keep its rules and selectors to what the policies can match")
+	l.StringVar(&f.failurePolicy, "failure-policy", "Fail", "what to do with a review that cannot be decided: Fail or Ignore")
+	l.StringVar(&f.decisionLog, "decision-log", "", "file that gets a JSON line for each decision; - is standard output")
+	l.DurationVar(&f.deadline, "deadline", engine.DefaultDeadline, "longest time of one decision")
+	l.IntVar(&f.maxInFlight, "max-in-flight", 400, "reviews at a time; a further one is told to try again")
+	l.DurationVar(&f.drain, "shutdown-delay", 5*time.Second, "time to go on serving after SIGTERM, while routes change")
+	l.StringVarP(&f.output, "output", "o", "text", "format of the log: text or json")
+	l.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.audit = options.NewAuditOptions()
+	f.audit.AddFlags(l)
+	l.VisitAll(hideRareAudit)
+	c.PreRunE = func(c *cobra.Command, _ []string) error { return fromEnvironment(c) }
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return f.serve(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
+	}
+	return c
+}
+
+// servingError is what fails after flags and files were found good.
+type servingError struct{ error }
+
+func (e servingError) Unwrap() error { return e.error }
+
+func isServing(err error) bool { return errors.As(err, new(servingError)) }
+
+func (f *flags) logger(w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level must be debug, info, warn or error, not %q", f.logLevel)
+	}
+	switch o := (&slog.HandlerOptions{Level: level}); f.output {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--output must be text or json, not %q", f.output)
+}
+
+// config is that of the webhook.
+func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, err error) {
+	c = webhook.Config{
+		Log: log, Version: version, Cluster: f.cluster, Scans: f.scans,
+		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow,
+		Serving: webhook.Serving{
+			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, ShutdownDelay: f.drain,
+		},
+	}
+	switch f.failurePolicy {
+	case "Fail":
+	case "Ignore":
+		c.FailOpen = true
+	default:
+		return c, fmt.Errorf("--failure-policy must be Fail or Ignore, not %q", f.failurePolicy)
+	}
+	if c.Kubernetes, err = f.kubernetes(); err != nil {
+		return c, err
+	}
+	c.Serving.InCluster = c.Kubernetes != nil
+	if f.kubeconfig != "none" {
+		c.Serving.Kubeconfig = f.kubeconfig
+	}
+	switch {
+	case f.cert != "":
+		c.CertFile, c.KeyFile = f.cert, f.key
+	case f.issue != "":
+		if c.IssueNamespace, c.IssueSecret, err = pair("--issue-certificate", f.issue); err != nil {
+			return c, err
+		}
+		if c.ServiceNamespace, c.ServiceName, err = pair("--service", f.service); err != nil {
+			return c, err
+		}
+		if c.Kubernetes == nil {
+			return c, errors.New("--issue-certificate needs a cluster")
+		}
+	default:
+		return c, errors.New("the API server speaks TLS alone: give --tls-cert and --tls-key, or --issue-certificate")
+	}
+	if err := f.sources(&c); err != nil {
+		return c, err
+	}
+	switch f.decisionLog {
+	case "":
+	case "-":
+		c.DecisionLog = stdout
+	default:
+		file, err := os.OpenFile(f.decisionLog, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return c, fmt.Errorf("--decision-log: %w", err)
+		}
+		c.DecisionLog = file
+	}
+	return c, nil
+}
+
+func (f *flags) sources(c *webhook.Config) error {
+	switch {
+	case f.server == "" && (f.token != "" || f.ca != "" || f.persist != "" || len(f.verify) > 0 || f.unsigned):
+		return errors.New("--server-token-file, --server-ca, --verification-key, --unsigned and --persist go with --server")
+	case f.server != "" && len(f.scans) > 0:
+		return errors.New("--scans go with --policies or --cluster-policies: a server has its own")
+	case f.clusterPolicies && c.Kubernetes == nil:
+		return errors.New("--cluster-policies needs a cluster")
+	case f.clusterPolicies:
+		c.ClusterPolicies = true
+		return nil
+	case f.policies != "":
+		if info, err := os.Stat(f.policies); err != nil || !info.IsDir() {
+			return fmt.Errorf("--policies: %s is no folder", f.policies)
+		}
+		c.Source = source.Folder{Path: f.policies, Log: c.Log}
+		return nil
+	case len(f.verify) == 0 && !f.unsigned:
+		return errors.New("bundles must be signed: give --verification-key, or --unsigned for a trial")
+	}
+	c.Follow = &follow.Config{URL: f.server, TokenFile: f.token, CAFile: f.ca, Persist: f.persist, Log: c.Log}
+	for _, name := range f.verify {
+		text, err := os.ReadFile(filepath.Clean(name))
+		if err != nil {
+			return fmt.Errorf("--verification-key: %w", err)
+		}
+		key, err := bundles.ParseVerificationKey(text)
+		if err != nil {
+			return fmt.Errorf("--verification-key: %s: %w", name, err)
+		}
+		c.Follow.Keys = append(c.Follow.Keys, key)
+	}
+	if f.token != "" {
+		var err error
+		c.Server, err = client.New(client.Config{
+			URL: f.server, TokenFile: f.token, CAFile: f.ca, UserAgent: "assay-webhook/" + version,
+			Warn: func(err error) { c.Log.Debug("asking the server again", "error", err) },
+		})
+		return err
+	}
+	return nil
+}
+
+func pair(flag, text string) (namespace, name string, err error) {
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
+		return "", "", fmt.Errorf("%s must be NAMESPACE/NAME, not %q", flag, text)
+	}
+	return namespace, name, nil
+}
+
+// kubernetes is the cluster that is asked; nil for none.
+func (f *flags) kubernetes() (*rest.Config, error) {
+	var c *rest.Config
+	var err error
+	switch f.kubeconfig {
+	case "none":
+		return nil, nil
+	case "":
+		if c, err = rest.InClusterConfig(); err != nil {
+			return nil, fmt.Errorf("this does not run in a cluster: give --kubeconfig FILE, or none: %w", err)
+		}
+	default:
+		if c, err = clientcmd.BuildConfigFromFlags("", f.kubeconfig); err != nil {
+			return nil, fmt.Errorf("--kubeconfig: %w", err)
+		}
+	}
+	c.UserAgent = "assay-webhook/" + version
+	c.QPS, c.Burst = 100, 200
+	return c, nil
+}
+
+func (f *flags) serve(ctx context.Context, stdout, stderr io.Writer) error {
+	log, err := f.logger(stderr)
+	if err != nil {
+		return err
+	}
+	klog.SetSlogLogger(log)
+	config, err := f.config(log, stdout)
+	if err != nil {
+		return err
+	}
+	config.Metrics = prometheus.NewRegistry()
+	config.Metrics.MustRegister(collectors.NewBuildInfoCollector())
+	if config.Serving.Listener, err = net.Listen("tcp", f.listen); err != nil {
+		return servingError{err}
+	}
+	if err := webhook.Run(ctx, config); err != nil {
+		return servingError{err}
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+// Package webhook is the admission server: reviews in, decisions out. It scans
+// nothing and asks no one on the way but the API server: what it decides by is in
+// memory, and follows a server, a folder or the cluster's own custom resources.
+package webhook
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/review"
+)
+
+// Admission answers AdmissionReviews (admission.k8s.io/v1) of workloads. Whatever
+// goes wrong, the answer refuses, unless FailOpen says otherwise. It may be used
+// concurrently.
+type Admission struct {
+	Engine *engine.Engine
+	// Ready says why nothing can be decided yet.
+	Ready func() error
+	// NamespaceLabels gives nil where the labels are not known.
+	NamespaceLabels func(ctx context.Context, namespace string) map[string]string
+	// MayOverride says whether the requester has the verb override; nil: nobody has.
+	MayOverride func(ctx context.Context, in review.Input) (bool, error)
+	// Record is told of each decision; nil records nothing.
+	Record func(Decided)
+	// FailOpen admits what could not be decided, with a warning. Rejections stay.
+	FailOpen bool
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Decided is a decision with what led to it.
+type Decided struct {
+	Input    review.Input
+	At       time.Time
+	Decision api.Decision
+	// Err is why nothing could be decided, nil when something was.
+	Err  error
+	Took time.Duration
+}
+
+// The time that is left for the answer to reach the API server before it gives up.
+const reserve = 200 * time.Millisecond
+
+// ServeHTTP answers one review. A request that is no review gets status 400 or 413,
+// which the API server takes for a failure of the webhook.
+func (a *Admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	text, err := readBody(w, r)
+	if err != nil {
+		return
+	}
+	ctx := r.Context()
+	// The API server says how long it waits.
+	if t, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil && t > 2*reserve {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t-reserve)
+		defer cancel()
+	}
+	d, err := a.decide(ctx, text)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	respond(w, d.Input.UID, a.response(d))
+	if a.Record != nil {
+		a.Record(d)
+	}
+}
+
+// readBody reads a review, and answers the request itself when it cannot.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.Method != http.MethodPost {
+		http.Error(w, "an AdmissionReview must be posted", http.StatusMethodNotAllowed)
+		return nil, errors.New("wrong method")
+	}
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, review.MaxReview))
+	if err != nil {
+		status := http.StatusBadRequest
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		http.Error(w, err.Error(), status)
+	}
+	return text, err
+}
+
+// decide makes a decision of a review. The error means that it is none.
+func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err error) {
+	begun := time.Now()
+	d.At = a.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			a.Log.Error("a panic during admission", "panic", p, "stack", string(debug.Stack()))
+			d.Err = fmt.Errorf("panic: %v", p)
+		}
+		if d.Err != nil && err == nil {
+			d.Decision = a.undecided(d)
+		}
+		d.Took = time.Since(begun)
+	}()
+	for {
+		settings := a.Engine.Settings()
+		if d.Input, err = review.FromAdmissionReview(text, kindsOf(settings)); err != nil {
+			return d, err
+		}
+		if d.Input.UID == "" {
+			return d, fmt.Errorf("%w: the request has no uid", review.ErrInput)
+		}
+		if d.Err = a.Ready(); d.Err != nil {
+			return d, nil
+		}
+		r := &d.Input.Review
+		if r.Namespace != "" {
+			r.NamespaceLabels = review.WithName(a.NamespaceLabels(ctx, r.Namespace), r.Namespace)
+		}
+		d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At)
+		// What was flattened by other settings than were decided by could miss a custom kind's images.
+		if a.Engine.Settings() == settings {
+			return d, nil
+		}
+	}
+}
+
+// undecided is the decision where none could be made.
+func (a *Admission) undecided(d Decided) api.Decision {
+	r := d.Input.Review
+	out := api.Decision{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Images: []api.ImageDecision{}, Now: documents.Time(d.At), Revisions: a.Engine.Revisions()}
+	said := fmt.Sprintf("%s %s: nothing could be decided: %v", r.Kind, r.Name, d.Err)
+	if a.FailOpen {
+		out.Allowed, out.Reason, out.Warnings = true, "failure policy Ignore", []string{said}
+	} else {
+		out.Message = said
+	}
+	return out
+}
+
+func kindsOf(s *engine.Settings) review.Kinds {
+	kinds := review.KindsOf(api.AdmissionSettingsSpec{})
+	if s != nil {
+		for id, k := range s.Kinds {
+			kinds[id] = k.Path
+		}
+	}
+	return kinds
+}
+
+// Bounds of what users are told: Kubernetes cuts warnings at these too.
+const (
+	maxMessage  = 16 << 10
+	maxWarning  = 1 << 10
+	maxWarnings = 10
+)
+
+func (a *Admission) response(d Decided) *admissionv1.AdmissionResponse {
+	out := &admissionv1.AdmissionResponse{Allowed: d.Decision.Allowed, AuditAnnotations: map[string]string{}}
+	if !out.Allowed {
+		out.Result = refusal(d.Decision.Message)
+		if d.Err != nil {
+			out.Result.Code, out.Result.Reason = http.StatusInternalServerError, metav1.StatusReasonInternalError
+		}
+	}
+	for i, w := range d.Decision.Warnings {
+		if i == maxWarnings {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("and %d more warnings", len(d.Decision.Warnings)-i))
+			break
+		}
+		out.Warnings = append(out.Warnings, cut(oneLine(w), maxWarning))
+	}
+	if d.Decision.Judged {
+		var digests []string
+		for _, i := range d.Decision.Images {
+			digests = append(digests, fmt.Sprintf("%s=%s %s", i.Container, cmp.Or(i.Digest, "?"), i.Result))
+		}
+		out.AuditAnnotations["images"] = cut(strings.Join(digests, ", "), maxMessage)
+	}
+	for key, list := range map[string][]string{"audit": d.Decision.Audit, "revisions": {d.Decision.Revisions["policies"]}} {
+		if text := strings.Join(list, "\n"); text != "" {
+			out.AuditAnnotations[key] = cut(text, maxMessage)
+		}
+	}
+	return out
+}
+
+func refusal(message string) *metav1.Status {
+	return &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: cut(message, maxMessage)}
+}
+
+// oneLine suits an HTTP header, which a warning travels in.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
+}
+
+func respond(w http.ResponseWriter, uid string, response *admissionv1.AdmissionResponse) {
+	response.UID = types.UID(uid)
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Response: response,
+	})
+}

@@ -1,0 +1,203 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
+)
+
+// Records is where decisions go: metrics, a log of receipts, the server, and
+// Kubernetes Events of what was refused. None of them makes an answer wait.
+type Records struct {
+	// Log gets one JSON line (api.Record) for each decision on images; nil gets none.
+	Log io.Writer
+	// Send gives receipts to the server; nil sends none. What it fails to take is sent again.
+	Send func(context.Context, []api.AdmissionRecord) error
+	// Cluster names this one in what is sent.
+	Cluster string
+	// Events takes those of rejections and overrides; nil takes none.
+	Events record.EventRecorder
+	Logger *slog.Logger
+
+	decisions *prometheus.CounterVec
+	images    *prometheus.CounterVec
+	seconds   prometheus.Histogram
+	dropped   prometheus.Counter
+
+	queue chan api.AdmissionRecord
+	write sync.Mutex
+}
+
+// Receipts wait for the server up to queued, and go in lots of at most batch.
+const (
+	queued     = 10_000
+	batch      = 500
+	sendEvery  = time.Second
+	retryEvery = 5 * time.Second
+)
+
+// Start makes the metrics.
+func (r *Records) Start(registry prometheus.Registerer) {
+	r.queue = make(chan api.AdmissionRecord, queued)
+	r.decisions = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_decisions_total", Help: "Decisions by outcome: allowed, rejected, unjudged, overridden or error."}, []string{"outcome", "kind"})
+	r.images = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_images_total", Help: "Images decided on by result, action and policy."}, []string{"result", "action", "policy"})
+	r.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "assay_admission_duration_seconds", Help: "Time from the review to the decision.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)})
+	r.dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_records_dropped_total", Help: "Receipts that the server did not get since too many waited."})
+	registry.MustRegister(r.decisions, r.images, r.seconds, r.dropped)
+}
+
+// outcome is what became of a review.
+func outcome(d Decided) string {
+	switch {
+	case d.Err != nil:
+		return "error"
+	case !d.Decision.Allowed:
+		return "rejected"
+	case !d.Decision.Judged:
+		return "unjudged"
+	}
+	return "allowed"
+}
+
+// Add records a decision. It does not wait.
+func (r *Records) Add(d Decided) {
+	what := outcome(d)
+	kind := d.Decision.Kind
+	if what == "unjudged" {
+		kind = "" // a user could make up any number of kinds
+	}
+	r.decisions.WithLabelValues(what, kind).Inc()
+	r.seconds.Observe(d.Took.Seconds())
+	for _, i := range d.Decision.Images {
+		r.images.WithLabelValues(string(i.Result), i.Action, i.Policy).Inc()
+	}
+	level := slog.LevelDebug
+	switch what {
+	case "error":
+		level = slog.LevelError
+	case "rejected":
+		level = slog.LevelInfo
+	}
+	r.Logger.Log(context.Background(), level, "admission", "outcome", what, "kind", d.Decision.Kind, "namespace", d.Decision.Namespace,
+		"name", d.Decision.Name, "user", d.Input.Review.User, "operation", d.Input.Review.Operation, "uid", d.Input.UID, "error", d.Err)
+	if what == "unjudged" {
+		return
+	}
+	receipt := api.Record{
+		Schema:   api.SchemaRecord,
+		Input:    api.FlatReview{Schema: api.SchemaReview, Now: documents.Time(d.At), Review: d.Input.Review},
+		Decision: d.Decision,
+	}
+	if r.Log != nil {
+		r.line(receipt)
+	}
+	if d.Input.DryRun {
+		return
+	}
+	if r.Send != nil {
+		select {
+		case r.queue <- api.AdmissionRecord{UID: d.Input.UID, Cluster: r.Cluster, At: d.At, Record: receipt}:
+		default:
+			r.dropped.Inc()
+		}
+	}
+	r.event(d, what)
+}
+
+func (r *Records) line(receipt api.Record) {
+	text, err := json.Marshal(receipt)
+	if err == nil {
+		r.write.Lock()
+		defer r.write.Unlock()
+		_, err = r.Log.Write(append(text, '\n'))
+	}
+	if err != nil {
+		r.Logger.Error("writing a receipt", "error", err)
+	}
+}
+
+// maxEvent bounds the message of an Event, as the API server does.
+const maxEvent = 1000
+
+func (r *Records) event(d Decided, what string) {
+	if r.Events == nil || what != "rejected" && what != "error" {
+		return
+	}
+	review := d.Input.Review
+	version := "v1"
+	if review.Group != "" {
+		version = review.Group + "/v1"
+	}
+	namespace := review.Namespace
+	if namespace == "" {
+		namespace = "default"
+	}
+	about := &corev1.ObjectReference{APIVersion: version, Kind: review.Kind, Namespace: namespace, Name: review.Name}
+	r.Events.Event(about, corev1.EventTypeWarning, "ImageRejected", cut(fmt.Sprintf("%s by %s: %s", review.Operation, review.User, d.Decision.Message), maxEvent))
+}
+
+// Run sends receipts until the context ends, and what is left then.
+func (r *Records) Run(ctx context.Context) {
+	if r.Send == nil {
+		return
+	}
+	var lot []api.AdmissionRecord
+	failing := false
+	ticker := time.NewTicker(sendEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryEvery)
+			defer cancel()
+			lot = r.drain(lot, queued+batch)
+			for len(lot) > 0 {
+				n := min(len(lot), batch)
+				if err := r.Send(last, lot[:n]); err != nil {
+					r.Logger.Error("the server did not get the last receipts", "lost", len(lot), "error", err)
+					return
+				}
+				lot = lot[n:]
+			}
+			return
+		case <-ticker.C:
+		}
+		for lot = r.drain(lot, batch); len(lot) > 0; lot = r.drain(nil, batch) {
+			if err := r.Send(ctx, lot); err != nil {
+				if !failing {
+					r.Logger.Error("sending receipts to the server; they wait", "error", err)
+				}
+				failing = true
+				select {
+				case <-ctx.Done():
+				case <-time.After(retryEvery):
+				}
+				break
+			}
+			failing = false
+		}
+	}
+}
+
+func (r *Records) drain(lot []api.AdmissionRecord, most int) []api.AdmissionRecord {
+	for len(lot) < most {
+		select {
+		case x := <-r.queue:
+			lot = append(lot, x)
+		default:
+			return lot
+		}
+	}
+	return lot
+}
