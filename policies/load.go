@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -122,8 +123,15 @@ func Load(fsys fs.FS) (*Set, error) {
 
 // Parse loads one file's text, as a folder that holds only it.
 func Parse(name string, text []byte) (*Set, error) {
+	return ParseFiles(map[string][]byte{name: text})
+}
+
+// ParseFiles loads texts by file name, as a folder that holds them.
+func ParseFiles(files map[string][]byte) (*Set, error) {
 	l := &loader{set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
-	l.text(name, text, strings.HasSuffix(name, ".rego"))
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		l.text(name, files[name], strings.HasSuffix(name, ".rego"))
+	}
 	return l.finish()
 }
 
