@@ -31,6 +31,8 @@ type Decision struct {
 	// Warnings and Audit report what policies in these modes would have done.
 	Warnings []string `json:"warnings,omitempty"`
 	Audit    []string `json:"audit,omitempty"`
+	// Override is set where the request was admitted by break-glass alone.
+	Override *Overridden `json:"override,omitempty"`
 	// Revisions are those of the bundles that the decision saw, by name.
 	Revisions map[string]string `json:"revisions,omitempty"`
 	// Now is the moment that was decided for.
@@ -58,6 +60,8 @@ type ImageDecision struct {
 	// Database is when the vulnerability database of the scan was built.
 	Database string `json:"database,omitempty"`
 	Message  string `json:"message,omitempty"`
+	// Reason says why an image is allowed that a rule would reject.
+	Reason string `json:"reason,omitempty"`
 }
 
 // SchemaReview marks the flat form of an AdmissionReview.
@@ -87,9 +91,39 @@ type Review struct {
 	Containers      []Container `json:"containers"`
 	// OldImages are the images of the old object, sorted, without repeats.
 	OldImages []string `json:"oldImages"`
+	// OldContainers are those of the old object.
+	OldContainers []Container `json:"oldContainers"`
+	// Override is the break-glass that the object asks for, nil without one.
+	Override *Override `json:"override"`
 	// Malformed says what has the wrong shape; such a review is refused.
 	Malformed []string `json:"malformed"`
 }
+
+// Annotations of break-glass. Both must be given, and the requester must have the
+// verb override on ContainerAdmissionPolicies in the namespace.
+const (
+	OverrideReasonAnnotation = "assay.dev/override-reason"
+	OverrideUntilAnnotation  = "assay.dev/override-until" // RFC 3339
+)
+
+// Override asks for a workload to be admitted whatever the policies say.
+type Override struct {
+	Reason string `json:"reason"`
+	// Until has the form of TimeLayout; "" where it was none.
+	Until string `json:"until"`
+	// Granted says that the requester may.
+	Granted bool `json:"granted"`
+}
+
+// Overridden says who admitted what the policies reject.
+type Overridden struct {
+	By     string `json:"by"`
+	Reason string `json:"reason"`
+	Until  string `json:"until"`
+}
+
+// TimeLayout is RFC 3339 of fixed width in UTC.
+const TimeLayout = "2006-01-02T15:04:05.000000000Z"
 
 // FlatReview is a review as an input of its own for any OPA, with the moment to
 // decide for (documents.Time).

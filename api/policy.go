@@ -146,6 +146,10 @@ type AdmissionSettingsSpec struct {
 	// Platforms are those of the cluster's nodes, such as "linux/arm64" or
 	// "linux/arm/v7": an index takes the worst of them. Absent: "linux/amd64".
 	Platforms []string `json:"platforms,omitempty"`
+	// AllowNoWorse lets an update through where a rule rejects an image for its result or
+	// time, but would reject the image that it replaces too: in the same container,
+	// of the same repository, with no better result and no lower maximum.
+	AllowNoWorse bool `json:"allowNoWorse,omitempty"`
 }
 
 // CustomKind is a workload kind by its API group and kind, with the path of

@@ -27,11 +27,8 @@ import (
 	"github.com/assay-dev/assay/api"
 )
 
-// TimeLayout is RFC 3339 of fixed width.
-const TimeLayout = "2006-01-02T15:04:05.000000000Z"
-
 // Time writes t in UTC with fixed width: such texts compare as the moments do.
-func Time(t time.Time) string { return t.UTC().Format(TimeLayout) }
+func Time(t time.Time) string { return t.UTC().Format(api.TimeLayout) }
 
 // Shard is the key of a digest's shard: "ab" for "sha256:ab…".
 func Shard(digest string) string {

@@ -146,22 +146,15 @@ func labels(m map[string]string) *ast.Term {
 // reviewInput builds the input as OPA's own values: for a large object that is
 // many times faster than a conversion through maps.
 func reviewInput(r api.Review, now time.Time) ast.Value {
-	containers := make([]*ast.Term, len(r.Containers))
-	for i, c := range r.Containers {
-		pairs := [][2]*ast.Term{pair("container", str(c.Container)), pair("image", str(c.Image)), pair("normal", str(c.Normal))}
-		for _, optional := range [][2]string{{"name", c.Name}, {"tag", c.Tag}, {"digest", c.Digest}} {
-			if optional[1] != "" {
-				pairs = append(pairs, pair(optional[0], str(optional[1])))
-			}
-		}
-		containers[i] = ast.ObjectTerm(pairs...)
-	}
-	namespaceLabels, owner := ast.InternedNullTerm, ast.InternedNullTerm
+	namespaceLabels, owner, override := ast.InternedNullTerm, ast.InternedNullTerm, ast.InternedNullTerm
 	if r.NamespaceLabels != nil {
 		namespaceLabels = labels(r.NamespaceLabels)
 	}
 	if r.Owner != nil {
 		owner = ast.ObjectTerm(pair("group", str(r.Owner.Group)), pair("kind", str(r.Owner.Kind)))
+	}
+	if o := r.Override; o != nil {
+		override = ast.ObjectTerm(pair("reason", str(o.Reason)), pair("until", str(o.Until)), pair("granted", ast.InternedTerm(o.Granted)))
 	}
 	return ast.NewObject(
 		pair("schema", ast.InternedTerm(api.SchemaReview)),
@@ -179,8 +172,24 @@ func reviewInput(r api.Review, now time.Time) ast.Value {
 		pair("hasOld", ast.InternedTerm(r.HasOld)),
 		pair("oldDeleting", ast.InternedTerm(r.OldDeleting)),
 		pair("templateChanged", ast.InternedTerm(r.TemplateChanged)),
-		pair("containers", ast.ArrayTerm(containers...)),
+		pair("containers", containers(r.Containers)),
 		pair("oldImages", strs(r.OldImages)),
+		pair("oldContainers", containers(r.OldContainers)),
+		pair("override", override),
 		pair("malformed", strs(r.Malformed)),
 	)
+}
+
+func containers(list []api.Container) *ast.Term {
+	terms := make([]*ast.Term, len(list))
+	for i, c := range list {
+		pairs := [][2]*ast.Term{pair("container", str(c.Container)), pair("image", str(c.Image)), pair("normal", str(c.Normal))}
+		for _, optional := range [][2]string{{"name", c.Name}, {"tag", c.Tag}, {"digest", c.Digest}} {
+			if optional[1] != "" {
+				pairs = append(pairs, pair(optional[0], str(optional[1])))
+			}
+		}
+		terms[i] = ast.ObjectTerm(pairs...)
+	}
+	return ast.ArrayTerm(terms...)
 }

@@ -42,6 +42,20 @@ func decisionOf(v ast.Value) (api.Decision, error) {
 				r.text(v, &revision)
 				d.Revisions[name] = revision
 			})
+		case "override":
+			d.Override = &api.Overridden{}
+			r.object(v, func(key string, v ast.Value) {
+				switch key {
+				case "by":
+					r.text(v, &d.Override.By)
+				case "reason":
+					r.text(v, &d.Override.Reason)
+				case "until":
+					r.text(v, &d.Override.Until)
+				default:
+					r.fail("override."+key, v)
+				}
+			})
 		case "images":
 			r.array(v, func(v ast.Value) { d.Images = append(d.Images, r.image(v)) })
 		default:
@@ -91,6 +105,8 @@ func (r *reader) image(v ast.Value) api.ImageDecision {
 			r.text(v, &i.Database)
 		case "message":
 			r.text(v, &i.Message)
+		case "reason":
+			r.text(v, &i.Reason)
 		default:
 			r.fail("image."+key, v)
 		}

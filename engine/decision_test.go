@@ -12,9 +12,9 @@ import (
 // A decision is read as encoding/json reads it, whole.
 func TestDecisionOf(t *testing.T) {
 	v := ast.MustParseTerm(`{"kind": "Pod", "namespace": "n", "name": "x", "allowed": false, "judged": true, "reason": "r", "message": "m", "now": "t",
-		"warnings": ["w"], "audit": ["a"], "revisions": {"policies": "1"}, "images": [
+		"override": {"by": "u", "reason": "r", "until": "t"}, "warnings": ["w"], "audit": ["a"], "revisions": {"policies": "1"}, "images": [
 		{"container": "c", "image": "i", "digest": "d", "action": "Reject", "policy": "p", "rule": 3, "result": "Fail", "max_cvss": 9.8,
-		 "cves": ["CVE-1"], "more_cves": 2, "scanned_at": "s", "database": "b", "message": "m"}]}`).Value
+		 "cves": ["CVE-1"], "more_cves": 2, "scanned_at": "s", "database": "b", "message": "m", "reason": "n"}]}`).Value
 	got, err := decisionOf(v)
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func TestDecisionOf(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{`7`, `{"allowed": "yes"}`, `{"images": {}}`, `{"images": [{"rule": 1.5}]}`, `{"images": [{"max_cvss": "9"}]}`, `{"new": 1}`, `{"images": [{"new": 1}]}`, `{"warnings": [1]}`, `{"revisions": []}`} {
+	for _, bad := range []string{`7`, `{"allowed": "yes"}`, `{"images": {}}`, `{"images": [{"rule": 1.5}]}`, `{"images": [{"max_cvss": "9"}]}`, `{"new": 1}`, `{"images": [{"new": 1}]}`, `{"warnings": [1]}`, `{"revisions": []}`, `{"override": {"new": "x"}}`, `{"override": 1}`} {
 		if _, err := decisionOf(ast.MustParseTerm(bad).Value); !errors.Is(err, ErrEvaluation) {
 			t.Errorf("%s: %v", bad, err)
 		}

@@ -18,6 +18,9 @@ type Settings struct {
 		Path        []string `json:"path"`
 		Controllers []string `json:"controllers"`
 	} `json:"kinds"`
+	AllowNoWorse bool `json:"allow_no_worse"`
+	// NamespaceKeys are the labels of namespaces that policies look at, but the name.
+	NamespaceKeys []string `json:"namespace_keys"`
 }
 
 // Settings gives nil before there are policies, and another pointer with each load

@@ -9,6 +9,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
+	"github.com/assay-dev/assay/policies/selector"
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/format"
 )
@@ -146,8 +147,18 @@ func (s *Set) settingsModule() string {
 		}
 		kinds[k.APIGroup+"/"+k.Kind] = map[string]any{"path": strings.Split(k.PodTemplatePath, "."), "controllers": names}
 	}
-	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n",
-		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds))
+	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n\nallow_no_worse := %t\n\nnamespace_keys := %s\n",
+		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, setLiteral(s.namespaceKeys()))
+}
+
+// namespaceKeys are the labels of namespaces that policies look at: who may change
+// them may change what applies.
+func (s *Set) namespaceKeys() []string {
+	var keys []string
+	for _, p := range s.Policies {
+		keys = append(keys, selector.Keys(p.namespaceSelector)...)
+	}
+	return keys
 }
 
 // customModule gathers the reasons of the user's reject rules. A reason is a

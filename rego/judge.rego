@@ -33,6 +33,8 @@ remarks["reason"] := unjudged
 
 remarks["message"] := concat("\n", messages) if not allowed
 
+remarks["override"] := {"by": input.user, "reason": input.override.reason, "until": input.override.until} if overridden
+
 remarks["warnings"] := texts if {
 	policies.has_notes
 	texts := reported("Warn")
@@ -66,13 +68,46 @@ default allowed := false
 
 allowed if unjudged
 
-allowed if {
+allowed if admitted
+
+allowed if overridden
+
+admitted if {
 	judging
 	every v in verdicts {
 		v.action == "Allow"
 	}
 	count(refusals) == 0
 }
+
+# --- Break-glass ---
+
+# overridden holds where a right, a reason and an end admit what policies reject.
+overridden if {
+	glass_broken
+	judged
+	not admitted
+}
+
+glass_broken if {
+	input.override.granted == true
+	input.override.reason != ""
+	input.override.until > input.now
+}
+
+messages contains sprintf("the override does not count: %v", [fault]) if {
+	is_object(input.override)
+	not glass_broken
+	fault := glass_fault
+}
+
+glass_fault := sprintf("%v does not have the verb override on containeradmissionpolicies.containersecurity.tigera.io in namespace %v", [input.user, input.namespace]) if {
+	input.override.granted != true
+} else := "the annotation assay.dev/override-reason is missing" if {
+	input.override.reason == ""
+} else := "the annotation assay.dev/override-until must be a moment in RFC 3339" if {
+	input.override.until == ""
+} else := sprintf("it ended at %v", [input.override.until])
 
 # --- Which images are judged ---
 
@@ -177,18 +212,52 @@ verdicts := [verdict(c) | some c in subjects]
 # the decision shows. "from" has the rest of each form of the reference from the
 # offsets at which patterns have literals, so that the rule index sees these.
 verdict(c) := {"subject": c, "fact": fact, "status": status, "hits": hits, "action": ruling.action, "image": image} if {
-	written := c.image
-	normal := c.normal
 	status := classification.status(c)
-	fact := {
-		"forms": {written, normal},
-		"from": {offset: {substring(written, offset, -1), substring(normal, offset, -1)} | some offset in policies.offsets},
-		"result": status.result, "status": status, "cuts": cuts,
-	}
+	fact := fact_of(c, status)
 	hits := policies.hits with input.c as fact
-	ruling := ruling_of(c, hits)
+	ruling := tolerated(c, status, ruling_of(c, hits))
 	image := object.union_n([shown(c, status, ruling), status, ruling.by])
 }
+
+fact_of(c, status) := {
+	"forms": {written, normal},
+	"from": {offset: {substring(written, offset, -1), substring(normal, offset, -1)} | some offset in policies.offsets},
+	"result": status.result, "status": status, "cuts": cuts,
+} if {
+	written := c.image
+	normal := c.normal
+}
+
+# --- No worse than what runs ---
+
+# tolerated turns a rejection round where settings allow what is no worse than the
+# image that it replaces.
+tolerated(c, status, ruling) := {"action": "Allow", "by": ruling.by, "reason": reason} if {
+	settings.allow_no_worse
+	ruling.action == "Reject"
+	ruling.rule > 0
+	input.operation == "UPDATE"
+	before := [b | some o in input.oldContainers; b := no_better(c, status, ruling, o)][0]
+	reason := sprintf("%v rule %v would reject it; it is no worse than %v, which it replaces (%v)", [ruling.policy, ruling.rule, before.image, describe(before.status, [])])
+} else := ruling
+
+# no_better is the old container o where the same rule rejects it, and the new one
+# is a build of the same repository whose result and maximum are no worse.
+no_better(c, status, ruling, o) := {"image": o.image, "status": before} if {
+	o.container == c.container
+	o.name == c.name
+	before := classification.status(o)
+	known_rank[status.result] <= known_rank[before.result]
+	no_higher(status, before)
+	hits := policies.hits with input.c as fact_of(o, before)
+	ruling_of(o, hits).by == ruling.by
+}
+
+known_rank := {"Pass": 1, "Warn": 2, "Fail": 3}
+
+no_higher(status, _) if not status.max_cvss
+
+no_higher(status, before) if status.max_cvss <= before.max_cvss
 
 # A user's own refusal comes before what policies say.
 ruling_of(c, hits) := {"action": "Reject", "by": {}, "refusals": list} if {
@@ -204,6 +273,9 @@ images := [v.image | some v in verdicts]
 # shown is what a decision says of an image beside its status; one that is refused
 # is told its CVEs over the threshold, and why.
 shown(c, status, ruling) := {"container": c.container, "image": c.image, "action": "Allow", "cves": []} if {
+	ruling.action == "Allow"
+	not ruling.reason
+} else := {"container": c.container, "image": c.image, "action": "Allow", "cves": [], "reason": ruling.reason} if {
 	ruling.action == "Allow"
 } else := object.union(
 	{

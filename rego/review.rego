@@ -25,8 +25,10 @@ flat := {
 	"hasOld": has_old,
 	"oldDeleting": old_deleting,
 	"templateChanged": template_changed,
-	"containers": array.concat([c | some listed in containers; some c in listed], volume_images),
-	"oldImages": old_images,
+	"containers": containers,
+	"oldImages": sort({c.image | some c in old_containers}),
+	"oldContainers": old_containers,
+	"override": override,
 	"malformed": sort(malformed),
 }
 
@@ -158,38 +160,50 @@ parsed_image(image) := parsed if {
 	parsed := data.assay.reference.identity(image)
 } else := {}
 
-containers := [[container(text(c, "name"), image) |
-	judged_request
-	some c in items(pod_spec, lists[i])
-	is_object(c)
-	image := text(c, "image")
-] |
-	some i in [0, 1, 2]
-]
+# containers_of(spec) are containers of each sort in their order, and then image volumes.
+containers_of(spec) := array.concat(
+	[container(text(c, "name"), text(c, "image")) |
+		judged_request
+		some list in lists
+		some c in items(spec, list)
+		is_object(c)
+	],
+	[container(concat("/", ["volume", text(v, "name")]), text(v.image, "reference")) |
+		judged_request
+		some v in items(spec, "volumes")
+		is_object(v.image)
+	],
+)
 
-volume_images := [container(concat("/", ["volume", text(v, "name")]), image) |
-	judged_request
-	some v in items(pod_spec, "volumes")
-	is_object(v.image)
-	image := text(v.image, "reference")
-]
+default containers := []
 
-old_spec := member(old_template, "spec")
+containers := containers_of(pod_spec)
 
-old_images := sort(images_of(old_spec)) if {
-	judged_request
-} else := []
+default old_containers := []
 
-images_of(spec) := {image |
-	some list in lists
-	some c in items(spec, list)
-	is_object(c)
-	image := text(c, "image")
-} | {image |
-	some v in items(spec, "volumes")
-	is_object(v.image)
-	image := text(v.image, "reference")
+old_containers := containers_of(member(old_template, "spec"))
+
+# --- Break-glass ---
+
+annotations := member(metadata, "annotations")
+
+override_reason := text(annotations, "assay.dev/override-reason")
+
+override_until := text(annotations, "assay.dev/override-until")
+
+default override := null
+
+override := {"reason": override_reason, "until": until, "granted": granted} if {
+	concat("", [override_reason, override_until]) != ""
 }
+
+default until := ""
+
+until := fixed(time.parse_rfc3339_ns(override_until))
+
+default granted := false
+
+granted if input.overrideGranted == true
 
 # --- What has the wrong shape ---
 

@@ -45,7 +45,7 @@ test_pod if of({}) == {
 	"namespace": "shop", "name": "cart", "labels": {"app": "cart"},
 	"namespaceLabels": {"kubernetes.io/metadata.name": "shop"},
 	"user": "alice", "owner": null, "hasOld": false, "oldDeleting": false, "templateChanged": true,
-	"containers": [web], "oldImages": [], "malformed": [],
+	"containers": [web], "oldImages": [], "oldContainers": [], "override": null, "malformed": [],
 }
 
 # --- Kinds ---
@@ -263,7 +263,23 @@ test_old_images_are_sorted_without_repeats if {
 		"ephemeralContainers": "x",
 		"volumes": [{"image": {"reference": "v"}}, {"image": {"reference": 1}}, {"image": {"reference": ""}}, "x"],
 	}}
-	of({"operation": "UPDATE", "oldObject": old}).oldImages == ["", "a", "v", "z"]
+	r := of({"operation": "UPDATE", "oldObject": old})
+	r.oldImages == ["", "a", "v", "z"]
+	[c.container | some c in r.oldContainers] == ["", "", "", "none", "volume/", "volume/", "volume/"]
+	r.oldContainers[1] == {"container": "", "image": "z", "normal": "docker.io/library/z:latest", "name": "docker.io/library/z", "tag": "latest"}
+}
+
+asked(annotations, granted) := flat(object.union(
+	{"now": now, "request": object.union(request, {"object": object.union(pod_object, {"metadata": {"annotations": annotations}})})},
+	granted,
+)).override
+
+test_override if {
+	asked({}, {"overrideGranted": true}) == null
+	asked({"assay.dev/override-reason": "", "assay.dev/override-until": 5}, {}) == null
+	asked({"assay.dev/override-reason": "outage"}, {}) == {"reason": "outage", "until": "", "granted": false}
+	asked({"assay.dev/override-until": "2026-06-01T02:00:00+02:00"}, {"overrideGranted": true}) == {"reason": "", "until": "2026-06-01T00:00:00.000000000Z", "granted": true}
+	asked({"assay.dev/override-reason": "x", "assay.dev/override-until": "tomorrow"}, {"overrideGranted": 1}) == {"reason": "x", "until": "", "granted": false}
 }
 
 deleting(old) := of({"operation": "UPDATE", "oldObject": old}).oldDeleting

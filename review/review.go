@@ -75,7 +75,7 @@ func decodeJSON(text []byte) (any, error) {
 }
 
 // FromAdmissionReview flattens an AdmissionReview (admission.k8s.io/v1), which may
-// carry "now" and "namespaceLabels" beside "request". Namespace labels that it
+// carry "now", "namespaceLabels" and "overrideGranted" beside "request". Namespace labels that it
 // does not carry are none but kubernetes.io/metadata.name; null is not known.
 func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 	if len(text) > MaxReview {
@@ -101,6 +101,9 @@ func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 		}
 	}
 	in.Review = flatten(request, kinds)
+	if o := in.Review.Override; o != nil {
+		o.Granted = doc["overrideGranted"] == true
+	}
 	in.about(request)
 	labels, given := doc["namespaceLabels"]
 	if !given {
@@ -180,18 +183,20 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	object, old := member(request, "object"), member(request, "oldObject")
 	metadata := member(object, "metadata")
 	r := api.Review{
-		Operation:   text(request, "operation"),
-		Group:       text(kind, "group"),
-		Kind:        text(kind, "kind"),
-		Subresource: text(request, "subResource"),
-		Namespace:   text(request, "namespace"),
-		Name:        firstText(text(request, "name"), text(metadata, "name"), text(metadata, "generateName")),
-		Labels:      map[string]string{},
-		User:        text(member(request, "userInfo"), "username"),
-		Owner:       controllingOwner(metadata),
-		Containers:  []api.Container{},
-		OldImages:   []string{},
-		Malformed:   []string{},
+		Operation:     text(request, "operation"),
+		Group:         text(kind, "group"),
+		Kind:          text(kind, "kind"),
+		Subresource:   text(request, "subResource"),
+		Namespace:     text(request, "namespace"),
+		Name:          firstText(text(request, "name"), text(metadata, "name"), text(metadata, "generateName")),
+		Labels:        map[string]string{},
+		User:          text(member(request, "userInfo"), "username"),
+		Owner:         controllingOwner(metadata),
+		Containers:    []api.Container{},
+		OldImages:     []string{},
+		OldContainers: []api.Container{},
+		Override:      override(metadata),
+		Malformed:     []string{},
 	}
 	for k, v := range member(metadata, "labels") {
 		if s, ok := v.(string); ok {
@@ -217,42 +222,48 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	shape.request(request, object, template)
 	r.Malformed = shape.faults()
 	spec := member(template, "spec")
-	for _, list := range containerLists {
-		for _, c := range items(spec, list) {
-			if c, ok := c.(map[string]any); ok {
-				r.Containers = append(r.Containers, api.NewContainer(text(c, "name"), text(c, "image")))
-			}
-		}
+	r.Containers = containersOf(spec)
+	r.OldContainers = containersOf(member(oldTemplate, "spec"))
+	for _, c := range r.OldContainers {
+		r.OldImages = append(r.OldImages, c.Image)
 	}
-	for _, v := range items(spec, "volumes") {
-		if isObject(v, "image") {
-			r.Containers = append(r.Containers, api.NewContainer("volume/"+text(v, "name"), text(member(v, "image"), "reference")))
-		}
-	}
-	r.OldImages = images(member(oldTemplate, "spec"))
+	slices.Sort(r.OldImages)
+	r.OldImages = slices.Compact(r.OldImages)
 	return r
 }
 
-var containerLists = []string{"initContainers", "containers", "ephemeralContainers"}
-
-// images are the image strings of a pod spec, sorted, without repeats.
-func images(spec map[string]any) []string {
-	out := []string{}
+func containersOf(spec map[string]any) []api.Container {
+	out := []api.Container{}
 	for _, list := range containerLists {
 		for _, c := range items(spec, list) {
 			if c, ok := c.(map[string]any); ok {
-				out = append(out, text(c, "image"))
+				out = append(out, api.NewContainer(text(c, "name"), text(c, "image")))
 			}
 		}
 	}
 	for _, v := range items(spec, "volumes") {
 		if isObject(v, "image") {
-			out = append(out, text(member(v, "image"), "reference"))
+			out = append(out, api.NewContainer("volume/"+text(v, "name"), text(member(v, "image"), "reference")))
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return out
 }
+
+// override is the break-glass of an object, which says nothing of who asks.
+func override(metadata map[string]any) *api.Override {
+	annotations := member(metadata, "annotations")
+	reason, until := text(annotations, api.OverrideReasonAnnotation), text(annotations, api.OverrideUntilAnnotation)
+	if reason == "" && until == "" {
+		return nil
+	}
+	o := &api.Override{Reason: reason}
+	if t, err := time.Parse(time.RFC3339, until); err == nil {
+		o.Until = t.UTC().Format(api.TimeLayout)
+	}
+	return o
+}
+
+var containerLists = []string{"initContainers", "containers", "ephemeralContainers"}
 
 func controllingOwner(metadata map[string]any) *api.Owner {
 	for _, o := range items(metadata, "ownerReferences") {

@@ -34,7 +34,7 @@ func TestFromAdmissionReview(t *testing.T) {
 			{Container: "c", Image: "nginx", Normal: "docker.io/library/nginx:latest", Name: "docker.io/library/nginx", Tag: "latest"},
 			{Container: "volume/v", Image: "Bad Reference", Normal: "Bad Reference"},
 		},
-		OldImages: []string{}, Malformed: []string{},
+		OldImages: []string{}, OldContainers: []api.Container{}, Malformed: []string{},
 	}
 	if !reflect.DeepEqual(in.Review, want) {
 		t.Errorf("got  %+v\nwant %+v", in.Review, want)

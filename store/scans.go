@@ -549,7 +549,7 @@ func decompress(data []byte) ([]byte, error) { return decoder.DecodeAll(data, ni
 
 // parseTime reads what documents.Time wrote; the zero time for "".
 func parseTime(text string) time.Time {
-	t, err := time.Parse(documents.TimeLayout, text)
+	t, err := time.Parse(api.TimeLayout, text)
 	if err != nil {
 		return time.Time{}
 	}

@@ -86,18 +86,35 @@ func quoteSet(values []string) string {
 }
 
 // DependsOnLabels says whether any term of the selector is about a label.
-func DependsOnLabels(n Node) bool {
+func DependsOnLabels(n Node) bool { return len(Keys(n)) > 0 }
+
+// Keys are the labels that the terms of the selector are about, with repeats.
+func Keys(n Node) []string {
 	switch n := n.(type) {
-	case All, Global:
-		return false
 	case Not:
-		return DependsOnLabels(n.X)
+		return Keys(n.X)
 	case And:
-		return DependsOnLabels(n.X) || DependsOnLabels(n.Y)
+		return append(Keys(n.X), Keys(n.Y)...)
 	case Or:
-		return DependsOnLabels(n.X) || DependsOnLabels(n.Y)
+		return append(Keys(n.X), Keys(n.Y)...)
+	case Has:
+		return []string{n.Key}
+	case Eq:
+		return []string{n.Key}
+	case Ne:
+		return []string{n.Key}
+	case Contains:
+		return []string{n.Key}
+	case StartsWith:
+		return []string{n.Key}
+	case EndsWith:
+		return []string{n.Key}
+	case In:
+		return []string{n.Key}
+	case NotIn:
+		return []string{n.Key}
 	}
-	return true
+	return nil
 }
 
 // Error says what is wrong with a selector, and at which byte.

@@ -110,6 +110,7 @@ func (g *gen) settings() *api.AdmissionSettings {
 			{APIGroup: "example.com", Kind: "Fleet", PodTemplatePath: "spec.workload.podTemplate", Controllers: []string{"fleet-controller", "alice"}},
 		}[:1+g.IntN(3)]
 	}
+	s.Spec.AllowNoWorse = g.chance(60)
 	switch g.IntN(4) {
 	case 0:
 		s.Spec.ExcludedNamespaces = &[]string{}

@@ -79,7 +79,7 @@ func TestCorpusIsVaried(t *testing.T) {
 	for _, want := range []string{
 		"Allow by rule", "Reject by rule", "Allow by default", "Reject by default", "unknown labels", "malformed", "no containers",
 		"allowed", "refused", "warning", "audit", "result Pass", "result Warn", "result Fail", "result Unknown", "fail without a score over it",
-		"more cves", "volume", "init", "no digest", "unscored",
+		"overridden", "no worse", "more cves", "volume", "init", "no digest", "unscored",
 		"unjudged operation", "unjudged subresource", "unjudged kind", "unjudged namespace", "unjudged owner",
 		"unjudged being deleted", "unjudged no new image", "unjudged template unchanged",
 		"metric none", "metric count", "metric min", "metric max", "metric sum", "metric avg",
@@ -99,6 +99,8 @@ func countDecision(seen map[string]int, d api.Decision) {
 		seen["malformed"]++
 	case len(d.Images) == 0:
 		seen["no containers"]++
+	case d.Override != nil:
+		seen["overridden"]++
 	case d.Allowed:
 		seen["allowed"]++
 	default:
@@ -116,6 +118,9 @@ func countDecision(seen map[string]int, d api.Decision) {
 			seen[i.Action+" by rule"]++
 		}
 		seen["result "+string(i.Result)]++
+		if i.Reason != "" {
+			seen["no worse"]++
+		}
 		if i.Result == api.Fail && (i.MaxCVSS == nil || *i.MaxCVSS < 4) {
 			seen["fail without a score over it"]++
 		}

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/assay-dev/assay/api"
 )
 
 type object = map[string]any
@@ -151,6 +154,17 @@ func (g *gen) review() json.RawMessage {
 		put(obj, "spec.replicas", 2)
 	}
 
+	overrideGranted := g.chance(70)
+	if g.chance(25) {
+		annotations := object{}
+		if !g.chance(15) {
+			annotations[api.OverrideReasonAnnotation] = one(g, []string{"outage", "", "a test"})
+		}
+		if !g.chance(15) {
+			annotations[api.OverrideUntilAnnotation] = one(g, []string{g.around(g.now).Format(time.RFC3339), "2099-01-01T00:00:00+02:00", "never"})
+		}
+		meta["annotations"] = annotations
+	}
 	op := one(g, []string{"CREATE", "CREATE", "CREATE", "UPDATE", "UPDATE", "UPDATE", "DELETE"})
 	if g.chance(2) {
 		op = "CONNECT"
@@ -204,6 +218,9 @@ func (g *gen) review() json.RawMessage {
 		}
 		doc["namespaceLabels"] = labels
 	}
+	if overrideGranted {
+		doc["overrideGranted"] = true
+	}
 	b, err := json.Marshal(doc)
 	if err != nil {
 		panic(err)
@@ -216,7 +233,7 @@ func (g *gen) review() json.RawMessage {
 func (g *gen) oldObject(t target, obj object) object {
 	old := clone(obj)
 	spec := lookup(old, t.specPath())
-	switch g.IntN(6) {
+	switch g.IntN(9) {
 	case 0: // other labels only
 		put(old, "metadata.labels", object{"app": "old"})
 	case 1: // a restart
@@ -234,6 +251,19 @@ func (g *gen) oldObject(t target, obj object) object {
 		spec["containers"] = g.containers("c", 1)
 	case 4:
 		put(old, t.specPath(), g.podSpec())
+	case 5, 6, 7: // another build of the same repositories
+		list, _ := spec["containers"].([]any)
+		for _, c := range list {
+			if c, ok := c.(object); ok {
+				image, _ := c["image"].(string)
+				name, _, _ := strings.Cut(strings.TrimPrefix(image, "localhost:5000/"), ":")
+				name, _, _ = strings.Cut(name, "@")
+				if strings.HasPrefix(image, "localhost:5000/") {
+					name = "localhost:5000/" + name
+				}
+				c["image"] = name + ":" + one(g, tags)
+			}
+		}
 	}
 	if g.chance(25) {
 		put(old, "metadata.deletionTimestamp", "2026-01-01T00:00:00Z")

@@ -66,7 +66,7 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 	containers, err := containersOf(obj, path)
 	if err != nil {
 		d.Allowed, d.Judged, d.Message = false, true, "malformed: "+err.Error()
-		return d
+		return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
 	}
 
 	if op == "UPDATE" {
@@ -104,14 +104,55 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 			r.nsLabels["kubernetes.io/metadata.name"] = d.Namespace
 		}
 	}
+	var before []api.Container
+	if op == "UPDATE" && w.Settings != nil && w.Settings.Spec.AllowNoWorse {
+		before, _ = containersOf(old, path)
+	}
 	for _, c := range containers {
 		i := w.decide(r, c, now, &d)
+		if i.Action == api.Reject && i.Rule > 0 {
+			for _, o := range before {
+				if w.noWorse(r, c, o, i, now) {
+					i.Action, i.CVEs, i.MoreCVEs, i.Reason = api.Allow, []string{}, 0, "no worse than "+o.Image
+				}
+			}
+		}
 		d.Images = append(d.Images, i)
 		if i.Action == api.Reject {
 			d.Allowed = false
 		}
 	}
+	return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
+}
+
+// override admits what the policies reject where a right, a reason and an end say so.
+func (w World) override(d api.Decision, doc, meta object, user string, now time.Time) api.Decision {
+	annotations, _ := meta["annotations"].(object)
+	reason := text(annotations, "assay.dev/override-reason")
+	until, err := time.Parse(time.RFC3339, text(annotations, "assay.dev/override-until"))
+	if granted, _ := doc["overrideGranted"].(bool); !d.Allowed && granted && reason != "" && err == nil && now.Before(until) {
+		d.Allowed = true
+		d.Override = &api.Overridden{By: user, Reason: reason}
+	}
 	return d
+}
+
+// noWorse says whether the image of c, which the decision rejects by a rule, is no
+// worse a build of the same repository than that of o, which it replaces and which
+// the same rule rejects.
+func (w World) noWorse(r resource, c, o api.Container, rejected api.ImageDecision, now time.Time) bool {
+	is, was := w.subjectOf(c.Image, ""), w.subjectOf(o.Image, "")
+	if c.Container != o.Container || is == nil || was == nil || is.name != was.name {
+		return false
+	}
+	var ignored api.Decision
+	old := w.decide(r, o, now, &ignored)
+	worth := map[api.Result]int{api.Pass: 1, api.Warned: 2, api.Fail: 3}
+	if old.Action != api.Reject || old.Policy != rejected.Policy || old.Rule != rejected.Rule || worth[old.Result] == 0 || worth[rejected.Result] == 0 {
+		return false
+	}
+	higher := rejected.MaxCVSS != nil && (old.MaxCVSS == nil || *rejected.MaxCVSS > *old.MaxCVSS)
+	return worth[rejected.Result] <= worth[old.Result] && !higher
 }
 
 // resource is what policies select by.
