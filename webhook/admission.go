@@ -36,7 +36,7 @@ type Admission struct {
 	// NamespaceLabels gives nil where the labels are not known.
 	NamespaceLabels func(ctx context.Context, namespace string) map[string]string
 	// MayOverride says whether the requester has the verb override; nil: nobody has.
-	MayOverride func(ctx context.Context, in review.Input) (bool, error)
+	MayOverride func(ctx context.Context, user string, who review.Requester, namespace string) (bool, error)
 	// Record is told of each decision; nil records nothing.
 	Record func(Decided)
 	// FailOpen admits what could not be decided, with a warning. Rejections stay.
@@ -129,11 +129,28 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 		if r.Namespace != "" {
 			r.NamespaceLabels = review.WithName(a.NamespaceLabels(ctx, r.Namespace), r.Namespace)
 		}
+		a.override(ctx, &d.Input)
 		d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At)
 		// What was flattened by other settings than were decided by could miss a custom kind's images.
 		if a.Engine.Settings() == settings {
 			return d, nil
 		}
+	}
+}
+
+// override finds out whether the requester of break-glass has the right to it.
+func (a *Admission) override(ctx context.Context, in *review.Input) {
+	o := in.Review.Override
+	if o == nil {
+		return
+	}
+	o.Granted = false // whatever the review says
+	if a.MayOverride == nil {
+		return
+	}
+	var err error
+	if o.Granted, err = a.MayOverride(ctx, in.Review.User, in.Requester, in.Review.Namespace); err != nil {
+		a.Log.Error("break-glass", "user", in.Review.User, "error", err)
 	}
 }
 
@@ -181,6 +198,10 @@ func (a *Admission) response(d Decided) *admissionv1.AdmissionResponse {
 			break
 		}
 		out.Warnings = append(out.Warnings, cut(oneLine(w), maxWarning))
+	}
+	if o := d.Decision.Override; o != nil {
+		out.Warnings = append(out.Warnings, cut(oneLine(fmt.Sprintf("admitted by an override of %s until %s, which is recorded: %s", o.By, o.Until, o.Reason)), maxWarning))
+		out.AuditAnnotations["override"] = cut(o.Reason, maxMessage)
 	}
 	if d.Decision.Judged {
 		var digests []string

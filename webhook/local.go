@@ -24,8 +24,8 @@ type Local struct {
 	Source source.Source
 	Scans  []string
 	Engine *engine.Engine
-	// Loaded is told of policies that are in force from now on; may be nil.
-	Loaded func(*policies.Set)
+	// Before is called with each set and what brings it into force; nil just does that.
+	Before func(ctx context.Context, set *policies.Set, load func() error) error
 	Log    *slog.Logger
 
 	mu    sync.Mutex
@@ -82,7 +82,12 @@ func (l *Local) load(ctx context.Context) {
 	}
 	b, err := bundles.Build(content)
 	if err == nil {
-		err = l.Engine.Load(ctx, b)
+		load := func() error { return l.Engine.Load(ctx, b) }
+		if l.Before != nil {
+			err = l.Before(ctx, l.set, load)
+		} else {
+			err = load()
+		}
 	}
 	if err != nil {
 		l.failed(err)
@@ -90,9 +95,6 @@ func (l *Local) load(ctx context.Context) {
 	}
 	l.fault, l.ready = nil, true
 	l.Log.Info("policies are in force", "policies", len(l.set.Policies), "scans", len(content.Scans), "revision", b.Manifest.Revision)
-	if l.Loaded != nil {
-		l.Loaded(l.set)
-	}
 }
 
 // maxScans bounds a scan report, in bytes.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles/source/cluster"
 	"github.com/assay-dev/assay/documents"
 )
 
@@ -37,6 +39,9 @@ type Records struct {
 
 	queue chan api.AdmissionRecord
 	write sync.Mutex
+
+	mu     sync.Mutex
+	counts map[string]cluster.Count // by policy
 }
 
 // Receipts wait for the server up to queued, and go in lots of at most batch.
@@ -54,6 +59,7 @@ func (r *Records) Start(registry prometheus.Registerer) {
 	r.images = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_images_total", Help: "Images decided on by result, action and policy."}, []string{"result", "action", "policy"})
 	r.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "assay_admission_duration_seconds", Help: "Time from the review to the decision.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)})
 	r.dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_records_dropped_total", Help: "Receipts that the server did not get since too many waited."})
+	r.counts = map[string]cluster.Count{}
 	registry.MustRegister(r.decisions, r.images, r.seconds, r.dropped)
 }
 
@@ -66,6 +72,8 @@ func outcome(d Decided) string {
 		return "rejected"
 	case !d.Decision.Judged:
 		return "unjudged"
+	case d.Decision.Override != nil:
+		return "overridden"
 	}
 	return "allowed"
 }
@@ -82,10 +90,15 @@ func (r *Records) Add(d Decided) {
 	for _, i := range d.Decision.Images {
 		r.images.WithLabelValues(string(i.Result), i.Action, i.Policy).Inc()
 	}
+	if !d.Input.DryRun {
+		r.count(d)
+	}
 	level := slog.LevelDebug
 	switch what {
 	case "error":
 		level = slog.LevelError
+	case "overridden":
+		level = slog.LevelWarn
 	case "rejected":
 		level = slog.LevelInfo
 	}
@@ -115,6 +128,33 @@ func (r *Records) Add(d Decided) {
 	r.event(d, what)
 }
 
+// Counts are the images on which each policy decided.
+func (r *Records) Counts() map[string]cluster.Count {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.counts)
+}
+
+func (r *Records) count(d Decided) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, i := range d.Decision.Images {
+		if i.Policy == "" {
+			continue
+		}
+		c, ok := r.counts[i.Policy]
+		if !ok {
+			c.Since = d.At
+		}
+		if i.Action == api.Allow {
+			c.Allowed++
+		} else {
+			c.Rejected++
+		}
+		r.counts[i.Policy] = c
+	}
+}
+
 func (r *Records) line(receipt api.Record) {
 	text, err := json.Marshal(receipt)
 	if err == nil {
@@ -131,7 +171,14 @@ func (r *Records) line(receipt api.Record) {
 const maxEvent = 1000
 
 func (r *Records) event(d Decided, what string) {
-	if r.Events == nil || what != "rejected" && what != "error" {
+	reason, said := "ImageRejected", d.Decision.Message
+	switch {
+	case r.Events == nil:
+		return
+	case what == "overridden":
+		o := d.Decision.Override
+		reason, said = "PolicyOverridden", fmt.Sprintf("until %s: %s", o.Until, o.Reason)
+	case what == "allowed":
 		return
 	}
 	review := d.Input.Review
@@ -144,7 +191,7 @@ func (r *Records) event(d Decided, what string) {
 		namespace = "default"
 	}
 	about := &corev1.ObjectReference{APIVersion: version, Kind: review.Kind, Namespace: namespace, Name: review.Name}
-	r.Events.Event(about, corev1.EventTypeWarning, "ImageRejected", cut(fmt.Sprintf("%s by %s: %s", review.Operation, review.User, d.Decision.Message), maxEvent))
+	r.Events.Event(about, corev1.EventTypeWarning, reason, cut(fmt.Sprintf("%s by %s: %s", review.Operation, review.User, said), maxEvent))
 }
 
 // Run sends receipts until the context ends, and what is left then.

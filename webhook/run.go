@@ -7,27 +7,36 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/assay-dev/assay/bundles/follow"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/bundles/source/cluster"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/server/client"
+	"github.com/assay-dev/assay/webhook/certificate"
+	"github.com/assay-dev/assay/webhook/registration"
 )
 
 // Config is that of a whole admission server.
@@ -39,19 +48,21 @@ type Config struct {
 	Follow          *follow.Config
 	Scans           []string
 	// Server gets the receipts of decisions; nil gets none.
-	Server  *client.Client
+	Server *client.Client
+	// Cluster names this one in receipts.
 	Cluster string
 
 	// Kubernetes is the cluster that is asked for namespaces and rights; nil is none,
 	// and then the labels of namespaces are not known.
 	Kubernetes *rest.Config
 
-	// CertFile and KeyFile are the certificate, or it is made and kept in a Secret.
+	// CertFile and KeyFile are the certificate; or it is made, kept in a Secret, and
+	// made for a Service.
 	CertFile, KeyFile             string
 	IssueNamespace, IssueSecret   string
 	ServiceNamespace, ServiceName string
 	// Registration is the ValidatingWebhookConfiguration to keep up to date; Narrow
-	// keeps its rules to what the policies can match too.
+	// keeps its rules to what the policies can match too, where these are at hand.
 	Registration string
 	Narrow       bool
 
@@ -66,134 +77,217 @@ type Config struct {
 	Now func() time.Time
 }
 
+// program is an admission server that runs.
+type program struct {
+	Config
+	ctx        context.Context // ends after the last answer
+	background errgroup.Group
+	engine     *engine.Engine
+	records    *Records
+	clients    *clients // nil without a cluster
+	serving    Serving
+}
+
+// clients reach the cluster.
+type clients struct {
+	core     kubernetes.Interface
+	dynamic  dynamic.Interface
+	metadata metadata.Interface
+}
+
 // Run serves until the context ends.
 func Run(ctx context.Context, c Config) (err error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	engine := engine.New(c.Engine)
-	group, ctx := errgroup.WithContext(ctx)
 	// What serves needs the rest until its last answer.
 	rest, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	background := errgroup.Group{}
-	run := func(f func(context.Context) error) {
-		background.Go(func() error {
-			err := f(rest)
-			if err != nil && rest.Err() == nil {
-				c.Log.Error("a part of the webhook ended", "error", err)
-			}
-			return err
-		})
-	}
-
-	records := &Records{Log: c.DecisionLog, Cluster: c.Cluster, Logger: c.Log}
+	p := &program{Config: c, ctx: rest, engine: engine.New(c.Engine), serving: c.Serving}
+	defer func() {
+		stop()
+		err = errors.Join(err, p.background.Wait())
+	}()
+	p.records = &Records{Log: c.DecisionLog, Cluster: c.Cluster, Logger: c.Log}
 	if c.Server != nil {
-		records.Send = c.Server.Decisions
+		p.records.Send = c.Server.Decisions
 	}
-	admission := &Admission{
-		Engine: engine, FailOpen: c.FailOpen, Now: c.Now, Log: c.Log, Record: records.Add,
-		NamespaceLabels: func(context.Context, string) map[string]string { return nil },
+	p.records.Start(c.Metrics)
+	if c.Kubernetes != nil {
+		if err := p.reach(); err != nil {
+			return fmt.Errorf("reaching the cluster: %w", err)
+		}
 	}
-	ready := []healthz.HealthChecker{}
-	check := func(name string, f func() error) {
-		ready = append(ready, healthz.NamedCheck(name, func(*http.Request) error { return f() }))
-	}
-
-	loaded, err := c.data(rest, engine, run)
+	ready, err := p.data()
 	if err != nil {
 		return err
 	}
-	admission.Ready = loaded
-	check("policies", loaded)
+	p.check("policies", ready)
 
-	if c.Kubernetes != nil {
-		namespaces, err := c.cluster(rest, records, run)
-		if err != nil {
-			return err
-		}
-		admission.NamespaceLabels = namespaces.Labels
-		check("namespaces", func() error {
-			if !namespaces.Synced() {
-				return errors.New("the cluster's namespaces are not known yet")
-			}
-			return nil
-		})
+	admission := &Admission{
+		Engine: p.engine, Ready: ready, FailOpen: c.FailOpen, Now: c.Now, Log: c.Log, Record: p.records.Add,
+		NamespaceLabels: func(context.Context, string) map[string]string { return nil },
 	}
-	records.Start(c.Metrics)
-	run(func(ctx context.Context) error {
-		records.Run(ctx)
+	validation := &Validation{Engine: p.engine, Log: c.Log}
+	if p.clients != nil {
+		access := Access{p.clients.core.AuthorizationV1().SubjectAccessReviews()}
+		admission.MayOverride, validation.MayOverride = access.MayOverride, access.MayOverride
+		admission.NamespaceLabels = p.namespaces().Labels
+		p.events()
+	}
+	p.run("sending receipts", func(ctx context.Context) error {
+		p.records.Run(ctx)
 		return nil
 	})
-
-	serving := c.Serving
-	serving.Ready, serving.Metrics = ready, c.Metrics
-	serving.Handlers = map[string]http.Handler{"/admit": admission}
-	if serving.Certificate, err = c.certificate(); err != nil {
+	if p.serving.Certificate, err = p.certificate(ctx); err != nil {
 		return err
 	}
-	c.Log.Info("serving admission", "address", serving.Listener.Addr().String(), "version", c.Version)
-	group.Go(func() error { return serving.Run(ctx) })
-	err = group.Wait()
-	stop()
-	return errors.Join(err, background.Wait())
+	p.serving.Metrics = c.Metrics
+	p.serving.Handlers = map[string]http.Handler{
+		"/admit": admission, "/validate": validation, "/gatekeeper": &ExternalData{Engine: p.engine, Ready: ready, Now: c.Now},
+	}
+	c.Log.Info("serving admission", "address", p.serving.Listener.Addr().String(), "version", c.Version)
+	return p.serving.Run(ctx)
+}
+
+// run does something beside serving, until the last answer.
+func (p *program) run(what string, f func(context.Context) error) {
+	p.background.Go(func() error {
+		err := f(p.ctx)
+		if err != nil && p.ctx.Err() == nil {
+			p.Log.Error(what+" ended", "error", err)
+		}
+		return err
+	})
+}
+
+// check is asked by /readyz.
+func (p *program) check(name string, f func() error) {
+	p.serving.Ready = append(p.serving.Ready, healthz.NamedCheck(name, func(*http.Request) error { return f() }))
+}
+
+func (p *program) reach() (err error) {
+	p.clients = &clients{}
+	if p.clients.core, err = kubernetes.NewForConfig(p.Kubernetes); err != nil {
+		return err
+	}
+	if p.clients.dynamic, err = dynamic.NewForConfig(p.Kubernetes); err != nil {
+		return err
+	}
+	p.clients.metadata, err = metadata.NewForConfig(p.Kubernetes)
+	return err
 }
 
 // data begins to follow policies and data, and gives what says why there are none yet.
-func (c Config) data(ctx context.Context, e *engine.Engine, run func(func(context.Context) error)) (func() error, error) {
-	if c.Follow == nil {
-		local := &Local{Source: c.Source, Scans: c.Scans, Engine: e, Log: c.Log, Loaded: func(*policies.Set) {}}
-		run(local.Run)
-		return local.Ready, nil
+func (p *program) data() (ready func() error, err error) {
+	if p.Follow == nil {
+		return p.local(), nil
 	}
-	followed := *c.Follow
-	followed.Load = func(ctx context.Context, b *bundle.Bundle) error { return e.Replace(ctx, b) }
-	followed.Now = c.Now
+	followed := *p.Follow
+	followed.Load = func(ctx context.Context, b *bundle.Bundle) error { return p.engine.Replace(ctx, b) }
+	followed.Now = p.Now
 	f, err := follow.New(followed)
 	if err != nil {
 		return nil, err
 	}
 	stale := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "assay_bundles_stale", Help: "Bundles that cannot be followed now."},
 		func() float64 { return float64(len(f.Stale())) })
-	if err := c.Metrics.Register(stale); err != nil {
+	if err := p.Metrics.Register(stale); err != nil {
 		return nil, err
 	}
-	run(func(ctx context.Context) error {
+	p.run("following bundles", func(ctx context.Context) error {
 		f.Restore(ctx)
 		return f.Run(ctx)
 	})
 	return f.Ready, nil
 }
 
-// cluster begins to follow the cluster.
-func (c Config) cluster(ctx context.Context, records *Records, run func(func(context.Context) error)) (*Namespaces, error) {
-	meta, err := metadata.NewForConfig(c.Kubernetes)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the cluster: %w", err)
+// local follows policies without a server.
+func (p *program) local() (ready func() error) {
+	local := &Local{Source: p.Source, Scans: p.Scans, Engine: p.engine, Log: p.Log}
+	if p.ClusterPolicies {
+		host, err := os.Hostname()
+		if err != nil {
+			host = "assay-webhook"
+		}
+		local.Source = cluster.Source{Client: p.clients.dynamic, Replica: host, Counts: p.records.Counts, Now: p.Now, Log: p.Log}
 	}
-	core, err := kubernetes.NewForConfig(c.Kubernetes)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the cluster: %w", err)
+	if p.Narrow && p.Registration != "" && p.clients != nil {
+		mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(p.clients.core.Discovery()))
+		keep := &registration.Keep{Client: p.clients.core, Name: p.Registration, Log: p.Log, Resource: func(k schema.GroupKind) (string, error) {
+			m, err := mapper.RESTMapping(k)
+			if meta.IsNoMatchError(err) {
+				mapper.Reset()
+			}
+			if err != nil {
+				return "", err
+			}
+			return m.Resource.Resource, nil
+		}}
+		local.Before = func(ctx context.Context, set *policies.Set, load func() error) error {
+			return keep.Load(ctx, set, load)
+		}
+		p.run("keeping the registration", keep.Run)
 	}
-	namespaces := NewNamespaces(meta, c.Log)
-	run(func(ctx context.Context) error {
-		namespaces.Run(ctx)
-		return nil
-	})
-	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: core.CoreV1().Events("")})
-	scheme := runtime.NewScheme()
-	if err := clientscheme.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	records.Events = broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "assay-webhook"})
-	return namespaces, nil
+	p.run("following policies", local.Run)
+	return local.Ready
 }
 
-func (c Config) certificate() (dynamiccertificates.CertKeyContentProvider, error) {
-	files, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", c.CertFile, c.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the certificate: %w", err)
+// namespaces begins to follow the cluster's namespaces.
+func (p *program) namespaces() *Namespaces {
+	n := NewNamespaces(p.clients.metadata, p.Log)
+	p.run("following namespaces", func(ctx context.Context) error {
+		n.Run(ctx)
+		return nil
+	})
+	p.check("namespaces", func() error {
+		if !n.Synced() {
+			return errors.New("the cluster's namespaces are not known yet")
+		}
+		return nil
+	})
+	return n
+}
+
+// events sends Kubernetes Events of what is refused.
+func (p *program) events() {
+	broadcaster := record.NewBroadcaster(record.WithContext(p.ctx))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.clients.core.CoreV1().Events("")})
+	scheme := runtime.NewScheme()
+	_ = clientscheme.AddToScheme(scheme) // for references to objects, which ours are already
+	p.records.Events = broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "assay-webhook"})
+}
+
+// certificate is that of files, or one that is made and renewed.
+func (p *program) certificate(ctx context.Context) (dynamiccertificates.CertKeyContentProvider, error) {
+	if p.IssueSecret == "" {
+		files, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", p.CertFile, p.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the certificate: %w", err)
+		}
+		return files, nil
 	}
-	return files, nil
+	service := p.ServiceName + "." + p.ServiceNamespace
+	issuer := &certificate.Issuer{
+		Client: p.clients.core, Namespace: p.IssueNamespace, Secret: p.IssueSecret, Now: p.Now, Log: p.Log,
+		Names: []string{service + ".svc", service, service + ".svc.cluster.local"},
+	}
+	if p.Registration != "" {
+		issuer.Publish = func(ctx context.Context, bundle []byte) error {
+			return registration.CABundle(ctx, p.clients.core, []string{p.Registration}, bundle)
+		}
+	}
+	for {
+		err := issuer.Sync(ctx)
+		if err == nil {
+			break
+		}
+		p.Log.Error("making the serving certificate; trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
+	p.run("renewing the certificate", issuer.Run)
+	return issuer, nil
 }

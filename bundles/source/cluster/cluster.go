@@ -45,8 +45,8 @@ type Source struct {
 
 // Count is what a policy decided: images, since Since.
 type Count struct {
-	Since                              time.Time
-	Allowed, Rejected, Warned, Audited int64
+	Since             time.Time
+	Allowed, Rejected int64
 }
 
 // kinds are followed where the cluster has them; the first must be there.
@@ -313,8 +313,6 @@ type statusOfCount struct {
 	At       string `json:"at"`
 	Allowed  int64  `json:"allowed"`
 	Rejected int64  `json:"rejected"`
-	Warned   int64  `json:"warned"`
-	Audited  int64  `json:"audited"`
 }
 
 // goneAfter is when the counts of a replica that is not heard of any more go.
@@ -370,7 +368,7 @@ func (f *follower) status(o *unstructured.Unstructured, faults policies.Diagnost
 	now := f.Now().UTC()
 	if counted && f.Counts != nil {
 		mine := statusOfCount{Replica: f.Replica, Since: count.Since.UTC().Format(time.RFC3339), At: now.Format(time.RFC3339),
-			Allowed: count.Allowed, Rejected: count.Rejected, Warned: count.Warned, Audited: count.Audited}
+			Allowed: count.Allowed, Rejected: count.Rejected}
 		for _, d := range before.Decisions {
 			at, err := time.Parse(time.RFC3339, d.At)
 			if d.Replica == f.Replica {
