@@ -294,3 +294,18 @@ func (h *hook) decisions() string {
 	}
 	return string(text)
 }
+
+// registerValidation has the API server ask about Assay's own kinds, and the labels of namespaces.
+func registerValidation(t testing.TB, h *hook, name string) {
+	t.Helper()
+	url, fail, none := h.url+"/validate", admissionregistrationv1.Fail, admissionregistrationv1.SideEffectClassNone
+	update := []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update}
+	configure(t, name, admissionregistrationv1.ValidatingWebhook{
+		Name: "kinds.assay.dev", AdmissionReviewVersions: []string{"v1"}, FailurePolicy: &fail, SideEffects: &none,
+		ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: h.cert.CA},
+		Rules: []admissionregistrationv1.RuleWithOperations{
+			{Operations: update, Rule: admissionregistrationv1.Rule{APIGroups: []string{"containersecurity.tigera.io", "assay.dev"}, APIVersions: []string{"*"}, Resources: []string{"*"}}},
+			{Operations: update[1:], Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"namespaces"}}},
+		},
+	})
+}
