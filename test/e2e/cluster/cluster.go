@@ -257,6 +257,8 @@ func (c *Cluster) startControllerManager(bin string) error {
 		"kubeconfig":                       kubeconfig,
 		"leader-elect":                     "false",
 		"secure-port":                      "0",
+		"kube-api-qps":                     "1000", // by itself it takes seconds to give each controller its credentials
+		"kube-api-burst":                   "1000",
 		"use-service-account-credentials":  "true",
 		"service-account-private-key-file": c.file("sa.key"),
 		"root-ca-file":                     c.CAFile,

@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/assay-dev/assay/test/e2e/built"
 	"github.com/assay-dev/assay/test/e2e/process"
@@ -19,6 +21,8 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // version is what is built where the machine has no containerd.
@@ -51,7 +55,8 @@ conf_dir = %[4]q
 type Containerd struct {
 	Address string             // the path of its socket, also CRI's
 	Client  *containerd.Client // of Namespace
-	Dir     string             // holds its state, and its output as containerd.log
+	CRI     cri.ImageServiceClient
+	Dir     string // holds its state, and its output as containerd.log
 }
 
 // Start starts a containerd that ends with the test. The tests must run as root.
@@ -105,12 +110,13 @@ func Start(tb testing.TB) *Containerd {
 	}); err != nil {
 		tb.Fatal(err)
 	}
+	c.CRI = cri.NewImageServiceClient(c.Client.Conn().(grpc.ClientConnInterface))
 	return c
 }
 
 // Import puts the image of an OCI archive where a pull would, under a whole reference such as
 // docker.io/library/nginx:1.27, and gives its digest: an index's, if the archive names an index. Unlike what an
-// import by ctr leaves, CRI knows the digest as a RepoDigest.
+// import by ctr leaves, CRI knows the digest as a RepoDigest. CRI lists the image when Import returns.
 func (c *Containerd) Import(tb testing.TB, archive, reference string) digest.Digest {
 	tb.Helper()
 	file, err := os.Open(archive)
@@ -133,7 +139,24 @@ func (c *Containerd) Import(tb testing.TB, archive, reference string) digest.Dig
 	if _, err := c.Client.ImageService().Create(ctx, images.Image{Name: reference, Target: target}); err != nil {
 		tb.Fatal(err)
 	}
+	for deadline := time.Now().Add(30 * time.Second); !c.lists(tb, reference, repository+"@"+target.Digest.String()); {
+		if time.Now().After(deadline) {
+			tb.Fatalf("CRI does not list %s", reference)
+		}
+		time.Sleep(20 * time.Millisecond) // CRI hears of it by events
+	}
 	return target.Digest
+}
+
+func (c *Containerd) lists(tb testing.TB, tag, digest string) bool {
+	tb.Helper()
+	listed, err := c.CRI.ListImages(tb.Context(), &cri.ListImagesRequest{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return slices.ContainsFunc(listed.Images, func(image *cri.Image) bool {
+		return slices.Contains(image.RepoTags, tag) && slices.Contains(image.RepoDigests, digest)
+	})
 }
 
 // binary gives the machine's containerd, or builds one.

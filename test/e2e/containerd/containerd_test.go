@@ -15,8 +15,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/random"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -44,12 +42,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("digest %s, want %s", got, want)
 	}
 
-	connection, err := grpc.NewClient("unix://"+c.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer connection.Close()
-	listed, err := cri.NewImageServiceClient(connection).ListImages(t.Context(), &cri.ListImagesRequest{})
+	listed, err := c.CRI.ListImages(t.Context(), &cri.ListImagesRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
