@@ -158,57 +158,33 @@ func differ(b, c box) (n int) {
 	return n
 }
 
-// boxOf is the box of a selector, or of its negation.
-func boxOf(n selector.Node, ofNamespace, negated bool) box {
-	one := func(key string, s states) box {
-		if negated {
+// boxOf is the box of a selector.
+func boxOf(n selector.Node, ofNamespace bool) box {
+	return fold(n, false, func(t term) box {
+		var s states
+		exact := true
+		switch t.op {
+		case all:
+			return box{never: t.negated, exact: true}
+		case has:
+			s = absent.not()
+		case in:
+			s = listed(t.values...)
+		case global:
+			return box{} // no label
+		default: // about a text within a value: of it can be said that there is one
+			if s = absent.not(); t.negated {
+				return box{}
+			}
+			exact = false
+		}
+		if t.negated {
 			s = s.not()
 		}
-		return where(label{ofNamespace, key}, s)
-	}
-	// part is about a text within a value, of which only that there is one can be said.
-	part := func(key string) box {
-		if negated {
-			return box{}
-		}
-		b := one(key, absent.not())
-		b.exact = false
+		b := where(label{ofNamespace, t.key}, s)
+		b.exact = b.exact && exact
 		return b
-	}
-	switch n := n.(type) {
-	case selector.All:
-		return box{never: negated, exact: true}
-	case selector.Has:
-		return one(n.Key, absent.not())
-	case selector.Eq:
-		return one(n.Key, listed(n.Value))
-	case selector.Ne:
-		return one(n.Key, listed(n.Value).not())
-	case selector.In:
-		return one(n.Key, listed(n.Values...))
-	case selector.NotIn:
-		return one(n.Key, listed(n.Values...).not())
-	case selector.Contains:
-		return part(n.Key)
-	case selector.StartsWith:
-		return part(n.Key)
-	case selector.EndsWith:
-		return part(n.Key)
-	case selector.Not:
-		return boxOf(n.X, ofNamespace, !negated)
-	case selector.And:
-		return boxes(boxOf(n.X, ofNamespace, negated), boxOf(n.Y, ofNamespace, negated), !negated)
-	case selector.Or:
-		return boxes(boxOf(n.X, ofNamespace, negated), boxOf(n.Y, ofNamespace, negated), negated)
-	}
-	return box{} // global() is no label
-}
-
-func boxes(x, y box, both bool) box {
-	if both {
-		return x.and(y)
-	}
-	return x.or(y)
+	}, box.and, box.or)
 }
 
 // requirements of a label selector that s amounts to; not ok where there are none:

@@ -1,7 +1,6 @@
 package registration
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -57,88 +56,54 @@ func condition(each []cel) string {
 	return out.text
 }
 
-// celOf is a selector, or its negation, over the labels of the object. Match conditions see
-// of a namespace the name alone: other terms about it hold always, negated or not. No
+// celOf is a selector over the labels of the object. Match conditions see of a
+// namespace the name alone: other terms about it hold always, negated or not. No
 // expression errs, whatever the object.
-func celOf(n selector.Node, ofNamespace, negated bool) cel {
-	switch n := n.(type) {
-	case selector.All:
-		return constant(!negated)
-	case selector.Global:
-		return literal("!("+inNamespace+")", negated)
-	case selector.Has:
-		return term(n.Key, "", ofNamespace, negated)
-	case selector.Eq:
-		return term(n.Key, " == "+quote(n.Value), ofNamespace, negated)
-	case selector.Ne:
-		return term(n.Key, " == "+quote(n.Value), ofNamespace, !negated)
-	case selector.In:
-		return in(n, ofNamespace, negated)
-	case selector.NotIn:
-		return in(selector.In(n), ofNamespace, !negated)
-	case selector.Contains:
-		return term(n.Key, ".contains("+quote(n.Value)+")", ofNamespace, negated)
-	case selector.StartsWith:
-		return term(n.Key, ".startsWith("+quote(n.Value)+")", ofNamespace, negated)
-	case selector.EndsWith:
-		return term(n.Key, ".endsWith("+quote(n.Value)+")", ofNamespace, negated)
-	case selector.Not:
-		return celOf(n.X, ofNamespace, !negated)
-	case selector.And:
-		return both(celOf(n.X, ofNamespace, negated), celOf(n.Y, ofNamespace, negated), !negated)
-	case selector.Or:
-		return both(celOf(n.X, ofNamespace, negated), celOf(n.Y, ofNamespace, negated), negated)
-	}
-	return constant(true)
+func celOf(n selector.Node, ofNamespace bool) cel {
+	return fold(n, false, func(t term) cel { return celOfTerm(t, ofNamespace) }, and, or)
 }
 
-const inNamespace = "has(request.namespace) && request.namespace != ''"
-
-func in(n selector.In, ofNamespace, negated bool) cel {
-	if len(n.Values) == 0 {
-		return constant(negated)
-	}
-	values := make([]string, len(n.Values))
-	for i, v := range n.Values {
-		values[i] = quote(v)
-	}
-	return term(n.Key, " in ["+strings.Join(values, ", ")+"]", ofNamespace, negated)
-}
-
-// term says that a label is there and that its value is as it should be.
-func term(key, is string, ofNamespace, negated bool) cel {
-	exists, value := fmt.Sprintf("has(object.metadata.labels) && %s in object.metadata.labels", quote(key)), fmt.Sprintf("object.metadata.labels[%s]", quote(key))
+func celOfTerm(t term, ofNamespace bool) cel {
+	const inNamespace = "has(request.namespace) && request.namespace != ''"
+	key := quote(t.key)
+	exists, value := "has(object.metadata.labels) && "+key+" in object.metadata.labels", "object.metadata.labels["+key+"]"
 	if ofNamespace {
-		if key != metadataName {
-			return constant(true)
-		}
 		exists, value = inNamespace, "request.namespace"
 	}
-	if is == "" {
-		return literal(exists, negated)
+	var text string
+	switch {
+	case t.op == all || t.op == in && len(t.values) == 0:
+		return constant((t.op == all) != t.negated)
+	case t.op == global:
+		text = "!(" + inNamespace + ")"
+	case ofNamespace && t.key != metadataName:
+		return constant(true)
+	case t.op == has:
+		text = exists
+	case t.op == in && len(t.values) == 1:
+		text = exists + " && " + value + " == " + quote(t.values[0])
+	case t.op == in:
+		values := make([]string, len(t.values))
+		for i, v := range t.values {
+			values[i] = quote(v)
+		}
+		text = exists + " && " + value + " in [" + strings.Join(values, ", ") + "]"
+	default:
+		text = exists + " && " + value + functions[t.op] + "(" + quote(t.values[0]) + ")"
 	}
-	return literal(exists+" && "+value+is, negated)
-}
-
-func literal(text string, negated bool) cel {
-	if negated {
+	if t.negated {
 		text = "!(" + text + ")"
 	}
 	return cel{text: text}
 }
+
+var functions = map[operator]string{contains: ".contains", startsWith: ".startsWith", endsWith: ".endsWith"}
 
 func constant(holds bool) cel {
 	if holds {
 		return cel{text: always}
 	}
 	return cel{text: never}
-}
-
-func both(x, y cel, conjunction bool) cel {
-	if conjunction {
-		return and(x, y)
-	}
-	return or(x, y)
 }
 
 func and(x, y cel) cel {

@@ -73,8 +73,8 @@ func (k *Keep) Run(ctx context.Context) error {
 }
 
 func (k *Keep) look(ctx context.Context) {
-	if !k.mu.TryLock() {
-		return // policies are being loaded, and it is wide enough for them
+	if !k.mu.TryLock() { // policies are being loaded, and it is wide enough for them
+		return
 	}
 	defer k.mu.Unlock()
 	switch {

@@ -57,8 +57,8 @@ func reachOf(list []policies.Policy) (box, string) {
 	var conditions []cel
 	for _, p := range list {
 		resource, namespace := parse(p.Spec.Selector), parse(p.Spec.NamespaceSelector)
-		all = all.or(boxOf(resource, false, false).and(boxOf(namespace, true, false)))
-		conditions = append(conditions, and(celOf(resource, false, false), celOf(namespace, true, false)))
+		all = all.or(boxOf(resource, false).and(boxOf(namespace, true)))
+		conditions = append(conditions, and(celOf(resource, false), celOf(namespace, true)))
 	}
 	if all.exact && all.expressible() {
 		return all, ""
