@@ -278,7 +278,7 @@ func (p *program) certificate(ctx context.Context) (dynamiccertificates.CertKeyC
 	}
 	for {
 		err := issuer.Sync(ctx)
-		if err == nil {
+		if err == nil || issuer.Bundle() != nil { // that it is not published yet keeps no one from asking
 			break
 		}
 		p.Log.Error("making the serving certificate; trying again", "error", err)

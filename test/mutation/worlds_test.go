@@ -306,8 +306,14 @@ func decode[T any](v any) (out T, err error) {
 // warnings in the words of the reference.
 func verdict(d api.Decision) api.Decision {
 	v := api.Decision{Allowed: d.Allowed, Judged: d.Judged, Images: []api.ImageDecision{}, Warnings: reworded(d.Warnings), Audit: reworded(d.Audit)}
+	if d.Override != nil {
+		v.Override = &api.Overridden{By: d.Override.By, Reason: d.Override.Reason}
+	}
 	for _, i := range d.Images {
 		i.Message, i.ScannedAt, i.Database = "", "", ""
+		if i.Reason != "" {
+			i.Reason = "no worse"
+		}
 		if i.CVEs == nil {
 			i.CVEs = []string{}
 		}
