@@ -23,6 +23,7 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -282,7 +283,7 @@ func inForce(t testing.TB, namespace string) {
 
 // refused says whether an error is a webhook's refusal.
 func refused(err error) bool {
-	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "admission webhook")
+	return err != nil && strings.Contains(err.Error(), "admission webhook") && strings.Contains(err.Error(), "denied the request")
 }
 
 // decisions are the receipts, a JSON line each.
@@ -308,4 +309,58 @@ func registerValidation(t testing.TB, h *hook, name string) {
 			{Operations: update[1:], Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"namespaces"}}},
 		},
 	})
+}
+
+// metrics are those that the administrator reads.
+func (h *hook) metrics() string {
+	h.t.Helper()
+	// A token of a ServiceAccount that may.
+	shared.Apply(h.t, `
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: prometheus, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: metrics}
+rules: [{nonResourceURLs: [/metrics], verbs: [get]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: metrics}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: metrics}
+subjects: [{kind: ServiceAccount, name: prometheus, namespace: default}]
+`)
+	made, err := shared.Client.CoreV1().ServiceAccounts("default").CreateToken(h.t.Context(), "prometheus", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	get := func(token string) (int, string) {
+		r, err := http.NewRequest(http.MethodGet, h.url+"/metrics", nil)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		answer, err := h.client().Do(r)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		var text bytes.Buffer
+		_, _ = text.ReadFrom(answer.Body)
+		return answer.StatusCode, text.String()
+	}
+	if status, _ := get(""); status != http.StatusForbidden {
+		h.t.Errorf("metrics without a token: %d", status)
+	}
+	status, text := 0, ""
+	cluster.Eventually(h.t, func() error {
+		if status, text = get(made.Status.Token); status != http.StatusOK {
+			return fmt.Errorf("metrics: %d %s", status, text)
+		}
+		return nil
+	})
+	return text
 }
