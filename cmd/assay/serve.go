@@ -20,6 +20,7 @@ import (
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/daemon"
+	"github.com/assay-dev/assay/server/reports"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -38,6 +39,8 @@ func (a *app) serveCommand() *cobra.Command {
 		anonymous string
 		review    string
 		bind      []string
+		served    reports.Config
+		reportsAt string
 		logLevel  string
 		maxAge    time.Duration
 	)
@@ -96,6 +99,11 @@ say where --trace sends spans to.`,
 	flags.DurationVar(&config.Retention.Decisions, "keep-decisions", 30*day, "keep decisions")
 	flags.DurationVar(&config.Retention.Alerts, "keep-alerts", 90*day, "keep alerts that ended")
 	flags.DurationVar(&config.Retention.Deliveries, "keep-deliveries", 30*day, "keep notifications that were given up")
+	flags.StringVar(&reportsAt, "reports-listen", "", "address to serve reports.assay.dev on, an API that a cluster's API server aggregates")
+	flags.StringVar(&served.CertFile, "reports-tls-cert", "", "certificate in PEM of --reports-listen (default --tls-cert)")
+	flags.StringVar(&served.KeyFile, "reports-tls-key", "", "private key of that certificate")
+	c.MarkFlagsRequiredTogether("reports-tls-cert", "reports-tls-key")
+	flags.StringVar(&served.Kubeconfig, "reports-kubeconfig", "", "kubeconfig of the cluster that aggregates the reports (default the one that it runs in)")
 	flags.BoolVar(&config.Trace, "trace", false, "send spans to OpenTelemetry's OTLP endpoint")
 	flags.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	must(c.MarkFlagDirname("data"))
@@ -170,8 +178,20 @@ say where --trace sends spans to.`,
 				return fmt.Errorf("--anonymous: %w", err)
 			}
 		}
+		if served.CertFile == "" {
+			served.CertFile, served.KeyFile = config.CertFile, config.KeyFile
+		}
+		if reportsAt != "" && served.CertFile == "" {
+			return errors.New("--reports-listen needs a certificate: --reports-tls-cert and --reports-tls-key, or --tls-cert and --tls-key")
+		}
 		if config.Listener, err = net.Listen("tcp", listen); err != nil {
 			return err
+		}
+		if reportsAt != "" {
+			if served.Listener, err = net.Listen("tcp", reportsAt); err != nil {
+				return errors.Join(err, config.Listener.Close())
+			}
+			config.Reports = &served
 		}
 		if at, ok := config.Listener.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && config.CertFile == "" {
 			config.Log.Warn("tokens cross the network in the clear; --tls-cert and --tls-key protect them")

@@ -38,6 +38,7 @@ import (
 	"github.com/assay-dev/assay/server/notify"
 	"github.com/assay-dev/assay/server/notify/config"
 	"github.com/assay-dev/assay/server/rematch"
+	"github.com/assay-dev/assay/server/reports"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -67,6 +68,9 @@ type Config struct {
 	Auth      auth.Config
 	Retention store.Retention
 	Limits    server.Limits
+	// Reports is where reports are served to a cluster; nil is nowhere. Its store and
+	// engine are those of the server.
+	Reports *reports.Config
 	// Trace sends spans to an OTLP endpoint, as the variables OTEL_… say.
 	Trace   bool
 	Version string
@@ -82,6 +86,9 @@ const shutdown = 20 * time.Second
 // Run serves until the context ends, or until it cannot. The listener is closed.
 func Run(ctx context.Context, c Config) (err error) {
 	defer func() { _ = c.Listener.Close() }() // the server closes it where it ran
+	if c.Reports != nil {
+		defer func() { _ = c.Reports.Listener.Close() }()
+	}
 	s, err := store.Open(ctx, store.Config{URL: database(c)})
 	if err != nil {
 		return err
@@ -196,6 +203,11 @@ func Run(ctx context.Context, c Config) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follower.Run(behind) })
 	group.Go(func() error { return work.Run(ctx) })
+	if c.Reports != nil {
+		r := *c.Reports
+		r.Store, r.Annotate, r.Log = s, follower.Engine().Annotate, c.Log
+		group.Go(func() error { return r.Run(ctx) })
+	}
 	group.Go(func() error {
 		if err := listen(c.Listener); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving: %w", err)

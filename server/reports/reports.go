@@ -50,7 +50,7 @@ type Config struct {
 }
 
 // again is the time after which a cluster that did not answer is asked again.
-const again = 5 * time.Second
+const again = 2 * time.Second
 
 // Run serves until the context ends. It waits for a cluster that does not answer yet.
 func (c Config) Run(ctx context.Context) error {
@@ -97,8 +97,8 @@ func (c Config) generic() (*genericapiserver.Config, error) {
 	g := genericapiserver.NewConfig(serializer.NewCodecFactory(scheme))
 	g.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
 	g.EnableMetrics, g.EnableProfiling, g.EnableIndex = false, false, false
-	g.RequestTimeout = 30 * time.Second
-	g.MaxRequestsInFlight = 50 // each may hold MaxItems objects
+	g.RequestTimeout = 20 * time.Second // requests that run at the end have as long, too
+	g.MaxRequestsInFlight = 50          // each may hold MaxItems objects
 	namer := openapi.NewDefinitionNamer(scheme)
 	g.OpenAPIConfig = genericapiserver.DefaultOpenAPIConfig(definitions, namer)
 	g.OpenAPIV3Config = genericapiserver.DefaultOpenAPIV3Config(definitions, namer)

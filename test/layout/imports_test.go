@@ -90,6 +90,7 @@ func TestServerLinksLittle(t *testing.T) {
 		"server":          {"github.com/anchore/", module + "/scanner", "github.com/go-git/"},
 		"server/follow":   {"github.com/anchore/", module + "/scanner", "k8s.io/", "github.com/go-git/"},
 		"server/alerting": {"github.com/anchore/", module + "/scanner"},
+		"server/reports":  {"github.com/anchore/", "github.com/open-policy-agent/", module + "/scanner", module + "/engine", module + "/policies"},
 		"server/jobs":     {"github.com/anchore/", module + "/engine", module + "/store"},
 	} {
 		for _, d := range deps(t, pkg) {
