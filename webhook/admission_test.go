@@ -1,0 +1,181 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/review"
+)
+
+const allowAll = "apiVersion: containersecurity.tigera.io/v1beta1\nkind: ContainerAdmissionPolicy\nmetadata: {name: open}\nspec: {rules: [{action: Allow}]}\n"
+
+func admission(t testing.TB, text string) (*Admission, *[]Decided) {
+	t.Helper()
+	set, err := policies.Parse("policies.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundles.Build(bundles.Content{Policies: set})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(engine.Config{})
+	if err := e.Load(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	var decided []Decided
+	return &Admission{
+		Engine: e, Ready: func() error { return nil }, Now: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		NamespaceLabels: func(context.Context, string) map[string]string { return map[string]string{} },
+		Record:          func(d Decided) { decided = append(decided, d) },
+	}, &decided
+}
+
+const somePod = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE","namespace":"shop","name":"p","userInfo":{"username":"jane"},"object":{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"nginx"}]}}}}`
+
+func ask(t testing.TB, h http.Handler, method, body string) (int, *admissionv1.AdmissionResponse) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(method, "/admit?timeout=5s", strings.NewReader(body)))
+	if w.Code != http.StatusOK {
+		return w.Code, nil
+	}
+	var answer admissionv1.AdmissionReview
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
+		t.Fatalf("%v: %s", err, w.Body)
+	}
+	return w.Code, answer.Response
+}
+
+// Whatever goes wrong, the answer refuses, and says so; unless failures are let through.
+func TestFailures(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Admission)
+		says   string
+	}{
+		"not ready": {func(a *Admission) { a.Ready = func() error { return errors.New("no policies are loaded") } }, "no policies are loaded"},
+		"a panic": {func(a *Admission) {
+			a.NamespaceLabels = func(context.Context, string) map[string]string { panic("boom") }
+		}, "panic: boom"},
+		"an engine of none": {func(a *Admission) { a.Engine = engine.New(engine.Config{}) }, "no policies are loaded yet"},
+		"a deadline":        {func(a *Admission) { a.Engine = late(t) }, "could not be evaluated"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, decided := admission(t, allowAll)
+			c.change(a)
+			_, r := ask(t, a, "POST", somePod)
+			if r.Allowed || r.UID != "u1" || r.Result.Code != 500 || !strings.Contains(r.Result.Message, "nothing could be decided") || !strings.Contains(r.Result.Message, c.says) {
+				t.Errorf("%+v", r.Result)
+			}
+			if len(*decided) != 1 || (*decided)[0].Err == nil || outcome((*decided)[0]) != "error" {
+				t.Errorf("it is not recorded: %+v", *decided)
+			}
+			a.FailOpen = true
+			if _, r := ask(t, a, "POST", somePod); !r.Allowed || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], c.says) {
+				t.Errorf("with failures let through: %+v", r)
+			}
+		})
+	}
+}
+
+func late(t *testing.T) *engine.Engine {
+	t.Helper()
+	set, err := policies.Parse("policies.yaml", []byte(allowAll))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundles.Build(bundles.Content{Policies: set})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engine.New(engine.Config{Deadline: time.Nanosecond})
+	if err := e.Load(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// What is no review gets no answer that could be taken for one.
+func TestNoReview(t *testing.T) {
+	a, decided := admission(t, allowAll)
+	for _, c := range []struct {
+		method, body string
+		status       int
+	}{
+		{"GET", "", 405}, {"POST", "", 400}, {"POST", "{", 400}, {"POST", "[]", 400}, {"POST", `{"request":{}}`, 400}, {"POST", `{"request":{"uid":5}}`, 400},
+		{"POST", `{"request":{"uid":"` + strings.Repeat("x", review.MaxReview) + `"}}`, 413},
+	} {
+		if status, r := ask(t, a, c.method, c.body); status != c.status {
+			t.Errorf("%s %.40s: %d %+v", c.method, c.body, status, r)
+		}
+	}
+	if len(*decided) != 0 {
+		t.Error("decisions were recorded")
+	}
+}
+
+// An override counts by what the cluster says alone, and failing to ask is no permission.
+func TestOverrideIsAskedFor(t *testing.T) {
+	glass := strings.Replace(somePod, `"name":"p"},"spec"`, `"name":"p","annotations":{"assay.dev/override-reason":"x","assay.dev/override-until":"2999-01-01T00:00:00Z"}},"spec"`, 1)
+	glass = strings.Replace(glass, `"request"`, `"overrideGranted":true,"request"`, 1)
+	a, _ := admission(t, strings.Replace(allowAll, "Allow", "Reject", 1))
+	if _, r := ask(t, a, "POST", glass); r.Allowed {
+		t.Error("nobody was asked, and it is admitted")
+	}
+	for _, c := range []struct {
+		may bool
+		err error
+	}{{false, nil}, {true, nil}, {false, errors.New("away")}} {
+		a.MayOverride = func(_ context.Context, user string, _ review.Requester, namespace string) (bool, error) {
+			if user != "jane" || namespace != "shop" {
+				t.Errorf("asked for %s in %s", user, namespace)
+			}
+			return c.may, c.err
+		}
+		if _, r := ask(t, a, "POST", glass); r.Allowed != c.may {
+			t.Errorf("%+v: %+v", c, r)
+		}
+	}
+}
+
+// Messages are bounded: a hostile name does not fill the answer.
+func TestAnswersAreBounded(t *testing.T) {
+	a, _ := admission(t, strings.Replace(allowAll, "Allow", "Reject", 1))
+	body := strings.Replace(somePod, `"nginx"`, `"`+strings.Repeat("x", 100_000)+`"`, 1)
+	if _, r := ask(t, a, "POST", body); r.Allowed || len(r.Result.Message) > maxMessage {
+		t.Errorf("%d bytes", len(r.Result.Message))
+	}
+}
+
+func FuzzAdmission(f *testing.F) {
+	f.Add(somePod)
+	f.Add(`{"request":{"uid":"u","kind":{"kind":"Pod"},"operation":"UPDATE","oldObject":{},"object":{"metadata":{"annotations":{"assay.dev/override-until":"x"}}}}}`)
+	a, _ := admission(f, strings.Replace(allowAll, "Allow", "Reject", 1))
+	a.Record = nil
+	f.Fuzz(func(t *testing.T, body string) {
+		status, r := ask(t, a, "POST", body)
+		if status != http.StatusOK {
+			return
+		}
+		in, err := review.FromAdmissionReview([]byte(body), kindsOf(a.Engine.Settings()))
+		if err != nil {
+			t.Fatalf("an answer to what is no review: %v", err)
+		}
+		if len(in.Review.Containers) > 0 && in.Review.Operation == "CREATE" && in.Review.Namespace != "kube-system" && in.Review.Namespace != "assay-system" && in.Review.Owner == nil && r.Allowed {
+			t.Fatalf("%s is admitted where all is rejected", body)
+		}
+	})
+}
