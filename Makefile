@@ -9,8 +9,9 @@ help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build bin/assay
+build: ## build bin/assay and bin/assay-webhook
 	$(GO) build -trimpath -o $(BIN)/assay ./cmd/assay
+	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/assay-webhook ./cmd/assay-webhook
 
 .PHONY: demo
 demo: build ## scan the example images, admit and reject their Deployments, fire an alert
@@ -32,6 +33,10 @@ lint: ## gofmt, go vet, staticcheck, opa check and opa fmt
 
 $(OPA): go.mod
 	$(GO) build -o $@ github.com/open-policy-agent/opa
+
+.PHONY: e2e
+e2e: ## run the tests on a real Kubernetes and containerd (the first run builds them: 15 minutes)
+	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -p 1 -timeout 40m $(TESTFLAGS) ./...
 
 .PHONY: bench
 bench: ## one table: the evaluator beside plain Go, CEL, Gatekeeper and Kyverno (BENCHFLAGS=-quick: 2 minutes)
