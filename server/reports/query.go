@@ -70,7 +70,7 @@ func (s selectable) field(kind, name string) error {
 	if slices.Contains(known, name) {
 		return nil
 	}
-	return fmt.Errorf("%.60q is no field that selects a %s; known are %s", name, kind, strings.Join(known, ", "))
+	return fmt.Errorf("%.60q is no field to select %ss by; known are %s", name, kind, strings.Join(known, ", "))
 }
 
 // query reads the selectors of a list.
