@@ -58,6 +58,7 @@ func (s *Server) table() []route {
 
 		{pattern: "POST" + at + "/scans", roles: scanner, summary: "Store a scan report of `assay scan -o json`, or one scan: all or nothing. 202 where the results are not computed yet", body: api.ScanReport{}, status: http.StatusCreated, gives: UploadedList{}, scoped: true, handle: s.postScans},
 		{pattern: "POST" + at + "/sboms", roles: scanner, summary: "Keep an SBOM (Syft JSON, CycloneDX, SPDX), to be matched now and every day", query: []parameter{{"image", "the reference that it is of, where it does not say so itself"}, {"digest", "the digest that it is of, where it does not say so itself"}}, body: map[string]any{}, status: http.StatusAccepted, gives: UploadedList{}, scoped: true, handle: s.postSBOM},
+		{pattern: "POST" + at + "/scan-requests", roles: scanner, summary: "Have images scanned by the server, from their registries; 409 where it does not scan", body: ScanRequest{}, status: http.StatusAccepted, gives: ScanRequested{}, scoped: true, handle: s.postScanRequest},
 		{pattern: "PUT" + at + "/instances", roles: scanner, summary: "Say what runs on a node, or in a whole cluster", body: InstanceReport{}, status: http.StatusNoContent, scoped: true, handle: s.putInstances},
 
 		{pattern: "GET" + at + "/images", roles: reader, summary: "Images, a row for each reference and digest. Orders: image, result, score, scanned, instances", query: with(filterParameters, sorted...), gives: store.List[store.Image]{}, scoped: true, handle: s.getImages},

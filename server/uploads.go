@@ -267,6 +267,53 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusAccepted, UploadedList{Images: []Uploaded{{Image: kept.Scan.Image, Digest: kept.Scan.Digest, New: fresh}}})
 }
 
+// ScanRequest names images by reference.
+type ScanRequest struct {
+	Images []string `json:"images"`
+}
+
+// ScanRequested says which of them will be scanned, and why others will not.
+type ScanRequested struct {
+	Accepted []string `json:"accepted"`
+	Refused  []Fault  `json:"refused"`
+}
+
+// maxScanRequest bounds the images of one request.
+const maxScanRequest = 100
+
+// postScanRequest has images scanned that a webhook met and nobody has scanned.
+func (s *Server) postScanRequest(w http.ResponseWriter, r *http.Request) error {
+	var asked ScanRequest
+	if err := s.decode(w, r, &asked); err != nil {
+		return err
+	}
+	if s.MayScan == nil {
+		return &refused{status: http.StatusConflict, detail: "this server scans no images by itself; --scan-images has it do so"}
+	}
+	if n := len(asked.Images); n == 0 || n > maxScanRequest {
+		return unprocessable("images must name 1 to %d images", maxScanRequest)
+	}
+	answered := ScanRequested{Accepted: []string{}, Refused: []Fault{}}
+	for i, image := range asked.Images {
+		pointer := fmt.Sprintf("/images/%d", i)
+		ref, err := api.ParseReference(image)
+		if err == nil {
+			err = s.MayScan(ref.String())
+		}
+		if err != nil {
+			answered.Refused = append(answered.Refused, Fault{Pointer: pointer, Detail: err.Error()})
+			continue
+		}
+		if id := identity(r); !id.Scope.AllowsImage(image) {
+			answered.Refused = append(answered.Refused, Fault{Pointer: pointer, Detail: "the token is for " + id.Scope.String()})
+			continue
+		}
+		s.Jobs.Kick(r.Context(), jobs.Scan, ref.String())
+		answered.Accepted = append(answered.Accepted, image)
+	}
+	return answer(w, http.StatusAccepted, answered)
+}
+
 // InstanceReport says what runs on a node, or with an empty node in the whole cluster.
 type InstanceReport struct {
 	Cluster   string           `json:"cluster"`

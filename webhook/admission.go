@@ -37,6 +37,9 @@ type Admission struct {
 	NamespaceLabels func(ctx context.Context, namespace string) map[string]string
 	// MayOverride says whether the requester has the verb override; nil: nobody has.
 	MayOverride func(ctx context.Context, user string, who review.Requester, namespace string) (bool, error)
+	// Unknown asks for scans of images that nobody scanned, and says whether it could; nil
+	// asks for none.
+	Unknown func(images []string) bool
 	// Record is told of each decision; nil records nothing.
 	Record func(Decided)
 	// FailOpen admits what could not be decided, with a warning. Rejections stay.
@@ -77,7 +80,11 @@ func (a *Admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	respond(w, d.Input.UID, a.response(d))
+	response := a.response(d)
+	if !response.Allowed && a.askForScans(d) {
+		response.Result.Message += "\nImages that nobody scanned are being scanned: try again in some minutes."
+	}
+	respond(w, d.Input.UID, response)
 	if a.Record != nil {
 		a.Record(d)
 	}
@@ -216,6 +223,20 @@ func (a *Admission) response(d Decided) *admissionv1.AdmissionResponse {
 		}
 	}
 	return out
+}
+
+// askForScans asks for what is rejected since nobody scanned it.
+func (a *Admission) askForScans(d Decided) bool {
+	if a.Unknown == nil || d.Input.DryRun {
+		return false
+	}
+	var unknown []string
+	for _, i := range d.Decision.Images {
+		if i.Action == api.Reject && i.Result == api.Unknown {
+			unknown = append(unknown, i.Image)
+		}
+	}
+	return len(unknown) > 0 && a.Unknown(unknown)
 }
 
 func refusal(message string) *metav1.Status {

@@ -151,6 +151,39 @@ func TestOverrideIsAskedFor(t *testing.T) {
 	}
 }
 
+// What is rejected since nobody scanned it is asked for, once, and the rejection says so.
+func TestScanOnSight(t *testing.T) {
+	a, _ := admission(t, strings.Replace(allowAll, "Allow", "Reject", 1))
+	asked := make(chan []string, 10)
+	fail := true
+	sight := NewSight(func(_ context.Context, images []string) error {
+		asked <- images
+		if fail {
+			return errors.New("away")
+		}
+		return nil
+	}, a.Log)
+	a.Unknown = sight.Unknown
+	go sight.Run(t.Context())
+	try := func(body string) string {
+		_, r := ask(t, a, "POST", body)
+		return r.Result.Message
+	}
+	if said := try(somePod); !strings.Contains(said, "are being scanned: try again") || (<-asked)[0] != "nginx" {
+		t.Error(said)
+	}
+	time.Sleep(50 * time.Millisecond)
+	fail = false
+	try(somePod) // the server was away: it is asked again
+	<-asked
+	if said := try(somePod); !strings.Contains(said, "are being scanned") || len(asked) != 0 {
+		t.Error("it is asked for twice: ", said)
+	}
+	if said := try(strings.Replace(somePod, `"uid":"u1"`, `"uid":"u1","dryRun":true`, 1)); strings.Contains(said, "scanned: try") {
+		t.Error("a dry run asks: ", said)
+	}
+}
+
 // Messages are bounded: a hostile name does not fill the answer.
 func TestAnswersAreBounded(t *testing.T) {
 	a, _ := admission(t, strings.Replace(allowAll, "Allow", "Reject", 1))

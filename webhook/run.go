@@ -49,6 +49,8 @@ type Config struct {
 	Scans           []string
 	// Server gets the receipts of decisions; nil gets none.
 	Server *client.Client
+	// ScanOnSight asks Server to scan images that nobody has scanned.
+	ScanOnSight bool
 	// Cluster names this one in receipts.
 	Cluster string
 
@@ -133,6 +135,14 @@ func Run(ctx context.Context, c Config) (err error) {
 		admission.MayOverride, validation.MayOverride = access.MayOverride, access.MayOverride
 		admission.NamespaceLabels = p.namespaces().Labels
 		p.events()
+	}
+	if c.ScanOnSight && c.Server != nil {
+		sight := NewSight(c.Server.RequestScans, c.Log)
+		admission.Unknown = sight.Unknown
+		p.run("asking for scans", func(ctx context.Context) error {
+			sight.Run(ctx)
+			return nil
+		})
 	}
 	p.run("sending receipts", func(ctx context.Context) error {
 		p.records.Run(ctx)

@@ -42,6 +42,7 @@ type flags struct {
 	unsigned          bool
 	persist           string
 	cluster           string
+	scanOnSight       bool
 	kubeconfig        string
 	registration      string
 	narrow            bool
@@ -107,6 +108,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.StringVar(&f.persist, "persist", "", "folder of the last good bundles")
 	c.MarkFlagsMutuallyExclusive("server", "policies", "cluster-policies")
 	c.MarkFlagsOneRequired("server", "policies", "cluster-policies")
+	l.BoolVar(&f.scanOnSight, "scan-on-sight", false, "ask the server to scan images that are rejected since nobody scanned them")
 	l.StringVar(&f.cluster, "cluster-name", "", "name of this cluster in the records of decisions")
 	l.StringVar(&f.kubeconfig, "kubeconfig", "", "cluster to ask for namespaces and rights; none for no cluster (default the one that this runs in)")
 	l.StringVar(&f.registration, "registration", "", "ValidatingWebhookConfiguration that gets the issued certificate's authority")
@@ -152,7 +154,7 @@ func (f *flags) logger(w io.Writer) (*slog.Logger, error) {
 // config is that of the webhook.
 func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, err error) {
 	c = webhook.Config{
-		Log: log, Version: version, Cluster: f.cluster, Scans: f.scans,
+		Log: log, Version: version, Cluster: f.cluster, ScanOnSight: f.scanOnSight, Scans: f.scans,
 		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow,
 		Serving: webhook.Serving{
 			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, ShutdownDelay: f.drain,
@@ -209,6 +211,8 @@ func (f *flags) sources(c *webhook.Config) error {
 	switch {
 	case f.server == "" && (f.token != "" || f.ca != "" || f.persist != "" || len(f.verify) > 0 || f.unsigned):
 		return errors.New("--server-token-file, --server-ca, --verification-key, --unsigned and --persist go with --server")
+	case f.scanOnSight && f.token == "":
+		return errors.New("--scan-on-sight needs --server and --server-token-file")
 	case f.server != "" && len(f.scans) > 0:
 		return errors.New("--scans go with --policies or --cluster-policies: a server has its own")
 	case f.clusterPolicies && c.Kubernetes == nil:

@@ -82,6 +82,7 @@ say where --trace sends spans to.`,
 	flags.StringVar(&database, "db", "", "vulnerability database to use instead of that of 'assay db'")
 	flags.BoolVar(&config.Update, "db-update", false, "fetch newer vulnerability databases")
 	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
+	flags.StringSliceVar(&config.ScanImages, "scan-images", nil, "scan images of these names, such as registry.example.com/shop, or * for all, from their registries when a webhook meets one that nobody scanned; may be repeated")
 	flags.DurationVar(&config.RematchEvery, "rematch-every", day, "match stored SBOMs again with the same database")
 	flags.StringVar(&config.Auth.TokenFile, "token-file", "", "static tokens in Kubernetes' form: token,user,uid,\"group,…\" a line")
 	flags.StringVar(&config.Auth.ClientCAFile, "client-ca", "", "certificates in PEM that sign client certificates")

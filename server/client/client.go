@@ -119,6 +119,15 @@ func (c *Client) Decisions(ctx context.Context, list []api.AdmissionRecord) erro
 	return err
 }
 
+// RequestScans asks the server to scan images.
+func (c *Client) RequestScans(ctx context.Context, images []string) error {
+	text, err := json.Marshal(map[string]any{"images": images})
+	if err == nil {
+		_, err = c.post(ctx, "scan-requests", nil, text)
+	}
+	return err
+}
+
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 16 << 20
 

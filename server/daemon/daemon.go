@@ -62,6 +62,10 @@ type Config struct {
 	VulnerabilityPath string
 	Update            bool
 	RematchEvery      time.Duration
+	// ScanImages lists the names, such as registry.example.com/shop, below which the
+	// server scans images from their registries when a webhook asks for it; "*" is all.
+	// Empty: it scans none.
+	ScanImages []string
 	// JobTimeout bounds one background job; what a killed replica did is taken up after it. 0 is 2 minutes.
 	JobTimeout time.Duration
 	// Auth says who gets in, besides the tokens of the store.
@@ -116,7 +120,8 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	alerter := alerting.New(alerts)
-	work, err := jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Timeout: c.JobTimeout, Observe: m.job, Log: c.Log, Work: jobs.Work{
+	var work *jobs.Jobs
+	work, err = jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Timeout: c.JobTimeout, Observe: m.job, Log: c.Log, Work: jobs.Work{
 		Due: func(ctx context.Context, limit int) ([]string, error) {
 			due, err := matcher.Due(ctx, limit)
 			if errors.Is(err, vulndb.ErrMissing) {
@@ -132,6 +137,7 @@ func Run(ctx context.Context, c Config) (err error) {
 			}
 			return err
 		},
+		Scan: c.scan(s, func(ctx context.Context, digest string) { work.Kick(ctx, jobs.Match, digest) }),
 		EvaluateAlerts: func(ctx context.Context) error {
 			if follower.Ready() != nil {
 				return nil // there are no rules yet
@@ -155,7 +161,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 
-	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, DecodeSBOM: rematch.Decode, Database: matcher.Database,
+	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, Database: matcher.Database,
 		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
 	m.registry.MustRegister(state{store: s, database: matcher.Database, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})

@@ -38,6 +38,8 @@ type Work struct {
 	// Match matches one SBOM and stores the scan. After an error made by [Permanent]
 	// the next attempt is the first sweep an hour later.
 	Match func(ctx context.Context, digest string) error
+	// Scan scans an image by its reference, from its registry, and stores the SBOM.
+	Scan func(ctx context.Context, image string) error
 	// EvaluateAlerts evaluates the alert rules whose period has passed.
 	EvaluateAlerts func(ctx context.Context) error
 	// Deliver sends notifications, and gives when there is more to do; the zero
@@ -66,7 +68,7 @@ type Config struct {
 	DeliverEvery  time.Duration // 0: 30 s; it comes after each evaluation of alerts, too
 	RetainEvery   time.Duration // 0: 1 h
 	DatabaseEvery time.Duration // 0: 2 h
-	// Timeout of one attempt; 0: 2 min. retain and database have ten times as long.
+	// Timeout of one attempt; 0: 2 min. scan, retain and database have ten times as long.
 	// What a replica did when it was killed is taken up by another after that.
 	Timeout time.Duration
 	// Grace is how long jobs may go on when Run ends; 0: 20 s.
@@ -82,6 +84,7 @@ const (
 	otherWorkers = 16
 
 	matchAttempts = 10 // about four hours; what is due then has a new job
+	scanAttempts  = 4  // within minutes
 	otherAttempts = 25
 	kept          = time.Hour      // jobs that were done
 	keptFailed    = 24 * time.Hour // those that were not

@@ -26,7 +26,7 @@ func (j *Jobs) Kick(ctx context.Context, kind, subject string) {
 	if _, ok := j.periods()[kind]; !ok {
 		return
 	}
-	if (kind == Match) != (subject != "") || len(subject) > maxSubject {
+	if hasSubject(kind) != (subject != "") || len(subject) > maxSubject {
 		j.Log.ErrorContext(ctx, "a job of this kind cannot have this subject", "kind", kind, "subject", subject[:min(len(subject), maxSubject)])
 		return
 	}

@@ -18,7 +18,8 @@ import (
 
 // Kinds of jobs.
 const (
-	Match    = "match"    // the SBOM of the digest that is its subject; the other kinds have none
+	Match    = "match"    // the SBOM of the digest that is its subject
+	Scan     = "scan"     // the image of the reference that is its subject; the other kinds have none
 	Sweep    = "sweep"    // finds the SBOMs that are due
 	Alerts   = "alerts"   // evaluates the rules whose period has passed
 	Deliver  = "deliver"  // sends the notifications that wait
@@ -38,11 +39,17 @@ const (
 	otherQueue = "other" // which never waits behind matching
 )
 
-// periods are the kinds that there is work for; Match has none.
+// hasSubject says whether a kind is about something.
+func hasSubject(kind string) bool { return kind == Match || kind == Scan }
+
+// periods are the kinds that there is work for; those with subjects have none.
 func (j *Jobs) periods() map[string]time.Duration {
 	p := map[string]time.Duration{}
 	if j.Work.Match != nil {
 		p[Match], p[Sweep] = 0, j.SweepEvery
+	}
+	if j.Work.Scan != nil {
+		p[Scan] = 0
 	}
 	if j.Work.EvaluateAlerts != nil {
 		p[Alerts] = j.AlertsEvery
@@ -80,8 +87,11 @@ const (
 
 func (a args) options(priority int) *river.InsertOpts {
 	o := &river.InsertOpts{Queue: otherQueue, MaxAttempts: otherAttempts, Priority: priority}
-	if a.kind == Match {
+	switch a.kind {
+	case Match:
 		o.Queue, o.MaxAttempts = matchQueue, matchAttempts
+	case Scan: // whoever wants it still asks again
+		o.Queue, o.MaxAttempts = matchQueue, scanAttempts
 	}
 	o.UniqueOpts = river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{rivertype.JobStateAvailable, rivertype.JobStatePending,
 		rivertype.JobStateRunning, rivertype.JobStateRetryable, rivertype.JobStateScheduled}}
@@ -112,7 +122,7 @@ type worker struct {
 
 // Timeout implements [river.Worker].
 func (w *worker) Timeout(*river.Job[args]) time.Duration {
-	if w.kind == Retain || w.kind == Database {
+	if w.kind == Retain || w.kind == Database || w.kind == Scan {
 		return 10 * w.jobs.Timeout
 	}
 	return w.jobs.Timeout
@@ -156,6 +166,8 @@ func (w *worker) do(ctx context.Context, subject string) (snooze time.Duration, 
 	switch w.kind {
 	case Match:
 		return 0, j.Work.Match(ctx, subject)
+	case Scan:
+		return 0, j.Work.Scan(ctx, subject)
 	case Sweep:
 		return 0, j.sweep(ctx)
 	case Alerts:

@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/server/jobs"
+	"github.com/assay-dev/assay/server/rematch"
+	"github.com/assay-dev/assay/store"
+)
+
+// mayScan says which images this server scans from their registries; nil for none.
+// Whoever may create a workload has the server ask the registry that it names, so
+// the names are limited.
+func (c Config) mayScan() func(image string) error {
+	if len(c.ScanImages) == 0 {
+		return nil
+	}
+	return func(image string) error {
+		ref, err := api.ParseReference(image)
+		if err != nil {
+			return err
+		}
+		for _, name := range c.ScanImages {
+			name = strings.TrimSuffix(name, "/")
+			if name == "*" || ref.Name() == name || strings.HasPrefix(ref.Name(), name+"/") {
+				return nil
+			}
+		}
+		return fmt.Errorf("this server does not scan images of %s", ref.Name())
+	}
+}
+
+// scan pulls an image, and stores its SBOM to be matched; nil where the server scans none.
+func (c Config) scan(s *store.Store, match func(ctx context.Context, digest string)) func(ctx context.Context, image string) error {
+	may := c.mayScan()
+	if may == nil {
+		return nil
+	}
+	return func(ctx context.Context, image string) error {
+		if err := may(image); err != nil {
+			return jobs.Permanent(err)
+		}
+		pull, err := scanner.New(scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log})
+		if err != nil {
+			return jobs.Permanent(err)
+		}
+		outcome := pull.Scan(ctx, "registry:"+image, nil)
+		if outcome.SBOM == nil {
+			return outcome.Err
+		}
+		if outcome.Err != nil && !errors.Is(outcome.Err, scanner.ErrNotMatched) {
+			return outcome.Err
+		}
+		var document bytes.Buffer
+		if err := scanner.EncodeSBOM(&document, outcome.SBOM, scanner.SyftJSON); err != nil {
+			return jobs.Permanent(err)
+		}
+		kept, err := rematch.Decode(&document, image, outcome.Scan.Digest)
+		if err != nil {
+			return jobs.Permanent(err)
+		}
+		fresh := false
+		if err := s.Write(ctx, func(t *store.Tx) (err error) {
+			fresh, err = t.AddSBOM(ctx, kept)
+			return err
+		}); err != nil {
+			return err
+		}
+		if fresh {
+			match(ctx, kept.Scan.Digest)
+		}
+		return nil
+	}
+}
