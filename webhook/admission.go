@@ -37,6 +37,8 @@ type Admission struct {
 	NamespaceLabels func(ctx context.Context, namespace string) map[string]string
 	// MayOverride says whether the requester has the verb override; nil: nobody has.
 	MayOverride func(ctx context.Context, user string, who review.Requester, namespace string) (bool, error)
+	// Resolve adds the digests that tags mean now; nil leaves that to the data.
+	Resolve func(ctx context.Context, containers []api.Container)
 	// Unknown asks for scans of images that nobody scanned, and says whether it could; nil
 	// asks for none.
 	Unknown func(images []string) bool
@@ -135,6 +137,9 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 		r := &d.Input.Review
 		if r.Namespace != "" {
 			r.NamespaceLabels = review.WithName(a.NamespaceLabels(ctx, r.Namespace), r.Namespace)
+		}
+		if a.Resolve != nil {
+			a.Resolve(ctx, r.Containers)
 		}
 		a.override(ctx, &d.Input)
 		d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At)

@@ -51,6 +51,8 @@ type Config struct {
 	Server *client.Client
 	// ScanOnSight asks Server to scan images that nobody has scanned.
 	ScanOnSight bool
+	// ResolveTags are the names below which registries are asked for the digests of tags.
+	ResolveTags []string
 	// Cluster names this one in receipts.
 	Cluster string
 
@@ -135,6 +137,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		admission.MayOverride, validation.MayOverride = access.MayOverride, access.MayOverride
 		admission.NamespaceLabels = p.namespaces().Labels
 		p.events()
+	}
+	if len(c.ResolveTags) > 0 {
+		admission.Resolve = NewResolver(c.ResolveTags, c.Log).Resolve
 	}
 	if c.ScanOnSight && c.Server != nil {
 		sight := NewSight(c.Server.RequestScans, c.Log)

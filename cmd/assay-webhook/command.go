@@ -43,6 +43,7 @@ type flags struct {
 	persist           string
 	cluster           string
 	scanOnSight       bool
+	resolveTags       []string
 	kubeconfig        string
 	registration      string
 	narrow            bool
@@ -108,6 +109,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.StringVar(&f.persist, "persist", "", "folder of the last good bundles")
 	c.MarkFlagsMutuallyExclusive("server", "policies", "cluster-policies")
 	c.MarkFlagsOneRequired("server", "policies", "cluster-policies")
+	l.StringSliceVar(&f.resolveTags, "resolve-tags", nil, "ask registries which digest a tag means now, below these names, such as registry.example.com, or * for all; may be repeated")
 	l.BoolVar(&f.scanOnSight, "scan-on-sight", false, "ask the server to scan images that are rejected since nobody scanned them")
 	l.StringVar(&f.cluster, "cluster-name", "", "name of this cluster in the records of decisions")
 	l.StringVar(&f.kubeconfig, "kubeconfig", "", "cluster to ask for namespaces and rights; none for no cluster (default the one that this runs in)")
@@ -154,7 +156,7 @@ func (f *flags) logger(w io.Writer) (*slog.Logger, error) {
 // config is that of the webhook.
 func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, err error) {
 	c = webhook.Config{
-		Log: log, Version: version, Cluster: f.cluster, ScanOnSight: f.scanOnSight, Scans: f.scans,
+		Log: log, Version: version, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, Scans: f.scans,
 		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow,
 		Serving: webhook.Serving{
 			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, ShutdownDelay: f.drain,
