@@ -1,2 +1,4 @@
-// Package deploy tests what is installed: custom resource definitions, chart, manifests and images.
+// Package deploy tests what is installed: custom resource definitions, chart and manifests.
 package deploy
+
+//go:generate go test -run TestManifestsAreTheChart -update
