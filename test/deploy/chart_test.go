@@ -95,7 +95,7 @@ func render(t *testing.T, text string) (manifests []string, notes string, err er
 	if err != nil {
 		return nil, "", err
 	}
-	files, err := engine.Engine{Strict: true}.Render(chart, values)
+	files, err := engine.Engine{Strict: true}.RenderWithContext(t.Context(), chart, values)
 	if err != nil {
 		return nil, "", err
 	}
