@@ -114,8 +114,21 @@ func (c Config) generic() (*genericapiserver.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificate: %w", err)
 	}
-	g.SecureServing.Cert = files
+	g.SecureServing.Cert = certificate{files}
 	return g, nil
+}
+
+// certificate is read anew whenever it is asked for, which the server does each minute:
+// by itself it notices events on the files alone, of which there are none where links
+// come to lead elsewhere and what they led to stays.
+type certificate struct {
+	*dynamiccertificates.DynamicCertKeyPairContent
+}
+
+// CurrentCertKeyContent gives the last pair that fits together.
+func (c certificate) CurrentCertKeyContent() (cert, key []byte) {
+	_ = c.RunOnce(context.Background()) // a pair that cannot be read now leaves the one before in force
+	return c.DynamicCertKeyPairContent.CurrentCertKeyContent()
 }
 
 // delegate leaves authentication and authorization to the cluster.
