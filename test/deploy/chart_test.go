@@ -50,7 +50,7 @@ webhook: {narrowRegistration: true, logLevel: debug}`,
 	"server": `
 policies: {source: server, configMap: assay-policies}
 server: {enabled: true, notifications: {secretName: receivers}, reports: {enabled: true, caBundle: QQ==}, storage: {size: 1Gi, storageClassName: fast}}
-webhook: {scanOnSight: true, excludedNamespaces: [calico-system]}
+webhook: {scanOnSight: true, resolveTags: [registry.example.com, "*"], excludedNamespaces: [calico-system]}
 images: {pullSecrets: [registry], webhook: {digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}, server: {tag: "1.2.3"}}`,
 	"postgresql": `
 certificates: {issuer: cert-manager}
