@@ -6,7 +6,7 @@ export CGO_ENABLED = 0
 
 .PHONY: help
 help: ## list the verbs
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/assay and bin/assay-webhook
@@ -37,6 +37,15 @@ $(OPA): go.mod
 .PHONY: e2e
 e2e: ## run the tests on a real Kubernetes and containerd (the first run builds them: 15 minutes)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -p 1 -timeout 40m $(TESTFLAGS) ./...
+
+.PHONY: deploy-test
+deploy-test: ## lint and render the chart, and hold manifests, definitions and images to it
+	cd test/deploy && $(GO) vet ./... && $(GO) test -count=1 $(TESTFLAGS) ./...
+
+VERSION ?= dev
+.PHONY: image
+image: ## OCI archives of both programs in dist, without Docker
+	$(GO) run ./deploy/image -o dist -version $(VERSION)
 
 .PHONY: bench
 bench: ## one table: the evaluator beside plain Go, CEL, Gatekeeper and Kyverno (BENCHFLAGS=-quick: 2 minutes)

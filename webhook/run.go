@@ -275,11 +275,7 @@ func (p *program) events() {
 // certificate is that of files, or one that is made and renewed.
 func (p *program) certificate(ctx context.Context) (dynamiccertificates.CertKeyContentProvider, error) {
 	if p.IssueSecret == "" {
-		files, err := dynamiccertificates.NewDynamicServingContentFromFiles("serving", p.CertFile, p.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading the certificate: %w", err)
-		}
-		return files, nil
+		return certificate.NewFiles("serving", p.CertFile, p.KeyFile)
 	}
 	service := p.ServiceName + "." + p.ServiceNamespace
 	issuer := &certificate.Issuer{

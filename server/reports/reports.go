@@ -21,7 +21,6 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/openapi"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	restclient "k8s.io/client-go/rest"
@@ -29,6 +28,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/store"
+	"github.com/assay-dev/assay/webhook/certificate"
 )
 
 // Config is what the API is served from. All but Kubeconfig, Annotate and Now is required.
@@ -110,25 +110,12 @@ func (c Config) generic() (*genericapiserver.Config, error) {
 	if err := serving.ApplyTo(&g.SecureServing, &g.LoopbackClientConfig); err != nil {
 		return nil, fmt.Errorf("preparing to serve: %w", err)
 	}
-	files, err := dynamiccertificates.NewDynamicServingContentFromFiles("reports", c.CertFile, c.KeyFile)
+	files, err := certificate.NewFiles("reports", c.CertFile, c.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading the certificate: %w", err)
+		return nil, err
 	}
-	g.SecureServing.Cert = certificate{files}
+	g.SecureServing.Cert = files
 	return g, nil
-}
-
-// certificate is read anew whenever it is asked for, which the server does each minute:
-// by itself it notices events on the files alone, of which there are none where links
-// come to lead elsewhere and what they led to stays.
-type certificate struct {
-	*dynamiccertificates.DynamicCertKeyPairContent
-}
-
-// CurrentCertKeyContent gives the last pair that fits together.
-func (c certificate) CurrentCertKeyContent() (cert, key []byte) {
-	_ = c.RunOnce(context.Background()) // a pair that cannot be read now leaves the one before in force
-	return c.DynamicCertKeyPairContent.CurrentCertKeyContent()
 }
 
 // delegate leaves authentication and authorization to the cluster.
