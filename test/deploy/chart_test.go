@@ -61,13 +61,17 @@ networkPolicy: {apiServerCIDRs: [10.0.0.1/32, 10.0.0.2/32]}`,
 	"elsewhere": `
 certificates: {issuer: cert-manager, issuerRef: {name: corporate, kind: ClusterIssuer}}
 policies: {source: server}
-webhook: {failurePolicy: Ignore, timeoutSeconds: 3, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
+webhook: {failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
 fallback: {enabled: true, digests: {"sha256:1111111111111111111111111111111111111111111111111111111111111111": "CVE-2021-44228"}}`,
-	"folder": `
-policies: {source: folder, configMap: assay-policies}
-webhook: {extraArgs: ["--shutdown-delay=10s"]}
+	"configMap": `
+policies: {source: configMap, configMap: assay-policies}
+webhook: {extraArgs: ["--shutdown-delay=10s"], narrowRegistration: true, namespaceLabels: {enabled: false}}
 networkPolicy: {enabled: false}
 fallback: {enabled: true}`,
+	"secret": `
+certificates: {issuer: secret, secretName: corporate-webhook, caBundle: QQ==}
+policies: {source: server}
+server: {enabled: true, tls: {secretName: corporate-server}, reports: {enabled: true}}`,
 }
 
 func TestMain(m *testing.M) {
@@ -211,22 +215,27 @@ func TestChartHasTheDefinitions(t *testing.T) {
 
 func TestChartRefuses(t *testing.T) {
 	for values, want := range map[string]string{
-		`{webhok: {}}`:                                                                    "webhok",
-		`{webhook: {replicas: 0}}`:                                                        "replicas",
-		`{webhook: {failurePolicy: fail}}`:                                                "failurePolicy",
-		`{webhook: {server: {url: "http://x"}}}`:                                          "url",
-		`{webhook: {resources: {limits: {memory: 1e9}}}}`:                                 "memory",
-		`{webhook: {resources: {limits: {memory: null}}}}`:                                "memory",
-		`{webhook: {scanOnSight: true}}`:                                                  "webhook.scanOnSight needs a server",
-		`{policies: {source: git}}`:                                                       "source",
-		`{policies: {source: server}}`:                                                    "set server.enabled, or webhook.server.url",
-		`{policies: {source: folder}}`:                                                    "set policies.configMap",
-		`{server: {enabled: true}}`:                                                       "set policies.source to server",
-		`{policies: {source: server, scansConfigMap: x}, server: {enabled: true}}`:        "a server has its own scans",
-		`{policies: {source: server}, server: {enabled: true, replicas: 2}}`:              "need PostgreSQL",
-		`{policies: {source: server}, server: {enabled: true, reports: {enabled: true}}}`: "needs server.reports.caBundle",
-		`{images: {webhook: {digest: "latest"}}}`:                                         "digest",
-		`{fallback: {digests: {"nginx:1": x}}}`:                                           "nginx:1",
+		`{webhok: {}}`:                                     "webhok",
+		`{webhook: {replicas: 0}}`:                         "replicas",
+		`{webhook: {failurePolicy: fail}}`:                 "failurePolicy",
+		`{webhook: {server: {url: "http://x"}}}`:           "url",
+		`{webhook: {resources: {limits: {memory: 1e9}}}}`:  "memory",
+		`{webhook: {resources: {limits: {memory: null}}}}`: "memory",
+		`{webhook: {scanOnSight: true}}`:                   "webhook.scanOnSight needs a server",
+		`{policies: {source: git}}`:                        "source",
+		`{policies: {source: server}}`:                     "set server.enabled, or webhook.server.url",
+		`{policies: {source: configMap}}`:                  "set policies.configMap",
+		`{policies: {source: server}, server: {enabled: true}, webhook: {narrowRegistration: true}}`: "needs the policies at hand",
+		`{certificates: {issuer: secret, caBundle: QQ==}}`:                                           "set certificates.secretName",
+		`{certificates: {issuer: secret, secretName: x}}`:                                            "set certificates.caBundle",
+		`{certificates: {caBundle: "-----BEGIN"}}`:                                                   "caBundle",
+		`{webhook: {namespaceLabels: {failurePolicy: Warn}}}`:                                        "failurePolicy",
+		`{server: {enabled: true}}`:                                                                  "set policies.source to server",
+		`{policies: {source: server, scansConfigMap: x}, server: {enabled: true}}`:                   "a server has its own scans",
+		`{policies: {source: server}, server: {enabled: true, replicas: 2}}`:                         "need PostgreSQL",
+		`{policies: {source: server}, server: {enabled: true, reports: {enabled: true}}}`:            "needs server.reports.caBundle",
+		`{images: {webhook: {digest: "latest"}}}`:                                                    "digest",
+		`{fallback: {digests: {"nginx:1": x}}}`:                                                      "nginx:1",
 	} {
 		if _, _, err := render(t, values); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", values, err, want)
@@ -344,13 +353,19 @@ func TestPartsFindEachOther(t *testing.T) {
 			}
 		}
 		registrations := all[*admissionv1.ValidatingWebhookConfiguration](i)
-		if len(registrations) != 1 || registrations[0].Name != "assay" || len(registrations[0].Webhooks) != 2 {
+		if len(registrations) != 1 || registrations[0].Name != "assay" {
 			t.Fatalf("%s: %d registrations", i.name, len(registrations))
 		}
 		for _, w := range registrations[0].Webhooks {
 			service := w.ClientConfig.Service
 			if service.Name != "assay-webhook" || !slices.Contains(ports[service.Name], fmt.Sprint(*service.Port)) {
 				t.Errorf("%s: %s calls %+v", i.name, w.Name, service)
+			}
+			if (string(w.ClientConfig.CABundle) == "A") != (i.name == "secret") {
+				t.Errorf("%s: %s trusts %q", i.name, w.Name, w.ClientConfig.CABundle)
+			}
+			if w.Name == "kinds.assay.dev" { // these are in no namespace
+				continue
 			}
 			selector, err := metav1.LabelSelectorAsSelector(w.NamespaceSelector)
 			if err != nil {
@@ -365,47 +380,64 @@ func TestPartsFindEachOther(t *testing.T) {
 	}
 }
 
+// named is the installation of a value set.
+func named(t *testing.T, name string) installation {
+	t.Helper()
+	list := installations(t)
+	return list[slices.IndexFunc(list, func(i installation) bool { return i.name == name })]
+}
+
 // The API server is told of just the kinds that the webhook judges.
 func TestRegistration(t *testing.T) {
-	for _, i := range installations(t) {
-		if i.name != "default" {
-			continue
-		}
-		w := all[*admissionv1.ValidatingWebhookConfiguration](i)[0].Webhooks
-		var got []string
-		for _, w := range w {
-			for _, r := range w.Rules {
-				for _, resource := range r.Resources {
-					got = append(got, fmt.Sprintf("%s %s %v %s/%s", w.Name, *w.ClientConfig.Service.Path, r.Operations, r.APIGroups[0], resource))
-				}
-			}
-			if *w.FailurePolicy != admissionv1.Fail || *w.TimeoutSeconds != 5 || *w.MatchPolicy != admissionv1.Equivalent {
-				t.Errorf("%s: %s %d %s", w.Name, *w.FailurePolicy, *w.TimeoutSeconds, *w.MatchPolicy)
+	w := all[*admissionv1.ValidatingWebhookConfiguration](named(t, "default"))[0].Webhooks
+	var got []string
+	for _, w := range w {
+		for _, r := range w.Rules {
+			for _, resource := range r.Resources {
+				got = append(got, fmt.Sprintf("%s %s %v %s/%s", w.Name, *w.ClientConfig.Service.Path, r.Operations, r.APIGroups[0], resource))
 			}
 		}
-		want := []string{
-			"workloads.assay.dev /admit [CREATE UPDATE] /pods",
-			"workloads.assay.dev /admit [CREATE UPDATE] /pods/ephemeralcontainers",
-			"workloads.assay.dev /admit [CREATE UPDATE] /replicationcontrollers",
-			"workloads.assay.dev /admit [CREATE UPDATE] apps/daemonsets",
-			"workloads.assay.dev /admit [CREATE UPDATE] apps/deployments",
-			"workloads.assay.dev /admit [CREATE UPDATE] apps/replicasets",
-			"workloads.assay.dev /admit [CREATE UPDATE] apps/statefulsets",
-			"workloads.assay.dev /admit [CREATE UPDATE] batch/cronjobs",
-			"workloads.assay.dev /admit [CREATE UPDATE] batch/jobs",
-			"kinds.assay.dev /validate [CREATE UPDATE] containersecurity.tigera.io/containeradmissionpolicies",
-			"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/admissionsettings",
-			"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/thresholds",
-			"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/verdictalerts",
-			"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/vulnerabilityexceptions",
-			"kinds.assay.dev /validate [UPDATE] /namespaces",
+		if *w.FailurePolicy != admissionv1.Fail || *w.TimeoutSeconds != 5 || *w.MatchPolicy != admissionv1.Equivalent {
+			t.Errorf("%s: %s %d %s", w.Name, *w.FailurePolicy, *w.TimeoutSeconds, *w.MatchPolicy)
 		}
-		if !slices.Equal(got, want) {
-			t.Errorf("rules:\n%s", strings.Join(got, "\n"))
+	}
+	want := []string{
+		"workloads.assay.dev /admit [CREATE UPDATE] /pods",
+		"workloads.assay.dev /admit [CREATE UPDATE] /pods/ephemeralcontainers",
+		"workloads.assay.dev /admit [CREATE UPDATE] /replicationcontrollers",
+		"workloads.assay.dev /admit [CREATE UPDATE] apps/daemonsets",
+		"workloads.assay.dev /admit [CREATE UPDATE] apps/deployments",
+		"workloads.assay.dev /admit [CREATE UPDATE] apps/replicasets",
+		"workloads.assay.dev /admit [CREATE UPDATE] apps/statefulsets",
+		"workloads.assay.dev /admit [CREATE UPDATE] batch/cronjobs",
+		"workloads.assay.dev /admit [CREATE UPDATE] batch/jobs",
+		"kinds.assay.dev /validate [CREATE UPDATE] containersecurity.tigera.io/containeradmissionpolicies",
+		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/admissionsettings",
+		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/thresholds",
+		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/verdictalerts",
+		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/vulnerabilityexceptions",
+		"labels.assay.dev /validate [UPDATE] /namespaces",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("rules:\n%s", strings.Join(got, "\n"))
+	}
+	for i, want := range []admissionv1.SideEffectClass{admissionv1.SideEffectClassNoneOnDryRun, admissionv1.SideEffectClassNone, admissionv1.SideEffectClassNone} {
+		if *w[i].SideEffects != want {
+			t.Errorf("%s: side effects %s", w[i].Name, *w[i].SideEffects)
 		}
-		if *w[0].SideEffects != admissionv1.SideEffectClassNoneOnDryRun || *w[1].SideEffects != admissionv1.SideEffectClassNone {
-			t.Errorf("side effects: %s, %s", *w[0].SideEffects, *w[1].SideEffects)
+	}
+	policies := func(name string) string {
+		var list []string
+		for _, w := range all[*admissionv1.ValidatingWebhookConfiguration](named(t, name))[0].Webhooks {
+			list = append(list, w.Name+" "+string(*w.FailurePolicy))
 		}
+		return strings.Join(list, ", ")
+	}
+	if got := policies("elsewhere"); got != "workloads.assay.dev Ignore, kinds.assay.dev Ignore, labels.assay.dev Ignore" {
+		t.Error(got)
+	}
+	if got := policies("configMap"); got != "workloads.assay.dev Fail, kinds.assay.dev Fail" {
+		t.Error(got)
 	}
 }
 
@@ -430,7 +462,8 @@ func TestRights(t *testing.T) {
 		"server":     {"assay-webhook": slices.Concat(always, registration, secret), "assay-server": reports},
 		"postgresql": {"assay-webhook": always, "assay-server": reports},
 		"elsewhere":  {"assay-webhook": always},
-		"folder":     {"assay-webhook": slices.Concat(always, registration, secret)},
+		"configMap":  {"assay-webhook": slices.Concat(always, registration, secret)},
+		"secret":     {"assay-webhook": always, "assay-server": reports},
 	}
 	for _, i := range installations(t) {
 		got := map[string][]string{}

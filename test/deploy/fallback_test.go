@@ -20,36 +20,30 @@ import (
 // validator is the chart's fallback as an API server compiles it, with its parameters.
 func validator(t *testing.T) (validating.Validator, *corev1.ConfigMap) {
 	t.Helper()
-	for _, i := range installations(t) {
-		if i.name != "elsewhere" {
-			continue
-		}
-		policy := all[*admissionv1.ValidatingAdmissionPolicy](i)[0]
-		if *policy.Spec.FailurePolicy != admissionv1.Ignore {
-			t.Errorf("failurePolicy is %s", *policy.Spec.FailurePolicy)
-		}
-		c, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		with := cel.OptionalVariableDeclarations{HasParams: true}
-		for _, v := range policy.Spec.Variables {
-			if r := c.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, with, environment.StoredExpressions); r.Error != nil {
-				t.Fatalf("%s: %v", v.Name, r.Error)
-			}
-		}
-		rule := policy.Spec.Validations[0]
-		conditions := c.CompileCondition([]cel.ExpressionAccessor{&validating.ValidationCondition{Expression: rule.Expression}}, with, environment.StoredExpressions)
-		messages := c.CompileCondition([]cel.ExpressionAccessor{&validating.MessageExpressionCondition{MessageExpression: rule.MessageExpression}}, with, environment.StoredExpressions)
-		audit := c.CompileCondition(nil, with, environment.StoredExpressions)
-		for _, e := range append(conditions.CompilationErrors(), messages.CompilationErrors()...) {
-			t.Fatal(e)
-		}
-		closed := admissionv1.Fail // so that errors show
-		return validating.NewValidator(conditions, nil, audit, messages, &closed, nil), all[*corev1.ConfigMap](i)[0]
+	i := named(t, "elsewhere")
+	policy := all[*admissionv1.ValidatingAdmissionPolicy](i)[0]
+	if *policy.Spec.FailurePolicy != admissionv1.Ignore {
+		t.Errorf("failurePolicy is %s", *policy.Spec.FailurePolicy)
 	}
-	t.Fatal("no value set has the fallback")
-	return nil, nil
+	c, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := cel.OptionalVariableDeclarations{HasParams: true}
+	for _, v := range policy.Spec.Variables {
+		if r := c.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, with, environment.StoredExpressions); r.Error != nil {
+			t.Fatalf("%s: %v", v.Name, r.Error)
+		}
+	}
+	rule := policy.Spec.Validations[0]
+	conditions := c.CompileCondition([]cel.ExpressionAccessor{&validating.ValidationCondition{Expression: rule.Expression}}, with, environment.StoredExpressions)
+	messages := c.CompileCondition([]cel.ExpressionAccessor{&validating.MessageExpressionCondition{MessageExpression: rule.MessageExpression}}, with, environment.StoredExpressions)
+	audit := c.CompileCondition(nil, with, environment.StoredExpressions)
+	for _, e := range append(conditions.CompilationErrors(), messages.CompilationErrors()...) {
+		t.Fatal(e)
+	}
+	closed := admissionv1.Fail // so that errors show
+	return validating.NewValidator(conditions, nil, audit, messages, &closed, nil), all[*corev1.ConfigMap](i)[0]
 }
 
 func TestFallback(t *testing.T) {

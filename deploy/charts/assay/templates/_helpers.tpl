@@ -70,6 +70,14 @@ matchExpressions:
     values: {{ concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toJson }}
 {{- end }}
 
+{{- /* How the API server calls the webhook: the dictionary has root and path. */}}
+{{- define "assay.clientConfig" -}}
+service: {name: {{ include "assay.webhook" .root }}, namespace: {{ .root.Release.Namespace }}, path: {{ .path }}, port: 443}
+{{- if eq .root.Values.certificates.issuer "secret" }}
+caBundle: {{ required "certificates.issuer is secret: set certificates.caBundle" .root.Values.certificates.caBundle }}
+{{- end }}
+{{- end }}
+
 {{- define "assay.serverURL" -}}
 {{- if .Values.webhook.server.url -}}
 {{ .Values.webhook.server.url }}
@@ -82,6 +90,13 @@ https://{{ include "assay.server" . }}.{{ .Release.Namespace }}.svc:8380
 {{ .Values.webhook.server.caSecretName }}
 {{- else if .Values.server.enabled -}}
 {{ include "assay.serverTLS" . }}
+{{- end -}}
+{{- end }}
+{{- define "assay.webhookTLS" -}}
+{{- if eq .Values.certificates.issuer "secret" -}}
+{{ required "certificates.issuer is secret: set certificates.secretName" .Values.certificates.secretName }}
+{{- else -}}
+{{ include "assay.webhook" . }}-tls
 {{- end -}}
 {{- end }}
 {{- define "assay.serverTLS" -}}
