@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
@@ -198,7 +199,12 @@ func (p *program) data() (ready func() error, err error) {
 		return p.local(), nil
 	}
 	followed := *p.Follow
-	followed.Load = func(ctx context.Context, b *bundle.Bundle) error { return p.engine.Replace(ctx, b) }
+	// What decoding leaves behind is given back soon after the last bundle of many.
+	tidy := time.AfterFunc(time.Hour, debug.FreeOSMemory)
+	followed.Load = func(ctx context.Context, b *bundle.Bundle) error {
+		defer tidy.Reset(tidyAfter)
+		return p.engine.Replace(ctx, b)
+	}
 	followed.Now = p.Now
 	f, err := follow.New(followed)
 	if err != nil {
@@ -215,6 +221,9 @@ func (p *program) data() (ready func() error, err error) {
 	})
 	return f.Ready, nil
 }
+
+// tidyAfter is how long after a bundle memory is given back to the system.
+const tidyAfter = 3 * time.Second
 
 // local follows policies without a server.
 func (p *program) local() (ready func() error) {

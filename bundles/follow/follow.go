@@ -48,7 +48,7 @@ type Config struct {
 	Persist string
 	// Parts are the names of the bundles; nil is bundles.Parts.
 	Parts []string
-	// Load takes a bundle that verified, one at a time.
+	// Load takes a bundle that verified. It is called concurrently, for different parts.
 	Load func(ctx context.Context, b *bundle.Bundle) error
 	Now  func() time.Time
 	Log  *slog.Logger
@@ -60,9 +60,9 @@ type Follower struct {
 	client *http.Client
 	base   *url.URL
 
-	load sync.Mutex // one bundle is decoded at a time, which bounds memory
-	mu   sync.Mutex
-	part map[string]*part
+	decoding chan struct{} // as many bundles are decoded at a time as it holds, which bounds memory
+	mu       sync.Mutex
+	part     map[string]*part
 }
 
 type part struct {
@@ -79,6 +79,7 @@ const (
 	patience   = wait + 30*time.Second
 	leastDelay = 200 * time.Millisecond
 	mostDelay  = 15 * time.Second
+	atOnce     = 2
 )
 
 // New checks a configuration; it asks for nothing.
@@ -110,7 +111,7 @@ func New(c Config) (*Follower, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
-	f := &Follower{Config: c, base: base, part: map[string]*part{}, client: &http.Client{Transport: transport}}
+	f := &Follower{Config: c, base: base, part: map[string]*part{}, decoding: make(chan struct{}, atOnce), client: &http.Client{Transport: transport}}
 	for _, name := range c.Parts {
 		f.part[name] = &part{}
 	}
@@ -127,18 +128,24 @@ func (f *Follower) Restore(ctx context.Context) {
 	if f.Persist == "" {
 		return
 	}
+	var group errgroup.Group
+	group.SetLimit(atOnce)
 	for _, name := range f.Parts {
-		text, err := readBundle(f.file(name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = f.take(ctx, name, text)
-		}
-		if err != nil {
-			f.Log.Warn("a bundle on disk is not loaded", "bundle", name, "error", err)
-		}
+		group.Go(func() error {
+			text, err := readBundle(f.file(name))
+			if errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+			if err == nil {
+				err = f.take(ctx, name, text)
+			}
+			if err != nil {
+				f.Log.Warn("a bundle on disk is not loaded", "bundle", name, "error", err)
+			}
+			return nil
+		})
 	}
+	_ = group.Wait() // what is not loaded was logged
 }
 
 func (f *Follower) file(name string) string { return filepath.Join(f.Persist, name+".tar.gz") }
@@ -288,8 +295,8 @@ func (f *Follower) fault(name string) error {
 
 // take verifies and loads a bundle.
 func (f *Follower) take(ctx context.Context, name string, text []byte) error {
-	f.load.Lock()
-	defer f.load.Unlock()
+	f.decoding <- struct{}{}
+	defer func() { <-f.decoding }()
 	b, err := f.verified(text)
 	if err != nil {
 		return err

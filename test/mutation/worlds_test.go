@@ -407,9 +407,13 @@ func (w *world) misexplained(v any) string {
 			// Where namespace labels are not known, no rule of the policy is looked at.
 			refusing[r.Policy] = refusing[r.Policy] || r.Rule == 0
 		}
+		action := image.Action
+		if image.Reason != "" { // the rule would reject it
+			action = api.Reject
+		}
 		switch {
 		case image.Policy == "":
-		case len(matched) == 0 || matched[0].Policy != image.Policy || matched[0].Rule != image.Rule || matched[0].Action != image.Action:
+		case len(matched) == 0 || matched[0].Policy != image.Policy || matched[0].Rule != image.Rule || matched[0].Action != action:
 			return "the first rule that matched is another"
 		case image.Action == api.Reject && image.Rule > 0 && !strings.Contains(image.Message, fmt.Sprintf("policy %s rule %d rejects it: ", image.Policy, image.Rule)):
 			return "the message names another rule"
