@@ -8,7 +8,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /out/ ./cmd/assay ./cmd/assay-webhook
+RUN go build -trimpath -ldflags "-s -w -X main.release=$VERSION" -o /out/ ./cmd/assay ./cmd/assay-webhook
 RUN mkdir -p -m 0700 /root-fs/home/assay && chown 65532:65532 /root-fs/home/assay && chmod 0755 /root-fs/home \
 	&& mkdir -m 1777 /root-fs/tmp && mkdir -p /root-fs/etc/ssl/certs \
 	&& cp /etc/ssl/certs/ca-certificates.crt /root-fs/etc/ssl/certs/ \

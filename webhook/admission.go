@@ -84,7 +84,7 @@ func (a *Admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	response := a.response(d)
 	if !response.Allowed && a.askForScans(d) {
-		response.Result.Message += "\nImages that nobody scanned are being scanned: try again in some minutes."
+		response.Result.Message += "\nThe server was asked to scan what nobody has scanned: try again in some minutes."
 	}
 	respond(w, d.Input.UID, response)
 	if a.Record != nil {

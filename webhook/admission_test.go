@@ -169,17 +169,17 @@ func TestScanOnSight(t *testing.T) {
 		_, r := ask(t, a, "POST", body)
 		return r.Result.Message
 	}
-	if said := try(somePod); !strings.Contains(said, "are being scanned: try again") || (<-asked)[0] != "nginx" {
+	if said := try(somePod); !strings.Contains(said, "was asked to scan") || (<-asked)[0] != "nginx" {
 		t.Error(said)
 	}
 	time.Sleep(50 * time.Millisecond)
 	fail = false
 	try(somePod) // the server was away: it is asked again
 	<-asked
-	if said := try(somePod); !strings.Contains(said, "are being scanned") || len(asked) != 0 {
+	if said := try(somePod); !strings.Contains(said, "was asked to scan") || len(asked) != 0 {
 		t.Error("it is asked for twice: ", said)
 	}
-	if said := try(strings.Replace(somePod, `"uid":"u1"`, `"uid":"u1","dryRun":true`, 1)); strings.Contains(said, "scanned: try") {
+	if said := try(strings.Replace(somePod, `"uid":"u1"`, `"uid":"u1","dryRun":true`, 1)); strings.Contains(said, "was asked to scan") {
 		t.Error("a dry run asks: ", said)
 	}
 }

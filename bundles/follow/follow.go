@@ -190,7 +190,7 @@ func (f *Follower) follow(ctx context.Context, name string) {
 		f.note(name, err)
 		switch {
 		case err == nil:
-			delay = leastDelay
+			delay, refused = leastDelay, ""
 			continue
 		case etag != "":
 			refused = etag
@@ -224,7 +224,7 @@ func (f *Follower) note(name string, err error) {
 // once makes one request. The ETag is that of a bundle that was refused.
 func (f *Follower) once(ctx context.Context, name, refused string) (etag string, err error) {
 	f.mu.Lock()
-	have := f.part[name].etag
+	have, failing := f.part[name].etag, f.part[name].fault != nil && refused == ""
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience+10*time.Minute)
 	defer cancel()
@@ -237,7 +237,9 @@ func (f *Follower) once(ctx context.Context, name, refused string) (etag string,
 			request.Header.Add("If-None-Match", known)
 		}
 	}
-	request.Header.Set("Prefer", fmt.Sprintf("modes=snapshot;wait=%d", int(wait.Seconds())))
+	if !failing { // else an answer at once says that all is well again
+		request.Header.Set("Prefer", fmt.Sprintf("modes=snapshot;wait=%d", int(wait.Seconds())))
+	}
 	if f.TokenFile != "" {
 		token, err := os.ReadFile(f.TokenFile)
 		if err != nil {
@@ -258,7 +260,7 @@ func (f *Follower) once(ctx context.Context, name, refused string) (etag string,
 	switch response.StatusCode {
 	case http.StatusNotModified:
 		// Who does not hold requests is polled.
-		if since := time.Since(begun); since < time.Second {
+		if since := time.Since(begun); since < time.Second && !failing {
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):

@@ -55,8 +55,8 @@ type flags struct {
 	audit             *options.AuditOptions
 }
 
-// version is set by the release's linker flags.
-var version = "dev"
+// release is set by the linker for what is released.
+var release = "dev"
 
 func command() *cobra.Command {
 	var f flags
@@ -85,7 +85,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       version,
+		Version: release,
 	}
 	l := c.Flags()
 	l.StringVar(&f.listen, "listen", ":8443", "address to serve on, with TLS")
@@ -156,7 +156,7 @@ func (f *flags) logger(w io.Writer) (*slog.Logger, error) {
 // config is that of the webhook.
 func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, err error) {
 	c = webhook.Config{
-		Log: log, Version: version, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, Scans: f.scans,
+		Log: log, Version: release, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, Scans: f.scans,
 		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow,
 		Serving: webhook.Serving{
 			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, ShutdownDelay: f.drain,
@@ -246,7 +246,7 @@ func (f *flags) sources(c *webhook.Config) error {
 	if f.token != "" {
 		var err error
 		c.Server, err = client.New(client.Config{
-			URL: f.server, TokenFile: f.token, CAFile: f.ca, UserAgent: "assay-webhook/" + version,
+			URL: f.server, TokenFile: f.token, CAFile: f.ca, UserAgent: "assay-webhook/" + release,
 			Warn: func(err error) { c.Log.Debug("asking the server again", "error", err) },
 		})
 		return err
@@ -278,7 +278,7 @@ func (f *flags) kubernetes() (*rest.Config, error) {
 			return nil, fmt.Errorf("--kubeconfig: %w", err)
 		}
 	}
-	c.UserAgent = "assay-webhook/" + version
+	c.UserAgent = "assay-webhook/" + release
 	c.QPS, c.Burst = 100, 200
 	return c, nil
 }

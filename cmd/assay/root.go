@@ -84,8 +84,14 @@ rejected, a test fails); 2 usage or bad input; 3 an image could not be scanned.`
 	return root
 }
 
+// release is set by the linker for what is released.
+var release string
+
 // version is that of the module, or the commit that it was built from.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

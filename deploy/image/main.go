@@ -122,7 +122,7 @@ func (o options) run(ctx context.Context, w io.Writer) error {
 
 // build makes a static program.
 func build(ctx context.Context, program, version string, p v1.Platform, out string) error {
-	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", out, program)
+	c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w -X main.release="+version, "-o", out, program)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture, "GOARM="+strings.TrimPrefix(p.Variant, "v"))
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {

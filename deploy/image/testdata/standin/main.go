@@ -1,6 +1,6 @@
 // Command standin is a small program for the tests of the images.
 package main
 
-var version = "dev"
+var release = "dev"
 
-func main() { println(version) }
+func main() { println(release) }
