@@ -85,7 +85,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version: release,
+		Version:       release,
 	}
 	l := c.Flags()
 	l.StringVar(&f.listen, "listen", ":8443", "address to serve on, with TLS")
