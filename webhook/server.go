@@ -72,7 +72,7 @@ func (s Serving) Run(ctx context.Context) error {
 	serving.Listener = s.Listener
 	serving.MinTLSVersion = "VersionTLS12"
 	// An API server keeps connections open, so that HTTP/2 gains nothing here; it makes a review take
-	// three times as long (docs/design/009), and has had attacks of its own.
+	// markedly longer (docs/design/009), and has had attacks of its own.
 	serving.DisableHTTP2Serving = true
 	if err := serving.ApplyTo(&c.SecureServing, &c.LoopbackClientConfig); err != nil {
 		return fmt.Errorf("preparing to serve: %w", err)
