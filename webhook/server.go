@@ -118,7 +118,7 @@ func (s Serving) Run(ctx context.Context) error {
 	}
 	guard := s.guard(ca)
 	for path, h := range s.Handlers {
-		s.Handlers[path] = guard(h)
+		s.Handlers[path] = leaving(ctx, guard(h))
 	}
 	if s.Audit == nil || s.Audit.PolicyFile == "" {
 		c.BuildHandlerChainFunc = s.shortcut
@@ -161,6 +161,18 @@ func (s Serving) shortcut(api http.Handler, c *genericapiserver.Config) http.Han
 			w.Header().Set("Retry-After", "1")
 			http.Error(w, "too many reviews at a time", http.StatusTooManyRequests)
 			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// leaving lets clients go once the end was asked for: each answer is the last one of its
+// connection. Without it a connection that closes at the end may lose the review that an API
+// server is just writing to it, which HTTP/1.1 has no word for.
+func leaving(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ctx.Err() != nil {
+			w.Header().Set("Connection", "close")
 		}
 		h.ServeHTTP(w, r)
 	})
