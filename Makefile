@@ -60,7 +60,7 @@ soak: ## kill -9 the server SOAK (default 200) times while it works: nothing may
 	ASSAY_SOAK=$(or $(SOAK),200) $(GO) test -v -timeout 60m ./test/soak
 
 .PHONY: fuzz
-fuzz: ## fuzz every parser for FUZZTIME (default 10s) each
+fuzz: ## fuzz every parser for FUZZTIME (default 10s; 2000x is a number of inputs) each
 	sh test/fuzz.sh $(or $(FUZZTIME),10s)
 
 .PHONY: clean
