@@ -47,6 +47,10 @@ type Scan struct {
 	Database  *ScanDatabase `json:"database,omitempty"`
 	// Distro is the distribution found, such as "debian 12".
 	Distro string `json:"distro,omitempty"`
+	// Layers are those of the image, from the lowest; absent where they are not known.
+	Layers []Layer `json:"layers,omitempty"`
+	// Base is the image that it was built on; absent where nothing tells.
+	Base *BaseImage `json:"base,omitempty"`
 	// Packages is the number of packages in the SBOM.
 	Packages int `json:"packages"`
 	// Error says why the image could not be scanned; its result is Unknown.
@@ -54,6 +58,53 @@ type Scan struct {
 	Warnings        []string        `json:"warnings,omitempty"`
 	Vulnerabilities []Vulnerability `json:"vulnerabilities"`
 }
+
+// Layer is one layer of an image.
+type Layer struct {
+	// Digest and Size, in bytes, are those of the blob as registries keep it; absent
+	// where it was never pushed. DiffID is the digest of its tar.
+	Digest string `json:"digest,omitempty"`
+	DiffID string `json:"diff_id"`
+	Size   int64  `json:"size,omitempty"`
+	// CreatedBy is the instruction that made it, as its builder wrote it, clipped.
+	CreatedBy string `json:"created_by,omitempty"`
+}
+
+// BaseFound says how a base image was found.
+type BaseFound string
+
+// How base images are found.
+const (
+	// BaseLabelled: labels or annotations of the image name it.
+	BaseLabelled BaseFound = "label"
+	// BaseContained: the layers of another known image are the lowest of this one.
+	BaseContained BaseFound = "image"
+	// BaseShared: images of other repositories have the same lowest layers.
+	BaseShared BaseFound = "shared"
+)
+
+// BaseImage is what an image was built on.
+type BaseImage struct {
+	// Name and Digest are absent where they are not known.
+	Name   string `json:"name,omitempty"`
+	Digest string `json:"digest,omitempty"`
+	// Layers is how many of the image's lowest layers are the base's; 0 where that is not known.
+	Layers int       `json:"layers"`
+	Found  BaseFound `json:"found"`
+	// Vulnerabilities and Own are how many records of the scan come from the base's
+	// layers, and from others.
+	Vulnerabilities int `json:"vulnerabilities"`
+	Own             int `json:"own"`
+}
+
+// Origin says whether a package comes from the base image or from a layer above it.
+type Origin string
+
+// Origins.
+const (
+	FromBase Origin = "base"
+	FromOwn  Origin = "own"
+)
 
 // Index is a multi-platform image: its digest and that of each platform's manifest.
 type Index struct {
@@ -99,8 +150,12 @@ type Vulnerability struct {
 	DataSource  string   `json:"data_source,omitempty"`
 	Description string   `json:"description,omitempty"`
 	Locations   []string `json:"locations,omitempty"`
-	// Layer is the digest of the layer that brought the package.
+	// Layer is the diff id of the layer that brought the package.
 	Layer string `json:"layer,omitempty"`
+	// Origin is that of the package; absent where the base image is not known.
+	Origin Origin `json:"origin,omitempty"`
+	// Decides says that the vulnerability is one of those that make the image Fail or Warn.
+	Decides bool `json:"decides,omitempty"`
 }
 
 // Fix says whether and in which versions a vulnerability is fixed.

@@ -11,7 +11,7 @@ import (
 )
 
 // Annotate classifies an image, and writes into a scan of it the result, the maximum and,
-// at each vulnerability, the exception that covers it.
+// at each vulnerability, the exception that covers it and whether it decides the result.
 func (e *Engine) Annotate(ctx context.Context, image, digest string, scan *api.Scan, now time.Time) error {
 	raw, err := e.ExplainClassification(ctx, image, digest, now)
 	if err != nil {
@@ -22,8 +22,11 @@ func (e *Engine) Annotate(ctx context.Context, image, digest string, scan *api.S
 		Version string `json:"version"`
 	}
 	var said struct {
-		Result     api.Result `json:"result"`
-		MaxCVSS    *float64   `json:"max_cvss"`
+		Result          api.Result `json:"result"`
+		MaxCVSS         *float64   `json:"max_cvss"`
+		Vulnerabilities []struct {
+			ID string `json:"id"`
+		} `json:"vulnerabilities"`
 		Exceptions []struct {
 			api.AppliedException
 			CVE      string   `json:"cve"`
@@ -36,6 +39,10 @@ func (e *Engine) Annotate(ctx context.Context, image, digest string, scan *api.S
 		return fmt.Errorf("%w: %w", ErrEvaluation, err)
 	}
 	scan.Result, scan.MaxCVSS = said.Result, said.MaxCVSS
+	decides := map[string]bool{}
+	for _, v := range said.Vulnerabilities {
+		decides[v.ID] = true
+	}
 	for i := range scan.Vulnerabilities {
 		v := &scan.Vulnerabilities[i]
 		v.Exception = nil
@@ -55,6 +62,7 @@ func (e *Engine) Annotate(ctx context.Context, image, digest string, scan *api.S
 				break
 			}
 		}
+		v.Decides = decides[id] && v.Exception == nil
 	}
 	return nil
 }

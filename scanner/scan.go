@@ -207,6 +207,7 @@ func (s *Scanner) inventory(ctx context.Context, in Input, dir string, o *Outcom
 	o.Scan.Warnings = append(o.Scan.Warnings, warnings...)
 	o.Scan.Packages = o.SBOM.Artifacts.Packages.PackageCount()
 	o.Scan.Distro = distroText(o.SBOM)
+	o.Scan.Layers, o.Scan.Base = describeLayers(o.SBOM)
 	return nil
 }
 

@@ -110,10 +110,13 @@ func sanitized(scan api.Scan) api.Scan {
 	for _, s := range []*string{&scan.Source, &scan.Error, &scan.Platform, &scan.ConfigDigest, &scan.Distro} {
 		*s = clean(*s)
 	}
+	if scan.Base != nil && scan.Base.Found != api.BaseLabelled {
+		scan.Base = nil
+	}
 	scan.Vulnerabilities = slices.Clone(scan.Vulnerabilities)
 	for i := range scan.Vulnerabilities {
 		v := &scan.Vulnerabilities[i]
-		v.Exception = nil
+		v.Exception, v.Origin, v.Decides = nil, "", false
 		v.Aliases = slices.Clone(v.Aliases)
 		for _, s := range []*string{&v.ID, &v.Package, &v.Version, &v.Type, &v.Severity} {
 			*s = clean(*s)
