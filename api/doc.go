@@ -16,6 +16,7 @@ const (
 	SchemaExceptions = "assay.dev/exceptions/v1"
 	SchemaDatabase   = "assay.dev/database/v1"
 	SchemaBackup     = "assay.dev/backup/v1"
+	SchemaPriorities = "assay.dev/priorities/v1"
 )
 
 // API groups and kinds that a policies folder may hold.

@@ -14,6 +14,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/priority"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server/client"
@@ -206,6 +207,9 @@ func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outpu
 	}
 	if err := classify(ctx, report.Images, content, f.now.or(time.Now())); err != nil {
 		return exitUsage, err
+	}
+	for i, base := range findBases(report.Images) {
+		priority.Annotate(&report.Images[i], base)
 	}
 	for _, o := range outputs {
 		if err := a.write(o, report, outcomes); err != nil {

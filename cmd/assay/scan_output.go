@@ -173,8 +173,16 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s\n", printable(s.Image))
+	if text := baseText(s); text != "" {
+		fmt.Fprintln(w, printable(text))
+	}
 	t := table{}
-	t.add("VULNERABILITY", "CVSS", "SEVERITY", "PACKAGE", "VERSION", "FIXED IN", "EPSS", "KEV", "EXCEPTION")
+	header := []string{"VULNERABILITY", "CVSS", "SEVERITY", "PACKAGE", "VERSION", "FIXED IN", "EPSS", "KEV", "EXCEPTION"}
+	layers := layerNumbers(s)
+	if len(layers) > 0 {
+		header = append(header, "LAYER")
+	}
+	t.add(header...)
 	for _, v := range s.Vulnerabilities[:min(len(s.Vulnerabilities), shownVulnerabilities)] {
 		kev, exception, epss := "", "", ""
 		if v.KEV {
@@ -186,12 +194,49 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 		if v.EPSS != nil {
 			epss = strconv.FormatFloat(100**v.EPSS, 'f', 1, 64) + "%"
 		}
-		t.add(name(v), scoreText(v.CVSS), v.Severity, v.Package, clip(v.Version, 30), clip(fixText(v.Fix), 24), epss, kev, exception)
+		row := []string{name(v), scoreText(v.CVSS), v.Severity, v.Package, clip(v.Version, 30), clip(fixText(v.Fix), 24), epss, kev, exception}
+		if len(layers) > 0 {
+			row = append(row, strings.TrimSpace(layers[v.Layer]+" "+string(v.Origin)))
+		}
+		t.add(row...)
 	}
 	t.write(w, nil)
 	if more := len(s.Vulnerabilities) - shownVulnerabilities; more > 0 {
 		fmt.Fprintf(w, "… and %d more; -o json shows all\n", more)
 	}
+}
+
+// layerNumbers are the places of the layers, from "1" for the lowest, by diff id.
+func layerNumbers(s api.Scan) map[string]string {
+	numbers := map[string]string{}
+	for i, l := range s.Layers {
+		if _, ok := numbers[l.DiffID]; !ok {
+			numbers[l.DiffID] = strconv.Itoa(i + 1)
+		}
+	}
+	return numbers
+}
+
+// baseText says what an image is built on, and how much of what was found comes from there.
+func baseText(s api.Scan) string {
+	b := s.Base
+	if b == nil {
+		return ""
+	}
+	text := "base image: " + b.Name
+	if b.Name == "" {
+		text = "base image: not known by name"
+	}
+	switch b.Found {
+	case api.BaseLabelled:
+		text += ", as labels say"
+	case api.BaseShared:
+		text += ", shared with other repositories"
+	}
+	if b.Layers == 0 {
+		return text + "; which layers are its is not known"
+	}
+	return fmt.Sprintf("%s; its %d of %d layers have %d of %d vulnerabilities", text, b.Layers, len(s.Layers), b.Vulnerabilities, b.Vulnerabilities+b.Own)
 }
 
 // name is the id with the CVE that it is counted under.

@@ -39,6 +39,15 @@ func TestLeavesImportLittle(t *testing.T) {
 	}
 }
 
+// The order of what to do is the same for the command and the server: it knows neither.
+func TestPriorityLinksLittle(t *testing.T) {
+	for _, d := range deps(t, "priority") {
+		if !isStandard(d) && d != module+"/priority" && d != module+"/documents" && d != module+"/api" {
+			t.Errorf("priority links %s", d)
+		}
+	}
+}
+
 // The admission path must link neither the scanners nor Kubernetes.
 func TestEvaluatorLinksNoScanner(t *testing.T) {
 	for _, pkg := range []string{"engine", "policies", "bundles", "review"} {
