@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/scanner/pace"
 )
 
 // Matcher finds the vulnerabilities of an SBOM. It must be safe for
@@ -54,7 +55,8 @@ type Config struct {
 	// InsecureHTTP talks plain HTTP to registries.
 	InsecureHTTP bool
 	// Transport carries requests to registries. Absent: http.DefaultTransport,
-	// which honours HTTPS_PROXY and SSL_CERT_FILE.
+	// which honours HTTPS_PROXY and SSL_CERT_FILE. Unless it is a
+	// [pace.Transport] already, it is put into one, which tries again.
 	Transport http.RoundTripper
 	// UserAgent is sent to registries. Absent: "assay".
 	UserAgent string
@@ -134,8 +136,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Keychain == nil {
 		c.Keychain = DefaultKeychain()
 	}
-	if c.Transport == nil {
-		c.Transport = http.DefaultTransport
+	if _, ok := c.Transport.(*pace.Transport); !ok {
+		c.Transport = pace.New(pace.Config{Base: c.Transport})
 	}
 	if c.Stdin == nil {
 		c.Stdin = os.Stdin

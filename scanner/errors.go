@@ -23,6 +23,10 @@ var (
 	// ErrCorrupt is wrapped when content does not have the digest or the size that it should have.
 	ErrCorrupt = errors.New("corrupt content")
 
+	// ErrNoImage is wrapped when what a reference leads to is something else than a
+	// container image: a signature, a chart, an artifact.
+	ErrNoImage = errors.New("no container image")
+
 	// errAbsent says that a daemon does not answer or has not the image.
 	errAbsent = errors.New("not there")
 )

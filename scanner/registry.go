@@ -21,6 +21,20 @@ type registryContent struct {
 	cache  *blobCache
 }
 
+// Find says what a reference leads to in its registry: the digest, the platform and,
+// where it is one of several platforms, the index. No layer is read.
+func (s *Scanner) Find(ctx context.Context, reference string) (api.Scan, error) {
+	o := s.blank(reference)
+	f, err := s.openRegistry(ctx, reference)
+	if err == nil {
+		err = o.describe(f, Input{Kind: Registry, Value: reference}, "")
+	}
+	if err != nil {
+		return o.Scan, scrubbed(err)
+	}
+	return o.Scan, nil
+}
+
 // openRegistry finds the image of a reference in its registry.
 func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error) {
 	ref, err := api.ParseReference(value)
@@ -38,7 +52,9 @@ func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error
 	// A puller keeps the outcome of its first handshake, a cancelled one too,
 	// hence one for each scan.
 	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(s.cfg.Keychain),
-		remote.WithTransport(s.cfg.Transport), remote.WithUserAgent(s.cfg.UserAgent))
+		remote.WithTransport(s.cfg.Transport), remote.WithUserAgent(s.cfg.UserAgent),
+		// The transport tries again, at the pace of the registry.
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes(), remote.WithRetryPredicate(func(error) bool { return false }))
 	if err != nil {
 		return nil, fmt.Errorf("preparing the pull: %w", err)
 	}

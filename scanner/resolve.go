@@ -113,7 +113,7 @@ func (r *resolver) read(ctx context.Context, d v1.Descriptor) ([]byte, types.Med
 	case m.Config != nil:
 		mediaType = types.OCIManifestSchema1
 	default:
-		return nil, "", fmt.Errorf("%.100q is no container image", mediaType)
+		return nil, "", &textError{fmt.Sprintf("%.100q is no container image", mediaType), ErrNoImage}
 	}
 	return raw, mediaType, nil
 }
@@ -263,11 +263,11 @@ func (r *resolver) image(ctx context.Context, d v1.Descriptor, raw []byte, media
 	}
 	f := &found{digest: d.Digest.String(), mediaType: mediaType, rawManifest: raw}
 	if err := f.setConfig(config); err != nil {
-		return nil, fmt.Errorf("%w (its type is %.100q)", err, m.Config.MediaType)
+		return nil, noImage(m.Config.MediaType, fmt.Errorf("%w (its type is %.100q)", err, m.Config.MediaType))
 	}
 	if len(f.config.RootFS.DiffIDs) != len(m.Layers) {
-		return nil, fmt.Errorf("this is no container image: its configuration (%.100q) names %d layers, its manifest has %d",
-			m.Config.MediaType, len(f.config.RootFS.DiffIDs), len(m.Layers))
+		return nil, noImage(m.Config.MediaType, fmt.Errorf("this is no container image: its configuration (%.100q) names %d layers, its manifest has %d",
+			m.Config.MediaType, len(f.config.RootFS.DiffIDs), len(m.Layers)))
 	}
 	var packed int64
 	for i, l := range m.Layers {
@@ -281,6 +281,15 @@ func (r *resolver) image(ctx context.Context, d v1.Descriptor, raw []byte, media
 		})
 	}
 	return f, nil
+}
+
+// noImage tells what never was an image, by the type of its configuration, from an
+// image that is damaged.
+func noImage(config types.MediaType, err error) error {
+	if config.IsConfig() {
+		return err
+	}
+	return &textError{err.Error(), ErrNoImage}
 }
 
 // setConfig takes an image's configuration.
