@@ -24,6 +24,7 @@ import (
 // scanFlags are the flags of `assay scan`. Names may be written with '_' or '-'.
 type scanFlags struct {
 	inputs
+	registryFlags
 	outputs    []string
 	template   string
 	apiURL     string
@@ -51,8 +52,8 @@ type scanFlags struct {
 func (a *app) scanCommand() *cobra.Command {
 	f := &scanFlags{}
 	c := &cobra.Command{
-		Use:   "scan INPUT...",
-		Short: "Scan images and classify each Pass, Warn, Fail or Unknown",
+		Use:   "scan INPUT... | scan --registry HOST[/PATH]",
+		Short: "Scan images, or a whole registry, and classify each Pass, Warn, Fail or Unknown",
 		Long: `Finds the packages of images, matches them against the vulnerability database,
 and classifies each image by thresholds and exceptions.
 
@@ -66,6 +67,15 @@ its registry), or one of
 to standard output, or FORMAT=FILE; anything else is a file for the JSON. It may
 be repeated.
 
+--registry scans all repositories and tags of a registry, or those that
+--repository, --include and --exclude leave. Each image is scanned once, however
+many tags lead to it, and noted in the file --state: the next run scans what is
+new or changed, what failed, and, where no --apiurl is given, everything when the
+vulnerability database is another (a server matches the SBOMs that it has by
+itself). A run that is killed goes on with the next one. The report has all
+names, also the unchanged; its formats are table and json. docs/registries.md
+tells of credentials and of registries that do not list their repositories.
+
 Every flag can be set in the environment, as CC_WARN_THRESHOLD for
 --warn_threshold, or in $HOME/.assay.yaml (else $HOME/.tigera-scanner.yaml);
 flags win over the environment, and that over the file.
@@ -75,7 +85,9 @@ Exit status: 0; 1 an image is Fail (--fail-on chooses); 2 usage or bad input;
 		Example: `  assay scan nginx:1.27
   assay scan registry.example.com/shop/web:1.4 -o table -o json=scan.json -o sarif=scan.sarif
   assay scan oci-archive:web.tar --as registry.example.com/shop/web:1.4 --exceptions exceptions.csv
-  assay scan -i images.json -w 7 -f 9 -o results.json`,
+  assay scan -i images.json -w 7 -f 9 -o results.json
+  assay scan --registry registry.example.com --exclude '^scratch/' -o json=scans.json
+  assay scan --registry quay.io/example --rate 10 -a https://assay.example.com -t "$TOKEN"`,
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 	}
 	f.register(c)
@@ -91,6 +103,7 @@ Exit status: 0; 1 an image is Fail (--fail-on chooses); 2 usage or bad input;
 func (f *scanFlags) register(c *cobra.Command) {
 	fs := c.Flags()
 	f.policyFlags(c)
+	f.registryFlags.register(fs)
 	fs.StringArrayVarP(&f.outputs, "output", "o", nil, "FORMAT, FORMAT=FILE, or a FILE for the JSON; may be repeated (default table)")
 	fs.StringVar(&f.template, "template", "", "Go template file for -o template, over the JSON document")
 	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of an Assay server, to which results and SBOMs are uploaded")
@@ -119,11 +132,7 @@ func (f *scanFlags) register(c *cobra.Command) {
 }
 
 func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
-	images, err := a.readImages(f, args)
-	if err != nil {
-		return err
-	}
-	outputs, err := f.plan()
+	once, err := a.scanOf(f, args)
 	if err != nil {
 		return err
 	}
@@ -140,7 +149,7 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 		return err
 	}
 	for {
-		code, err := a.scanOnce(ctx, f, images, outputs, bundles.Content{Policies: set, Exceptions: extra}, to)
+		code, err := once(ctx, bundles.Content{Policies: set, Exceptions: extra}, to)
 		if err != nil {
 			return err
 		}
@@ -156,6 +165,32 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 		case <-time.After(f.every):
 		}
 	}
+}
+
+// scanOf is one round of what the flags and arguments name; it returns the exit code.
+func (a *app) scanOf(f *scanFlags, args []string) (func(context.Context, bundles.Content, *client.Client) (int, error), error) {
+	registry, err := f.wanted(args)
+	if err != nil {
+		return nil, err
+	}
+	if registry {
+		source, err := f.source()
+		if err != nil {
+			return nil, err
+		}
+		outputs, err := f.registryOutputs()
+		return func(ctx context.Context, content bundles.Content, to *client.Client) (int, error) {
+			return a.scanRegistry(ctx, f, source, outputs, content, to)
+		}, err
+	}
+	images, err := a.readImages(f, args)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := f.plan()
+	return func(ctx context.Context, content bundles.Content, to *client.Client) (int, error) {
+		return a.scanOnce(ctx, f, images, outputs, content, to)
+	}, err
 }
 
 // set is the policies folder, if any, with the thresholds of the flags.

@@ -86,7 +86,9 @@ func lookupEnv(flag string) (value, name string) {
 	names := []string{"CC_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
 	switch flag {
 	case "apiurl":
-		names = append(names, "CC_API_URL")
+		names = append(names, "CC_API_URL", "IMAGE_ASSURANCE_API_URL")
+	case "token":
+		names = append(names, "IMAGE_ASSURANCE_API_TOKEN")
 	case "output":
 		names = append(names, "CC_OUTPUT_FILE")
 	}

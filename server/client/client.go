@@ -85,6 +85,10 @@ func New(c Config) (*Client, error) {
 	}}, nil
 }
 
+// ErrRefused is wrapped when the server does not take what was sent, and would take
+// something else: it is too large, is not valid, or the token is not for that image.
+var ErrRefused = errors.New("the server refuses it")
+
 // Uploaded is what the server says of an image that was sent.
 type Uploaded struct {
 	Image   string     `json:"image"`
@@ -211,6 +215,8 @@ func (c *Client) send(ctx context.Context, target string, packed []byte) ([]Uplo
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
 		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // a date, which few send, is no wait
 		return nil, min(time.Duration(max(seconds, 0))*time.Second, time.Minute), err
+	case http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return nil, -1, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return nil, -1, err
 }
