@@ -47,7 +47,7 @@ func (f *registryFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.registry, "registry", "", "scan a registry: HOST or HOST/PATH, such as registry.example.com or quay.io/example")
 	fs.StringArrayVar(&f.repositories, "repository", nil, "with --registry: a repository, such as team/app, instead of all that the registry lists; may be repeated")
 	fs.StringArrayVar(&f.include, "include", nil, "with --registry: regular expression (RE2) that repository:tag must match; may be repeated, and any will do")
-	fs.StringArrayVar(&f.exclude, "exclude", nil, "with --registry: regular expression of what is left out; may be repeated")
+	fs.StringArrayVar(&f.exclude, "exclude", nil, "with --registry: regular expression of what is left out; a repository whose name it matches is not even listed; may be repeated")
 	fs.BoolVar(&f.untagged, "untagged", false, "with --registry: also what has no tag, where the registry lists it (Google's)")
 	fs.StringVar(&f.state, "state", "", "with --registry: file that notes what was scanned (default by registry, in the user's cache)")
 	fs.Float64Var(&f.rate, "rate", 0, "with --registry: requests a second at most (default as many as it takes)")

@@ -1,11 +1,29 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
+	registryname "github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -18,15 +36,88 @@ func TestMain(m *testing.M) {
 	})
 }
 
+const registryUser, registryPassword = "example+robot", "pw"
+
+// startRegistry serves a registry with a few images, and gives its host.
+func startRegistry(t *testing.T) string {
+	t.Helper()
+	inner, closed := registry.New(registry.Logger(log.New(io.Discard, "", 0))), atomic.Bool{}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		if strings.HasPrefix(r.URL.Path, "/v2/secret/") && closed.Load() && (user != registryUser || password != registryPassword) {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	host := strings.TrimPrefix(s.URL, "http://")
+	push := func(name string, image v1.Image) {
+		t.Helper()
+		ref, err := registryname.ParseReference(host + "/" + name)
+		if err == nil {
+			err = remote.Write(ref, image)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	web := npmImage(t, "lodash", "4.17.11")
+	push("shop/web:1.4", web)
+	push("shop/web:latest", web)
+	push("shop/web:sha256-"+strings.Repeat("a", 64)+".sig", empty.Image)
+	push("shop/api:1.0", npmImage(t, "lodash", "4.17.21"))
+	push("secret/app:1", npmImage(t, "own", "1.0.0"))
+	closed.Store(true)
+	return host
+}
+
+// npmImage is an image with one package.
+func npmImage(t *testing.T, name, version string) v1.Image {
+	t.Helper()
+	var text bytes.Buffer
+	w := tar.NewWriter(&text)
+	content := fmt.Sprintf(`{"name": %q, "version": %q}`, name, version)
+	err := w.WriteHeader(&tar.Header{Name: "app/node_modules/" + name + "/package.json", Mode: 0o644, Size: int64(len(content))})
+	if err == nil {
+		_, err = io.WriteString(w, content)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err == nil {
+		config = config.DeepCopy()
+		config.OS, config.Architecture = "linux", "amd64"
+		image, err = mutate.ConfigFile(image, config)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
 func TestScripts(t *testing.T) {
 	examples, err := filepath.Abs("../../examples")
 	if err != nil {
 		t.Fatal(err)
 	}
+	host := startRegistry(t)
 	testscript.Run(t, testscript.Params{
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLES", examples)
-			return nil
+			e.Setenv("HOST", host)
+			// The user of the registry's one repository that asks for credentials.
+			config := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, host, base64.StdEncoding.EncodeToString([]byte(registryUser+":"+registryPassword)))
+			return errors.Join(os.Mkdir(filepath.Join(e.WorkDir, "docker"), 0o755), os.WriteFile(filepath.Join(e.WorkDir, "docker", "config.json"), []byte(config), 0o600))
 		},
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,

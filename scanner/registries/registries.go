@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -33,7 +34,8 @@ type Source struct {
 	Repositories []string
 	// Include and Exclude are matched with "repository:tag", or "repository@digest" for
 	// what has no tag. What any of Include matches is taken, everything when there is
-	// none, and of that what none of Exclude matches.
+	// none, and of that what none of Exclude matches. Where any of Exclude matches the
+	// repository alone, its tags are not listed.
 	Include, Exclude []*regexp.Regexp
 	// Untagged also takes manifests without tag, where the registry lists them.
 	Untagged bool
@@ -145,15 +147,11 @@ func redacted(s string) string {
 
 // takes says whether a name, without the host, passes the filters.
 func (s Source) takes(name string) bool {
-	matches := func(list []*regexp.Regexp) bool {
-		for _, r := range list {
-			if r.MatchString(name) {
-				return true
-			}
-		}
-		return false
-	}
-	return (len(s.Include) == 0 || matches(s.Include)) && !matches(s.Exclude)
+	return (len(s.Include) == 0 || anyMatches(s.Include, name)) && !anyMatches(s.Exclude, name)
+}
+
+func anyMatches(list []*regexp.Regexp, name string) bool {
+	return slices.ContainsFunc(list, func(r *regexp.Regexp) bool { return r.MatchString(name) })
 }
 
 // signature is what signatures and attestations are tagged with, for the digest of an image.
@@ -169,18 +167,13 @@ func (t target) covers(full string) bool {
 	if r, _, untagged := strings.Cut(name, "@"); untagged {
 		repository, tag = r, ""
 	}
-	if tag == "" && !t.Untagged {
+	if tag == "" && !t.Untagged || anyMatches(t.Exclude, repository) {
 		return false
 	}
 	if len(t.Repositories) == 0 {
 		return t.under(repository)
 	}
-	for _, r := range t.Repositories {
-		if r == repository {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t.Repositories, repository)
 }
 
 // under says whether a repository is below the path.

@@ -75,7 +75,7 @@ func Run(ctx context.Context, c Config) (Summary, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	r := &run{Config: c, target: t, inHand: map[string]*task{}, broken: map[string]error{}}
+	r := &run{Config: c, target: t, inHand: map[string]*task{}, broken: map[string]error{}, fresh: map[string]bool{}}
 	r.scans.SetLimit(max(c.Parallel, 1))
 	ctx, r.cancel = context.WithCancelCause(ctx)
 	defer r.cancel(nil)
@@ -128,6 +128,7 @@ type run struct {
 	partial  bool             // some names were not listed
 	inHand   map[string]*task // by digest of the image
 	broken   map[string]error // images that failed in this run
+	fresh    map[string]bool  // images that were scanned in this run
 	links    []link
 }
 
@@ -205,7 +206,7 @@ func (r *run) found(ctx context.Context, f Found) error {
 			return nil
 		}
 	}
-	known, nothing := r.State.known(image, r.Made)
+	known, nothing := r.known(image, f, before)
 	switch {
 	case known && before == f.Digest && nothing:
 		r.observe(func(c *Counts) { c.NoImages++; c.Unchanged++; c.Done++ })
@@ -226,7 +227,7 @@ func (r *run) found(ctx context.Context, f Found) error {
 		return nil
 	}
 	// Between known and here it may have been scanned.
-	if known, nothing = r.State.known(image, r.Made); known {
+	if known, nothing = r.knownLocked(image, f, before); known {
 		r.mu.Unlock()
 		if nothing {
 			return r.nothing(image, link{f.Name, f.Digest})
@@ -239,6 +240,23 @@ func (r *run) found(ctx context.Context, f Found) error {
 	// It waits here until fewer are being scanned, and with it the listing.
 	r.scans.Go(func() error { return r.scan(ctx, t) })
 	return nil
+}
+
+// known says whether a name needs no scan of its image. A server takes what a tag leads
+// to from the newest scan under the tag: where the tag came back to an image, an old
+// scan would not tell it so.
+func (r *run) known(image string, f Found, before string) (known, nothing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.knownLocked(image, f, before)
+}
+
+func (r *run) knownLocked(image string, f Found, before string) (known, nothing bool) {
+	known, nothing = r.State.known(image, r.Made)
+	if known && !nothing && r.Server != nil && before != "" && before != f.Digest && !r.fresh[image] {
+		known = false
+	}
+	return known, nothing
 }
 
 // find gives the digest of the image that an index leads to.
@@ -313,6 +331,7 @@ func (r *run) scan(ctx context.Context, t *task) error {
 	}
 	r.mu.Lock()
 	delete(r.inHand, t.image)
+	r.fresh[t.image] = err == nil
 	if err != nil && !errors.Is(err, scanner.ErrNoImage) {
 		r.broken[t.image] = err
 	}

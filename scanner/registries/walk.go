@@ -73,7 +73,9 @@ func (t target) walk(ctx context.Context, listing *Listing, fn func(context.Cont
 		if _, err := api.ParseReference(t.host + "/" + repository); err != nil || strings.ContainsAny(repository, ":@") {
 			return fn(ctx, Found{Name: t.host + "/" + fmt.Sprintf("%.200q", repository), Err: errors.New("the registry lists a repository of this name, which none may have"), Repository: true})
 		}
-		group.Go(func() error { return w.repository(ctx, repository, 0) })
+		if !anyMatches(t.Exclude, repository) {
+			group.Go(func() error { return w.repository(ctx, repository, 0) })
+		}
 		return nil
 	})
 	// An error of a repository has ended the listing, which says less.
@@ -114,6 +116,9 @@ func (w *walker) repository(ctx context.Context, repository string, depth int) e
 				}
 				if _, err := api.ParseReference(full + "/" + child); err != nil || depth == maxDepth {
 					return fmt.Errorf("%s lists the folder %.200q", full, child)
+				}
+				if anyMatches(w.Exclude, repository+"/"+child) {
+					continue
 				}
 				if err := w.repository(ctx, repository+"/"+child, depth+1); err != nil {
 					return &stop{err}
