@@ -1,7 +1,5 @@
 package api
 
-import "time"
-
 // Priorities is the document of `assay priorities -o json`.
 type Priorities struct {
 	Schema string `json:"schema"`
@@ -102,8 +100,6 @@ type Rebase struct {
 	// From are the digests of the base that the images have now, To that of the newest scan.
 	From []string `json:"from"`
 	To   string   `json:"to"`
-	// ScannedAt is when the newer one was scanned.
-	ScannedAt time.Time `json:"scanned_at"`
 	// Share is the part, 0 to 1, of all that is found in the images that it removes.
 	Share float64 `json:"share"`
 	// Adds is how many findings the newer base brings that the images do not have.

@@ -31,7 +31,7 @@ func (i *Item) containers() (n int) {
 func (m *Image) steps(fn func(r *removal, fromBase bool)) {
 	for i, p := range m.packages {
 		if p.upgrade != nil {
-			fn(p.upgrade, m.fromBase != nil && m.fromBase[i])
+			fn(p.upgrade, m.fromBase(i))
 		}
 	}
 	if m.rebase != nil {
@@ -59,28 +59,40 @@ func (a rank) compare(b rank) int {
 // Order is the order of all actions for some images.
 type Order struct {
 	items  []Item
+	fail   float64
 	ranks  []rank
 	places []*action
 }
 
-// NewOrder orders the actions for images, none of which is twice in the list.
-func NewOrder(items []Item) *Order {
-	var images, containers []uint64 // by removal
-	var removals []*removal
+// NewOrder orders the actions for images, none of which is twice in the list. Those that are
+// Fail by their score alone reach the threshold fail.
+func NewOrder(items []Item, fail float64) *Order {
+	type count struct {
+		removal                    *removal
+		images, failed, containers uint64
+	}
+	var counts []count // by the removal's number
 	for i := range items {
-		n := uint64(items[i].containers())
+		n, failed := uint64(items[i].containers()), uint64(0)
+		if items[i].Result == api.Fail {
+			failed = 1
+		}
 		items[i].steps(func(r *removal, _ bool) {
-			for r.number >= len(removals) {
-				images, containers, removals = append(images, 0), append(containers, 0), append(removals, nil)
+			if r.number >= len(counts) {
+				counts = append(counts, make([]count, r.number+r.number/4+64-len(counts))...)
 			}
-			removals[r.number] = r
-			images[r.number]++
-			containers[r.number] += n
+			c := &counts[r.number]
+			c.removal = r
+			c.images++
+			c.failed += failed
+			c.containers += n
 		})
 	}
-	o := &Order{items: items}
+	o := &Order{items: items, fail: fail}
 	at := map[*action]int{}
-	for _, r := range removals {
+	for i := range counts {
+		c := &counts[i]
+		r := c.removal
 		if r == nil {
 			continue
 		}
@@ -92,11 +104,11 @@ func NewOrder(items []Item) *Order {
 			o.places = append(o.places, r.action)
 		}
 		k := &o.ranks[n]
-		k.Tier = min(k.Tier, tier(r, containers[r.number] > 0))
-		k.Running += r.weight * containers[r.number]
-		k.Weight += r.weight * images[r.number]
+		k.Tier = min(k.Tier, tier(r, c.containers > 0, c.failed > 0 && r.decides >= fail))
+		k.Running += r.weight * c.containers
+		k.Weight += r.weight * c.images
 		k.CVSS = max(k.CVSS, r.cvss)
-		k.Findings += len(r.findings) * int(images[r.number])
+		k.Findings += len(r.findings) * int(c.images)
 	}
 	order := make([]int, len(o.ranks))
 	for i := range order {
@@ -111,7 +123,7 @@ func NewOrder(items []Item) *Order {
 	return o
 }
 
-func tier(r *removal, runs bool) api.Tier {
+func tier(r *removal, runs, decides bool) api.Tier {
 	switch {
 	case r.kev && runs:
 		return api.TierExploitedRunning
@@ -121,7 +133,7 @@ func tier(r *removal, runs bool) api.Tier {
 		return api.TierExploited
 	case r.likely:
 		return api.TierLikely
-	case r.decides > 0:
+	case decides:
 		return api.TierDecides
 	}
 	return api.TierRest
@@ -129,6 +141,9 @@ func tier(r *removal, runs bool) api.Tier {
 
 // Len is the number of actions.
 func (o *Order) Len() int { return len(o.ranks) }
+
+// Images is how many were looked at.
+func (o *Order) Images() int { return len(o.items) }
 
 // Running says whether any of the images runs.
 func (o *Order) Running() bool {
@@ -206,14 +221,22 @@ func (o *Order) actions(from, until int) []api.Action {
 				touched = append(touched, s)
 			}
 			s.removals[r] += n
-			s.removed += r.decides
+			if item.Result == api.Fail {
+				s.removed += decisive(r.findings, o.fail)
+			}
 			s.removedPackage = s.removedPackage || fromBase
 			if !s.action.rebase {
 				s.from[r.version] = true
 			}
 		})
+		all := 0
+		if item.Result == api.Fail {
+			for _, p := range item.packages {
+				all += decisive(p.findings, o.fail)
+			}
+		}
 		for _, s := range touched {
-			s.add(item, n)
+			s.add(item, n, all)
 		}
 	}
 	list := make([]api.Action, len(sums))
@@ -223,9 +246,19 @@ func (o *Order) actions(from, until int) []api.Action {
 	return list
 }
 
-// add counts an image, of which all removals were seen.
-func (s *sum) add(item *Item, containers int) {
-	unfailed := item.decisive > 0 && s.removed == item.decisive
+// decisive is how many of some findings make an image Fail.
+func decisive(list []finding, fail float64) (n int) {
+	for i := range list {
+		if list[i].decides >= fail {
+			n++
+		}
+	}
+	return n
+}
+
+// add counts an image, of which all removals were seen, and which has so many decisive findings.
+func (s *sum) add(item *Item, containers, decisive int) {
+	unfailed := decisive > 0 && s.removed == decisive
 	s.images++
 	s.containers += containers
 	s.all += item.findings
@@ -277,7 +310,7 @@ func (s *sum) finish(running bool) api.Action {
 	if s.action.rebase {
 		slices.Sort(froms)
 		a.Kind = api.ActionRebase
-		a.Rebase = &api.Rebase{Name: s.action.name, From: froms[:min(len(froms), api.MaxPlaces)], To: s.action.to, ScannedAt: s.action.at,
+		a.Rebase = &api.Rebase{Name: s.action.name, From: froms[:min(len(froms), api.MaxPlaces)], To: s.action.to,
 			Share: float64(a.Findings) / float64(s.all), Adds: s.adds, AddsExploited: s.addsKEV}
 	} else {
 		kind := s.action.kind
@@ -292,7 +325,7 @@ func (s *sum) finish(running bool) api.Action {
 func (s *sum) lead() (lead finding) {
 	likely := s.rank.Tier == api.TierLikely || s.rank.Tier == api.TierLikelyRunning
 	for r, containers := range s.removals {
-		if tier(r, containers > 0) != s.rank.Tier {
+		if tier(r, containers > 0, false) != s.rank.Tier {
 			continue
 		}
 		for _, f := range r.findings {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -32,7 +31,7 @@ func draw(r *rand.Rand) fleet {
 		}
 		return number(x)
 	}
-	newest := api.Scan{Image: "docker.io/library/debian:12", Digest: "sha256:new", ScannedAt: time.Unix(1, 0).UTC()}
+	newest := api.Scan{Image: "docker.io/library/debian:12", Digest: "sha256:new"}
 	for range r.IntN(4) {
 		newest.Vulnerabilities = append(newest.Vulnerabilities, api.Vulnerability{ID: fmt.Sprintf("CVE-2026-%d", r.IntN(12)), Package: fmt.Sprintf("p%d", r.IntN(4)), Type: "deb", KEV: r.IntN(6) == 0})
 	}
@@ -59,7 +58,7 @@ func draw(r *rand.Rand) fleet {
 		switch r.IntN(3) {
 		case 0:
 			base = &api.BaseImage{Name: newest.Image, Digest: "sha256:old", Layers: 1, Found: api.BaseContained}
-			newer = NewContents(newest.Image, &newest)
+			newer = NewContents(newest.Image, NewBook().Image(&newest))
 		case 1:
 			base = &api.BaseImage{Layers: 1, Found: api.BaseShared}
 		}
@@ -79,14 +78,14 @@ func (f fleet) items() []Item {
 	book := NewBook()
 	var items []Item
 	for i := range f.scans {
-		items = append(items, Item{Image: book.Image(&f.scans[i], f.bases[i], f.newer[i]), Clusters: f.clusters[i]})
+		items = append(items, Item{Image: book.On(book.Image(&f.scans[i]), f.scans[i].Result, f.bases[i], f.newer[i]), Clusters: f.clusters[i]})
 	}
 	return items
 }
 
 func (f fleet) order(t *testing.T) []api.Action {
 	t.Helper()
-	o := NewOrder(f.items())
+	o := NewOrder(f.items(), 9)
 	list, next, err := o.Page("", o.Len()+1)
 	if err != nil || next != "" {
 		t.Fatalf("%q %v", next, err)
@@ -148,7 +147,7 @@ func (f fleet) reference(id string) (a api.Action) {
 				if f.newer[n] == nil || !fromBase(p) {
 					return false
 				}
-				_, stays := f.newer[n].found[content{p.id, p.pkg, p.typ}]
+				_, stays := f.newer[n].found[content{id: p.id, name: p.pkg, kind: p.typ}]
 				return !stays
 			}
 			d := ""
@@ -385,7 +384,7 @@ func TestOrderIsTotal(t *testing.T) {
 		if string(got) != string(want) {
 			t.Fatalf("%s\ninstead of\n%s", got, want)
 		}
-		o := NewOrder(f.items())
+		o := NewOrder(f.items(), 9)
 		var paged []api.Action
 		for after := ""; ; {
 			list, next, err := o.Page(after, 1+r.IntN(3))
@@ -466,7 +465,7 @@ func TestOrderIsMonotone(t *testing.T) {
 }
 
 func TestCursor(t *testing.T) {
-	o := NewOrder(draw(rand.New(rand.NewPCG(6, 6))).items())
+	o := NewOrder(draw(rand.New(rand.NewPCG(6, 6))).items(), 9)
 	for _, after := range []string{"x", "e30", "bnVsbA", "W10"} {
 		if _, _, err := o.Page(after, 1); err != ErrCursor {
 			t.Errorf("%q: %v", after, err)
@@ -482,17 +481,17 @@ func TestBases(t *testing.T) {
 		return list
 	}
 	label := &api.BaseImage{Name: "docker.io/library/debian:12", Digest: "sha256:a", Found: api.BaseLabelled}
-	known := []Known{
-		{"docker.io/library/debian:12", "sha256:a", layers("1"), nil},
-		{"docker.io/library/node:20", "sha256:b", layers("1", "2"), label},
-		{"registry.example.com/app:1", "sha256:c", layers("1", "2", "3"), label}, // inherited from node
-		{"registry.example.com/app:2", "sha256:d", layers("1", "2", "3", "4"), nil},
-		{"registry.example.com/x:1", "sha256:e", layers("7", "8", "9"), nil},
-		{"registry.example.com/y:1", "sha256:f", layers("7", "8", "10"), nil},
-		{"registry.example.com/z:1", "sha256:g", layers("20", "21"), label},
-		{"registry.example.com/z:2", "sha256:h", layers("30", "31"), nil},
-		{"registry.example.com/z:3", "sha256:i", layers("30", "32"), nil}, // shares with its own repository alone
-		{"registry.example.com/none:1", "sha256:j", nil, nil},
+	known := []*Known{
+		NewKnown("docker.io/library/debian:12", &api.Scan{Digest: "sha256:a", Layers: layers("1"), Base: nil}),
+		NewKnown("docker.io/library/node:20", &api.Scan{Digest: "sha256:b", Layers: layers("1", "2"), Base: label}),
+		NewKnown("registry.example.com/app:1", &api.Scan{Digest: "sha256:c", Layers: layers("1", "2", "3"), Base: label}), // inherited from node
+		NewKnown("registry.example.com/app:2", &api.Scan{Digest: "sha256:d", Layers: layers("1", "2", "3", "4"), Base: nil}),
+		NewKnown("registry.example.com/x:1", &api.Scan{Digest: "sha256:e", Layers: layers("7", "8", "9"), Base: nil}),
+		NewKnown("registry.example.com/y:1", &api.Scan{Digest: "sha256:f", Layers: layers("7", "8", "10"), Base: nil}),
+		NewKnown("registry.example.com/z:1", &api.Scan{Digest: "sha256:g", Layers: layers("20", "21"), Base: label}),
+		NewKnown("registry.example.com/z:2", &api.Scan{Digest: "sha256:h", Layers: layers("30", "31"), Base: nil}),
+		NewKnown("registry.example.com/z:3", &api.Scan{Digest: "sha256:i", Layers: layers("30", "32"), Base: nil}), // shares with its own repository alone
+		NewKnown("registry.example.com/none:1", &api.Scan{Digest: "sha256:j", Layers: nil, Base: nil}),
 	}
 	bases := NewBases()
 	for _, k := range known {

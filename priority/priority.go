@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -22,11 +21,13 @@ import (
 
 // finding is an open vulnerability of a package: the worst of its records.
 type finding struct {
-	id      string // canonical
-	cvss    float64
-	epss    float64 // -1 where there is none, as the score
-	kev     bool
-	decides bool     // of an image that is Fail
+	id   string // canonical
+	cvss float64
+	epss float64 // -1 where there is none, as the score
+	kev  bool
+	// decides is the highest threshold at which it makes an image Fail: below 0 it never
+	// does, at infinity the engine says so.
+	decides float64
 	word    float64  // the score that the severity stands for
 	fixed   []string // versions, each of which fixes it, as do those above the highest
 }
@@ -53,6 +54,7 @@ var wordScores = map[string]float64{"Critical": 9, "High": 7, "Medium": 4, "Low"
 // pkg are the open vulnerabilities of one package of an image. Equal ones are one, so that
 // the images of a fleet share them. It is not changed once it is made.
 type pkg struct {
+	number              int // place in the book
 	name, version, kind string
 	findings            []finding // by id
 	upgrade             *removal  // of what is fixed; nil where nothing is
@@ -66,7 +68,7 @@ type removal struct {
 	findings []finding
 	kev      bool
 	likely   bool
-	decides  int // findings that do
+	decides  float64 // the highest of the findings
 	cvss     float64
 	weight   uint64
 }
@@ -78,7 +80,6 @@ type action struct {
 	distribution string
 	rebase       bool
 	to           string // digest of the newer base
-	at           time.Time
 }
 
 // Book keeps what images have in common, once. It is not safe for concurrent use; images
@@ -104,10 +105,18 @@ type Image struct {
 	Base          *api.BaseImage // nil where nothing is known
 
 	packages []*pkg
-	fromBase []bool // of the packages; nil where the layers of the base are not known
-	decisive int    // findings that decide
+	top      []int16 // of the packages: the highest of the layers that brought it
+	covered  []content
 	findings int
 	rebase   *rebase
+}
+
+// noLayer is above all layers.
+const noLayer = math.MaxInt16
+
+// fromBase says whether a package comes from the base image.
+func (m *Image) fromBase(i int) bool {
+	return m.Base != nil && int(m.top[i]) < m.Base.Layers
 }
 
 type rebase struct {
@@ -116,35 +125,85 @@ type rebase struct {
 	adds, addsKEV int
 }
 
+// Use counts what images use of their book.
+type Use map[any]bool
+
+// NewUse counts nothing.
+func NewUse() Use { return Use{} }
+
+// Len is how many things are used, as [Book.Len] counts them.
+func (u Use) Len() int { return len(u) }
+
+// Add counts what an image uses.
+func (u Use) Add(m *Image) {
+	for _, p := range m.packages {
+		u[p] = true
+	}
+	m.steps(func(r *removal, _ bool) { u[r], u[r.action] = true, true })
+}
+
 type packageKey struct{ name, version, kind string }
 
 // Image reads a scan that the engine annotated, in which it writes nothing. Vulnerabilities
-// that an exception covers are left out. base is nil where nothing is known of it; newer is
-// what is known of the newest build of the base, nil where the image has it, or none is known.
-func (b *Book) Image(scan *api.Scan, base *api.BaseImage, newer *Contents) *Image {
-	m := &Image{Image: scan.Image, Digest: scan.Digest, Result: scan.Result, Base: base}
-	type collected struct {
-		list     []finding
-		at       map[string]int
-		fromBase bool
+// that an exception covers are left out.
+func (b *Book) Image(scan *api.Scan) *Image {
+	return b.image(scan, func(v *api.Vulnerability) float64 {
+		if v.Decides && scan.Result == api.Fail {
+			return math.Inf(1)
+		}
+		return -1
+	})
+}
+
+// Unexcepted reads a scan in which no exception covers anything, and whose result goes by
+// the score alone: it need not be annotated.
+func (b *Book) Unexcepted(scan *api.Scan) *Image {
+	scores := map[*api.Vulnerability]float64{}
+	for _, g := range documents.Groups(scan.Vulnerabilities) {
+		for _, v := range g.Members {
+			scores[v] = -1
+			if g.Score != nil {
+				scores[v] = *g.Score
+			}
+		}
 	}
-	below := baseLayers(scan.Layers, base)
+	return b.image(scan, func(v *api.Vulnerability) float64 { return scores[v] })
+}
+
+func (b *Book) image(scan *api.Scan, decides func(*api.Vulnerability) float64) *Image {
+	m := &Image{Image: scan.Image, Digest: scan.Digest, Result: scan.Result}
+	type collected struct {
+		list []finding
+		at   map[string]int
+		top  int16
+	}
+	layers := map[string]int16{}
+	for i, l := range scan.Layers[:min(len(scan.Layers), noLayer)] {
+		if _, ok := layers[l.DiffID]; !ok {
+			layers[l.DiffID] = int16(i)
+		}
+	}
 	found := map[packageKey]*collected{}
 	var keys []packageKey
 	for i := range scan.Vulnerabilities {
 		v := &scan.Vulnerabilities[i]
 		if v.Exception != nil {
+			m.covered = append(m.covered, contentOf(v))
 			continue
 		}
 		k := packageKey{v.Package, v.Version, v.Type}
 		c, ok := found[k]
 		if !ok {
-			c = &collected{fromBase: true, at: map[string]int{}}
+			c = &collected{at: map[string]int{}}
 			found[k] = c
 			keys = append(keys, k)
 		}
-		c.fromBase = c.fromBase && below[v.Layer]
-		f := findingOf(v, scan.Result)
+		layer, ok := layers[v.Layer]
+		if !ok {
+			layer = noLayer
+		}
+		c.top = max(c.top, layer)
+		f := findingOf(v, decides(v))
 		if n, ok := c.at[f.id]; ok {
 			c.list[n].join(f, v.Type)
 			continue
@@ -155,32 +214,29 @@ func (b *Book) Image(scan *api.Scan, base *api.BaseImage, newer *Contents) *Imag
 	slices.SortFunc(keys, func(x, y packageKey) int {
 		return cmp.Or(cmp.Compare(x.name, y.name), cmp.Compare(x.kind, y.kind), cmp.Compare(x.version, y.version))
 	})
-	if below != nil {
-		m.fromBase = make([]bool, len(keys))
-	}
+	m.packages, m.top = make([]*pkg, len(keys)), make([]int16, len(keys))
 	for i, k := range keys {
 		c := found[k]
 		slices.SortFunc(c.list, func(x, y finding) int { return cmp.Compare(x.id, y.id) })
-		p := b.pkg(k, distribution(k.kind, scan.Distro), c.list)
-		m.packages = append(m.packages, p)
-		m.findings += len(p.findings)
-		for _, f := range p.findings {
-			if f.decides {
-				m.decisive++
-			}
-		}
-		if m.fromBase != nil {
-			m.fromBase[i] = c.fromBase
-		}
-	}
-	if newer != nil && base != nil && base.Layers > 0 {
-		m.rebase = b.rebase(m, scan, newer)
+		m.packages[i], m.top[i] = b.pkg(k, distribution(k.kind, scan.Distro), c.list), c.top
+		m.findings += len(c.list)
 	}
 	return m
 }
 
-func findingOf(v *api.Vulnerability, result api.Result) finding {
-	f := finding{id: documents.CanonicalID(*v), cvss: -1, epss: -1, kev: v.KEV, decides: v.Decides && result == api.Fail, word: wordScores[v.Severity]}
+// On is an image with its result, as it is built on a base; newer is what the base's newest build has, nil
+// where the image is built on that, or none is known.
+func (b *Book) On(m *Image, result api.Result, base *api.BaseImage, newer *Contents) *Image {
+	other := *m
+	other.Result, other.Base, other.rebase = result, base, nil
+	if newer != nil && base != nil {
+		other.rebase = b.rebase(&other, newer)
+	}
+	return &other
+}
+
+func findingOf(v *api.Vulnerability, decides float64) finding {
+	f := finding{id: documents.CanonicalID(*v), cvss: -1, epss: -1, kev: v.KEV, decides: decides, word: wordScores[v.Severity]}
 	if v.CVSS != nil {
 		f.cvss = *v.CVSS
 	}
@@ -198,7 +254,7 @@ func findingOf(v *api.Vulnerability, result api.Result) finding {
 // join takes another record of the same vulnerability. What fixes it must fix both.
 func (f *finding) join(g finding, kind string) {
 	f.cvss, f.epss, f.word = max(f.cvss, g.cvss), max(f.epss, g.epss), max(f.word, g.word)
-	f.kev, f.decides = f.kev || g.kev, f.decides || g.decides
+	f.kev, f.decides = f.kev || g.kev, max(f.decides, g.decides)
 	switch {
 	case len(f.fixed) == 0 || len(g.fixed) == 0:
 		f.fixed = nil
@@ -249,7 +305,8 @@ func (k *key) findings(list []finding) {
 		*k = binary.BigEndian.AppendUint64(*k, math.Float64bits(f.cvss))
 		*k = binary.BigEndian.AppendUint64(*k, math.Float64bits(f.epss))
 		*k = binary.BigEndian.AppendUint64(*k, math.Float64bits(f.word))
-		*k = strconv.AppendBool(strconv.AppendBool(*k, f.kev), f.decides)
+		*k = binary.BigEndian.AppendUint64(*k, math.Float64bits(f.decides))
+		*k = strconv.AppendBool(*k, f.kev)
 		*k = binary.AppendUvarint(*k, uint64(len(f.fixed)))
 		for _, v := range f.fixed {
 			k.text(v)
@@ -266,7 +323,7 @@ func (b *Book) pkg(k packageKey, distribution string, list []finding) *pkg {
 	if p, ok := b.packages[string(id)]; ok {
 		return p
 	}
-	p := &pkg{name: k.name, version: k.version, kind: k.kind, findings: list}
+	p := &pkg{number: len(b.packages), name: k.name, version: k.version, kind: k.kind, findings: list}
 	fixed := list
 	if slices.ContainsFunc(list, func(f finding) bool { return len(f.fixed) == 0 }) {
 		fixed = slices.DeleteFunc(slices.Clone(list), func(f finding) bool { return len(f.fixed) == 0 })
@@ -295,14 +352,11 @@ func (b *Book) removal(a *action, version string, list []finding) *removal {
 	if r, ok := b.removals[string(id)]; ok {
 		return r
 	}
-	r := &removal{number: len(b.removals), action: a, version: version, findings: list, cvss: -1}
+	r := &removal{number: len(b.removals), action: a, version: version, findings: list, cvss: -1, decides: -1}
 	for i := range list {
 		f := &list[i]
 		r.kev, r.likely = r.kev || f.kev, r.likely || f.epss >= api.LikelyEPSS
-		if f.decides {
-			r.decides++
-		}
-		r.cvss = max(r.cvss, f.cvss)
+		r.cvss, r.decides = max(r.cvss, f.cvss), max(r.decides, f.decides)
 		r.weight += f.weight()
 	}
 	b.removals[string(id)] = r

@@ -85,6 +85,8 @@ type ImageView struct {
 	// Scan is the newest one without error, as the reference that was asked for has it:
 	// with its result and the exceptions that cover its vulnerabilities.
 	Scan *api.Scan `json:"scan,omitempty"`
+	// Base is what it is built on; absent where nothing is known, and for tokens with a scope.
+	Base *BaseView `json:"base,omitempty"`
 }
 
 // references are the rows of a digest that the caller may see.
@@ -136,6 +138,9 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	scan.Image, view.Scan = reference, &scan
+	if view.Base, err = s.base(r, reference, &scan); err != nil {
+		return err
+	}
 	return answer(w, http.StatusOK, view)
 }
 

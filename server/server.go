@@ -22,6 +22,7 @@ import (
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/jobs"
+	"github.com/assay-dev/assay/server/ranking"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -76,6 +77,7 @@ type Server struct {
 	limits  Limits
 	routes  []route
 	mux     *http.ServeMux
+	ranking *ranking.Ranking
 	uploads chan struct{}
 	waiting chan struct{}
 }
@@ -101,6 +103,7 @@ func New(c Config) *Server {
 	s.limits.Settle = cmp.Or(s.limits.Settle, 5*time.Second)
 	s.limits.Request = cmp.Or(s.limits.Request, 2*time.Minute)
 	s.uploads, s.waiting = make(chan struct{}, s.limits.Uploads), make(chan struct{}, 64)
+	s.ranking = ranking.New(ranking.Config{Store: c.Store, Live: c.Live, Log: c.Log, Now: c.Now})
 	s.routes = s.table()
 	for _, r := range s.routes {
 		s.mux.Handle(r.pattern, s.handler(r))

@@ -24,6 +24,7 @@ var (
 type Filter struct {
 	Results                           []api.Result
 	Registry, Repository, Tag, Digest string
+	Reference                         string // all of it, as [api.Reference] writes it
 	Within                            string // a registry, or more of the names: whole components of their paths
 	Search                            string // part of the reference, in any case
 	CVE                               string // an id or an alias
@@ -113,7 +114,7 @@ const common = 1500
 
 // conditions are those of a filter; none says that nothing can fit.
 func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool, err error) {
-	for _, text := range []string{f.Registry, f.Repository, f.Tag, f.Digest, f.Within, f.Search, f.CVE, f.Package, f.Version, f.Cluster, f.Namespace} {
+	for _, text := range []string{f.Registry, f.Repository, f.Tag, f.Digest, f.Reference, f.Within, f.Search, f.CVE, f.Package, f.Version, f.Cluster, f.Namespace} {
 		if clean(text) != text {
 			return c, true, nil // no column holds such a text
 		}
@@ -128,7 +129,7 @@ func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool,
 		}
 		c.add("l.result IN ("+marks(len(args))+")", args...)
 	}
-	for _, x := range []struct{ column, value string }{{"l.registry", f.Registry}, {"l.repository", f.Repository}, {"l.tag", f.Tag}, {"l.digest", f.Digest}} {
+	for _, x := range []struct{ column, value string }{{"l.registry", f.Registry}, {"l.repository", f.Repository}, {"l.tag", f.Tag}, {"l.digest", f.Digest}, {"l.image", f.Reference}} {
 		if x.value != "" {
 			c.add(x.column+" = ?", clean(x.value))
 		}

@@ -209,6 +209,9 @@ func (t *Tx) newest(ctx context.Context, image, id int64, at string, scan api.Sc
 	if err != nil {
 		return false, err
 	}
+	if err := t.brief(ctx, image, id, scan); err != nil {
+		return false, err
+	}
 	epss, kev, fixable := worst(scan.Vulnerabilities)
 	_, err = t.exec(ctx, "UPDATE listings SET scanned_at = ?, epss = ?, kev = ?, fixable = ? WHERE image_id = ?", at, epss, kev, fixable, image)
 	return true, err

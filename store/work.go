@@ -124,7 +124,7 @@ func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) e
 	}
 	for chunk := range slices.Chunk(rows, 500) {
 		clause, args := values("v", []string{"id", "result", "max_cvss", "score"}, []string{"BIGINT", "TEXT", "DOUBLE PRECISION", "DOUBLE PRECISION"}, chunk)
-		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE listings SET result = v.result, max_cvss = v.max_cvss, score = v.score FROM v WHERE listings.id = v.id", args...); err != nil {
+		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE listings SET result = v.result, max_cvss = v.max_cvss, score = v.score, judged = listings.judged + 1 FROM v WHERE listings.id = v.id", args...); err != nil {
 			return err
 		}
 	}

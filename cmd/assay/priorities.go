@@ -82,10 +82,18 @@ func (a *app) priorities(ctx context.Context, scans []api.Scan, content bundles.
 	bases := findBases(scans)
 	book := priority.NewBook()
 	items := make([]priority.Item, len(scans))
+	images := make([]*priority.Image, len(scans))
 	for i := range scans {
-		items[i].Image = book.Image(&scans[i], bases[i], newerBase(scans, bases[i]))
+		images[i] = book.Image(&scans[i])
 	}
-	order := priority.NewOrder(items)
+	for i, m := range images {
+		var newer *priority.Contents
+		if n := newerBase(scans, bases[i]); n >= 0 {
+			newer = priority.NewContents(bases[i].Name, images[n])
+		}
+		items[i].Image = book.On(m, m.Result, bases[i], newer)
+	}
+	order := priority.NewOrder(items, api.DefaultFail) // the engine said of each what decides
 	if top == 0 {
 		top = order.Len()
 	}
@@ -104,47 +112,38 @@ func (a *app) priorities(ctx context.Context, scans []api.Scan, content bundles.
 // findBases finds the base image of each scan, among the others and by labels.
 func findBases(scans []api.Scan) []*api.BaseImage {
 	bases := priority.NewBases()
-	known := func(s *api.Scan) priority.Known {
-		return priority.Known{Image: s.Image, Digest: s.Digest, Layers: s.Layers, Base: labelled(s.Base)}
-	}
+	known := make([]*priority.Known, len(scans))
 	for i := range scans {
-		bases.Add(known(&scans[i]))
+		known[i] = priority.NewKnown(scans[i].Image, &scans[i])
+		bases.Add(known[i])
 	}
 	found := make([]*api.BaseImage, len(scans))
 	for i := range scans {
-		found[i] = bases.Find(known(&scans[i]))
+		found[i] = bases.Find(known[i])
 	}
 	return found
 }
 
-// labelled is a base as labels name it: what else a report says is found anew.
-func labelled(b *api.BaseImage) *api.BaseImage {
-	if b == nil || b.Found != api.BaseLabelled {
-		return nil
-	}
-	return b
-}
-
-// newerBase is the newest scan under the name of a base, of another digest; nil where there is none.
-func newerBase(scans []api.Scan, base *api.BaseImage) *priority.Contents {
+// newerBase is the newest scan under the name of a base, of another digest; -1 where there is none.
+func newerBase(scans []api.Scan, base *api.BaseImage) int {
+	newest, own := -1, -1
 	if base == nil || base.Name == "" {
-		return nil
+		return newest
 	}
-	var newest, own *api.Scan
 	for i := range scans {
 		s := &scans[i]
 		switch {
 		case s.Image != base.Name || s.Digest == "":
 		case s.Digest == base.Digest:
-			own = s
-		case newest == nil || newest.ScannedAt.Before(s.ScannedAt):
-			newest = s
+			own = i
+		case newest < 0 || scans[newest].ScannedAt.Before(s.ScannedAt):
+			newest = i
 		}
 	}
-	if newest == nil || own == nil || !own.ScannedAt.Before(newest.ScannedAt) || own.Platform != newest.Platform {
-		return nil
+	if newest < 0 || own < 0 || !scans[own].ScannedAt.Before(scans[newest].ScannedAt) || scans[own].Platform != scans[newest].Platform {
+		return -1
 	}
-	return priority.NewContents(base.Name, newest)
+	return newest
 }
 
 func (a *app) printPriorities(w io.Writer, report api.Priorities, all int) {

@@ -209,6 +209,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follower.Run(behind) })
 	group.Go(func() error { return work.Run(ctx) })
+	group.Go(func() error { return api.KeepRanking(ctx) })
 	if c.Reports != nil {
 		r := *c.Reports
 		r.Store, r.Annotate, r.Log = s, follower.Engine().Annotate, c.Log
