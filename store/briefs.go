@@ -36,16 +36,38 @@ func (t *Tx) Versions(ctx context.Context) (v Versions, err error) {
 	return v, t.one(ctx, "SELECT COUNT(*), COALESCE(SUM(judged), 0) FROM listings", nil, &v.Listings, &v.Judged)
 }
 
-// Listings are all of them, by their id, without those that were never scanned.
-func (t *Tx) Listings(ctx context.Context) (list []Listing, err error) {
-	// Of an image from before there were briefs, the scan itself is read.
-	return list, t.each(ctx, `SELECT l.id, i.id, l.image, l.name, l.tag, l.digest, i.platform, l.result, l.judged, COALESCE(b.version, -i.scan_id)
-		FROM listings l JOIN images i ON i.id = l.image_id LEFT JOIN briefs b ON b.image_id = i.id WHERE i.scan_id IS NOT NULL ORDER BY l.id`, nil, func(scan func(...any) error) error {
-		var l Listing
-		err := scan(&l.ID, &l.ImageID, &l.Image, &l.Name, &l.Tag, &l.Digest, &l.Platform, &l.Result, &l.Judged, &l.Brief)
-		list = append(list, l)
+// Judged are the numbers of classifications of all listings, by their ids: a listing, its
+// result or its brief that changed was classified again.
+func (t *Tx) Judged(ctx context.Context) (map[int64]int64, error) {
+	judged := map[int64]int64{}
+	return judged, t.each(ctx, "SELECT id, judged FROM listings", nil, func(scan func(...any) error) error {
+		var id, n int64
+		err := scan(&id, &n)
+		judged[id] = n
 		return err
 	})
+}
+
+// Listings are those of some ids, by id, without those that were never scanned.
+func (t *Tx) Listings(ctx context.Context, ids []int64) (list []Listing, err error) {
+	slices.Sort(ids)
+	for chunk := range slices.Chunk(ids, 2000) {
+		args := make([]any, len(chunk))
+		for i, id := range chunk {
+			args[i] = id
+		}
+		// Of an image from before there were briefs, the scan itself is read.
+		if err := t.each(ctx, `SELECT l.id, i.id, l.image, l.name, l.tag, l.digest, i.platform, l.result, l.judged, COALESCE(b.version, -i.scan_id)
+			FROM listings l JOIN images i ON i.id = l.image_id LEFT JOIN briefs b ON b.image_id = i.id WHERE i.scan_id IS NOT NULL AND l.id IN (`+marks(len(args))+`) ORDER BY l.id`, args, func(scan func(...any) error) error {
+			var l Listing
+			err := scan(&l.ID, &l.ImageID, &l.Image, &l.Name, &l.Tag, &l.Digest, &l.Platform, &l.Result, &l.Judged, &l.Brief)
+			list = append(list, l)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // Fitting are the ids of the listings that fit a filter.

@@ -4,10 +4,12 @@
 package ranking
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -47,12 +49,16 @@ type Ranking struct {
 	versions store.Versions
 	current  bool // nothing was left to do at these versions
 	book     *priority.Book
-	images   map[int64]*image  // by the id of the image
-	fail     float64           // threshold
-	names    map[string]uint32 // of vulnerabilities, with their aliases
-	entries  map[int64]*entry  // by the id of the listing
-	digests  map[string]*entry // the first listing of each
-	orders   []kept
+	images   map[int64]*image // by the id of the image
+	tags     tags
+	fail     float64 // threshold
+	// exceptions are those of the store.
+	exceptions []api.VulnerabilityException
+	names      map[string]uint32 // of vulnerabilities, with their aliases
+	entries    map[int64]*entry  // by the id of the listing
+	digests    map[string]*entry // the first listing of each
+	unscanned  map[int64]int64   // listings without a scan, as they were classified
+	orders     []kept
 }
 
 // image is what is remembered of an image.
@@ -208,29 +214,54 @@ func (r *Ranking) Base(ctx context.Context, digest string) (*api.BaseImage, erro
 	return nil, nil
 }
 
-// state is what is read of the store at one moment.
-type state struct {
-	versions   store.Versions
-	listings   []store.Listing
-	newest     map[[2]string]string // digest, of an image or an index, by name and tag
-	platforms  map[string]map[string]string
-	exceptions []api.VulnerabilityException
+// tags says what tags lead to, and what platforms indexes have.
+type tags struct {
+	newest    map[[2]string]string // digest, of an image or an index, by name and tag
+	platforms map[string]map[string]string
 }
 
 // catchUp makes anew what changed since the last time.
 func (r *Ranking) catchUp(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var s state
+	var versions store.Versions
+	var judged map[int64]int64
+	var fresh []store.Listing
+	tags, exceptions := r.tags, r.exceptions
 	same := false
 	err := r.Store.View(ctx, func(t *store.Tx) (err error) {
-		if s.versions, err = t.Versions(ctx); err != nil {
+		if versions, err = t.Versions(ctx); err != nil {
 			return err
 		}
-		if same = r.current && s.versions == r.versions; same {
+		if same = r.current && versions == r.versions; same {
 			return nil
 		}
-		return s.read(ctx, t)
+		changed, err := r.changed(ctx, t)
+		if err != nil {
+			return err
+		}
+		if changed[store.NameChanged] || changed[store.IndexChanged] {
+			if tags, err = readTags(ctx, t); err != nil {
+				return err
+			}
+		}
+		if changed[store.ExceptionsChanged] {
+			if exceptions, err = t.Exceptions(ctx); err != nil {
+				return err
+			}
+		}
+		if judged, err = t.Judged(ctx); err != nil {
+			return err
+		}
+		var ids []int64
+		for id, n := range judged {
+			e, ok := r.entries[id]
+			if last, empty := r.unscanned[id]; (!ok || e.listing.Judged != n) && (!empty || last != n) {
+				ids = append(ids, id)
+			}
+		}
+		fresh, err = t.Listings(ctx, ids)
+		return err
 	})
 	if err != nil || same {
 		return err
@@ -240,49 +271,76 @@ func (r *Ranking) catchUp(ctx context.Context) error {
 		return err
 	}
 	r.current = false
-	if err := r.update(ctx, s); err != nil {
+	r.unscanned = nil // until all went well
+	r.tags, r.exceptions = tags, exceptions
+	if err := r.update(ctx, judged, fresh); err != nil {
 		return err
 	}
-	r.versions, r.current = s.versions, true
+	r.versions, r.current = versions, true
+	r.sweep()
 	return nil
 }
 
-func (s *state) read(ctx context.Context, t *store.Tx) (err error) {
-	if s.listings, err = t.Listings(ctx); err != nil {
-		return err
+// changed are the kinds of changes since the last time; all, where that is not known.
+func (r *Ranking) changed(ctx context.Context, t *store.Tx) (map[store.Kind]bool, error) {
+	all := map[store.Kind]bool{store.NameChanged: true, store.IndexChanged: true, store.ExceptionsChanged: true}
+	if !r.current {
+		return all, nil
 	}
-	s.newest, s.platforms = map[[2]string]string{}, map[string]map[string]string{}
+	const most = 10_000
+	list, first, err := t.Changes(ctx, r.versions.Head, most)
+	if err != nil || first > r.versions.Head+1 || len(list) == most {
+		return all, err
+	}
+	kinds := map[store.Kind]bool{}
+	for _, c := range list {
+		kinds[c.Kind] = true
+	}
+	return kinds, nil
+}
+
+func readTags(ctx context.Context, t *store.Tx) (tags, error) {
+	all := tags{newest: map[[2]string]string{}, platforms: map[string]map[string]string{}}
 	if err := t.NewestNames(ctx, nil, func(o store.Observation) error {
-		s.newest[[2]string{o.Name, o.Tag}] = o.Digest
+		all.newest[[2]string{o.Name, o.Tag}] = o.Digest
 		return nil
 	}); err != nil {
-		return err
+		return all, err
 	}
-	if err := t.Indexes(ctx, nil, func(x api.Index) error {
-		s.platforms[x.Digest] = x.Platforms
+	return all, t.Indexes(ctx, nil, func(x api.Index) error {
+		all.platforms[x.Digest] = x.Platforms
 		return nil
-	}); err != nil {
-		return err
-	}
-	s.exceptions, err = t.Exceptions(ctx)
-	return err
+	})
 }
 
 // sweepFrom is how large a book may be before it is looked at whether most of it is still used.
 const sweepFrom = 100_000
 
-func (r *Ranking) update(ctx context.Context, s state) error {
+// update makes the entries of listings: those that are fresh anew, the others as they were.
+func (r *Ranking) update(ctx context.Context, judged map[int64]int64, fresh []store.Listing) error {
 	set, _, _ := r.Live.Policies()
 	if set == nil {
 		set = &policies.Set{}
 	}
-	asks := r.askingOf(set, s.exceptions)
 	_, r.fail = policies.Limits(set.Thresholds)
-	entries := make(map[int64]*entry, len(s.listings))
-	list := make([]*entry, len(s.listings))
+	asks := r.askingOf(set, r.exceptions)
+	listings := make([]store.Listing, 0, len(judged))
+	for id, e := range r.entries {
+		if n, ok := judged[id]; ok && n == e.listing.Judged {
+			listings = append(listings, e.listing)
+		}
+	}
+	listings = append(listings, fresh...)
+	r.unscanned = maps.Clone(judged)
+	for _, l := range listings {
+		delete(r.unscanned, l.ID)
+	}
+	slices.SortFunc(listings, func(a, b store.Listing) int { return cmp.Compare(a.ID, b.ID) })
+	entries := make(map[int64]*entry, len(listings))
+	list := make([]*entry, len(listings))
 	stale := map[int64][]*entry{} // to be made anew, by image
-	listed := make(map[int64]bool, len(s.listings))
-	for i, l := range s.listings {
+	listed := make(map[int64]bool, len(listings))
+	for i, l := range listings {
 		e := &entry{listing: l}
 		if old, ok := r.entries[l.ID]; ok {
 			*e = *old
@@ -324,7 +382,7 @@ func (r *Ranking) update(ctx context.Context, s state) error {
 		g := ground{result: e.listing.Result}
 		if base != nil {
 			g.base = *base
-			if n := newerBase(&s, byDigest, base); n != nil {
+			if n := newerBase(r.tags, byDigest, base); n != nil {
 				g.newer = n.image
 			}
 		}
@@ -343,7 +401,6 @@ func (r *Ranking) update(ctx context.Context, s state) error {
 		e.on, e.ground = r.book.On(e.image, g.result, base, newer), g
 	}
 	r.entries, r.digests = entries, byDigest
-	r.sweep()
 	return nil
 }
 
@@ -488,7 +545,7 @@ func (a asking) key(l store.Listing, names []uint32) key {
 
 // newerBase is what the name of a base leads to now, where that is another image that was
 // scanned; nil where it is not.
-func newerBase(s *state, byDigest map[string]*entry, base *api.BaseImage) *entry {
+func newerBase(s tags, byDigest map[string]*entry, base *api.BaseImage) *entry {
 	own := byDigest[base.Digest]
 	ref, err := api.ParseReference(base.Name)
 	if base.Layers == 0 || own == nil || err != nil || ref.Tag == "" || ref.Digest != "" {

@@ -7,3 +7,5 @@ CREATE TABLE briefs (
 );
 -- Grows with each classification of the listing, also where the result stays.
 ALTER TABLE listings ADD COLUMN judged BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX listings_judged ON listings (judged);
+CREATE INDEX instances_places ON instances (listing_id, cluster, namespace);
