@@ -195,7 +195,7 @@ func TestFollowsTheStore(t *testing.T) {
 		}
 		hold("nothing")
 		rebases := 0
-		for step := range 60 {
+		for step := range 45 {
 			now = now.Add(time.Hour)
 			what := r.IntN(8)
 			if step < 15 {
