@@ -75,6 +75,10 @@ func (s *Server) exceptionOf(w http.ResponseWriter, r *http.Request, name string
 	if err != nil {
 		return e, err
 	}
+	return s.readException(r, text, name)
+}
+
+func (s *Server) readException(r *http.Request, text []byte, name string) (e api.VulnerabilityException, err error) {
 	if err := decodeStrict(text, &e); err != nil {
 		return e, err
 	}
@@ -90,14 +94,7 @@ func (s *Server) exceptionOf(w http.ResponseWriter, r *http.Request, name string
 	}
 	set, err := policies.Parse("exception.json", text)
 	if err != nil {
-		var diagnostics policies.Diagnostics
-		if errors.As(err, &diagnostics) { // the places are of our own text
-			for i := range diagnostics {
-				diagnostics[i].Line, diagnostics[i].Column = 0, 0
-			}
-			return e, diagnostics
-		}
-		return e, err
+		return e, placeless(err)
 	}
 	return set.Exceptions[0], nil
 }
@@ -261,17 +258,7 @@ func (s *Server) putThresholds(w http.ResponseWriter, r *http.Request) error {
 	if err := s.decode(w, r, &t); err != nil {
 		return err
 	}
-	text, err := json.Marshal(api.Thresholds{TypeMeta: api.TypeMeta{APIVersion: api.GroupAssay, Kind: api.KindThresholds}, Metadata: api.ObjectMeta{Name: "default"}, Spec: t})
-	if err != nil {
-		return err
-	}
-	if _, err := policies.Parse("thresholds.json", text); err != nil {
-		var diagnostics policies.Diagnostics
-		if errors.As(err, &diagnostics) {
-			for i := range diagnostics {
-				diagnostics[i].Line, diagnostics[i].Column = 0, 0
-			}
-		}
+	if err := checkThresholds(t); err != nil {
 		return err
 	}
 	if _, origin := s.Live.Thresholds(); origin != "default" && origin != "api" {

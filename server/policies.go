@@ -155,23 +155,32 @@ func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
 // postAdmit decides an AdmissionReview as the webhook would. The namespace's labels
 // stand beside request, as namespaceLabels; without them they are not known.
 func (s *Server) postAdmit(w http.ResponseWriter, r *http.Request) error {
-	text, err := s.text(w, r)
+	in, err := s.reviewOf(w, r)
 	if err != nil {
 		return err
 	}
-	set, _, _, err := s.policies()
-	if err != nil {
-		return err
-	}
-	in, err := review.FromAdmissionReview(text, review.KindsOf(set.Settings))
-	if err != nil {
-		return unprocessable("%v", err)
-	}
-	decision, err := s.Live.Engine().Admit(r.Context(), in.Review, s.Now())
+	decision, err := s.Live.Engine().Admit(r.Context(), in, s.Now())
 	if err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, decision)
+}
+
+// reviewOf reads an AdmissionReview.
+func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, error) {
+	text, err := s.text(w, r)
+	if err != nil {
+		return api.Review{}, err
+	}
+	set, _, _, err := s.policies()
+	if err != nil {
+		return api.Review{}, err
+	}
+	in, err := review.FromAdmissionReview(text, review.KindsOf(set.Settings))
+	if err != nil {
+		return api.Review{}, unprocessable("%v", err)
+	}
+	return in.Review, nil
 }
 
 // AlertRow is an alert rule, with what is known of its evaluation.

@@ -90,10 +90,12 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/thresholds", roles: viewer, summary: "The thresholds in force, and where they come from", gives: ThresholdsView{}, handle: s.getThresholds},
 		{pattern: "PUT" + at + "/thresholds", roles: editor, summary: "Set the thresholds, unless the policies do. 202 where stored results do not show it yet", body: api.ThresholdsSpec{}, gives: api.ThresholdsSpec{}, handle: s.putThresholds},
 
+		{pattern: "POST" + at + "/impact", roles: viewer, summary: "What exceptions or thresholds would change, if they were in force: results of images, and recorded decisions", body: ImpactQuestion{}, gives: Impact{}, handle: s.postImpact},
 		{pattern: "GET" + at + "/policies", roles: viewer, summary: "The policies in force, in the order that they apply", query: []parameter{{"modules", "true adds all Rego"}}, gives: PolicyList{}, handle: s.getPolicies},
 		{pattern: "GET" + at + "/policies/{name}", roles: viewer, summary: "A policy with its Rego and its last decisions", gives: PolicyView{}, handle: s.getPolicy},
 		{pattern: "POST" + at + "/classify", roles: reader, summary: "What the engine says of an image now, and why", body: Question{}, gives: engine.Classification{}, scoped: true, handle: s.postClassify},
 		{pattern: "POST" + at + "/admit", roles: viewer, summary: "Decide an AdmissionReview as the webhook would", body: map[string]any{}, gives: api.Decision{}, handle: s.postAdmit},
+		{pattern: "POST" + at + "/explain", roles: viewer, summary: "Why an AdmissionReview is decided as it is, and what would admit it", body: map[string]any{}, gives: api.Explanation{}, handle: s.postExplain},
 		{pattern: "GET" + at + "/alerts", roles: viewer, summary: "Alerts, the newest first", query: with(older, parameter{"firing", "true leaves out those that ended"}, parameter{"rule", ""}), gives: Items[store.Episode]{}, handle: s.getAlerts},
 		{pattern: "GET" + at + "/alerts/rules", roles: viewer, summary: "Alert rules, and when they were evaluated", gives: Items[AlertRow]{}, handle: s.getAlertRules},
 		{pattern: "GET" + at + "/alerts/deliveries", roles: viewer, summary: "Notifications that wait or were given up", query: pages[:1], gives: Items[store.DeliveryStatus]{}, handle: s.getDeliveries},

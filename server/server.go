@@ -21,6 +21,7 @@ import (
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/server/follow"
 	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/server/ranking"
 	"github.com/assay-dev/assay/store"
@@ -32,6 +33,7 @@ type Live interface {
 	Policies() (set *policies.Set, revision string, refused error)
 	Thresholds() (effective api.ThresholdsSpec, origin string)
 	Settle(ctx context.Context) error
+	Suppose(ctx context.Context, h follow.Hypothesis) (before, after *engine.Engine, err error)
 	Subscribe(ctx context.Context) <-chan store.Change
 }
 

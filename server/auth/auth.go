@@ -70,6 +70,9 @@ type Config struct {
 	// the same, so that one bad client does not shut out its neighbours.
 	FailuresPerMinute int
 
+	// Refused, where given, may answer a refusal instead of problem details, as pages do
+	// that send people to sign in. It says whether it did.
+	Refused func(w http.ResponseWriter, r *http.Request, err *Error) bool
 	// Observe, where given, is called once for each request with the
 	// authenticator (token-file, store, oidc, token-review, certificate, session,
 	// anonymous, bearer where it is not known, none) and the result (ok, missing,
@@ -240,12 +243,28 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		id, via, err := a.admit(w, r)
 		if err != nil {
 			a.observe(r, via, id, err)
-			err.Write(w)
+			if a.config.Refused == nil || !a.config.Refused(w, r, err) {
+				err.Write(w)
+			}
 			return
 		}
 		a.config.Observe(via, "ok")
 		if id.Role != "" {
 			r = r.WithContext(NewContext(r.Context(), id))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Inner is a Handler for requests that this process makes itself, in the name of the
+// [Identity] of their context: it asks for the role that the table of routes wants, and for
+// no credential.
+func (a *Auth) Inner(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id, _ := FromContext(r.Context())
+		if err := a.allows(a.table.least(r), id); err != nil {
+			err.Write(w)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -268,15 +287,20 @@ func (a *Auth) admit(w http.ResponseWriter, r *http.Request) (id Identity, via s
 	if (public || len(header) == 0) && a.crossOrigin.Check(r) != nil {
 		return id, via, forbidden("cross-origin", "the request comes from a page of another site; if that site is yours, add it to the trusted origins")
 	}
+	return id, via, a.allows(least, id)
+}
+
+// allows says whether an identity has one of the roles that a route needs.
+func (a *Auth) allows(least []Role, id Identity) *Error {
 	switch {
-	case public, slices.ContainsFunc(least, id.Role.Includes):
-		return id, via, nil
+	case slices.Contains(least, Public), slices.ContainsFunc(least, id.Role.Includes):
+		return nil
 	case id.Role == "":
-		return id, via, forbidden("forbidden", fmt.Sprintf("%.200q has no role here; an administrator can bind one to this user or to a group", id.Name))
+		return forbidden("forbidden", fmt.Sprintf("%.200q has no role here; an administrator can bind one to this user or to a group", id.Name))
 	case len(least) == 0:
-		return id, via, forbidden("forbidden", "there is nothing here, or nothing that anyone may use")
+		return forbidden("forbidden", "there is nothing here, or nothing that anyone may use")
 	default:
-		return id, via, forbidden("forbidden", fmt.Sprintf("%.200q has the role %s; this needs %s", id.Name, id.Role, roles(least)))
+		return forbidden("forbidden", fmt.Sprintf("%.200q has the role %s; this needs %s", id.Name, id.Role, roles(least)))
 	}
 }
 

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/console"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server"
@@ -179,7 +181,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	add("GET /readyz", ready(s, follower), auth.Public)
 
 	c.Auth.Routes, c.Auth.Tokens, c.Auth.Listener, c.Auth.Observe, c.Auth.Log = routes, server.Tokens{Store: s}, c.Listener.Addr(), m.login, c.Log
-	guard, err := auth.New(ctx, c.Auth)
+	guard, err := c.pages(ctx, s, mux, routes, api)
 	if err != nil {
 		return err
 	}
@@ -234,6 +236,46 @@ func Run(ctx context.Context, c Config) (err error) {
 	})
 	c.Log.Info("serving", "address", c.Listener.Addr().String(), "tls", c.CertFile != "", "database", s.Dialect(), "bundles signed", c.Key != nil)
 	return group.Wait()
+}
+
+// settingSessions has the keys that sign the cookies of browsers, the same in all replicas.
+const settingSessions = "session-keys"
+
+// pages adds the console to what is served, and gives what guards all of it. The console asks
+// the API as its users would, so each of the two needs the other.
+func (c *Config) pages(ctx context.Context, s *store.Store, mux *http.ServeMux, routes auth.Routes, api http.Handler) (*auth.Auth, error) {
+	var keys [][]byte
+	if err := s.Write(ctx, func(t *store.Tx) error {
+		err := t.Setting(ctx, settingSessions, &keys)
+		if errors.Is(err, store.ErrNotFound) {
+			keys = [][]byte{make([]byte, 32)}
+			_, _ = rand.Read(keys[0]) // never fails
+			return t.SetSetting(ctx, settingSessions, keys)
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	c.Auth.Sessions = &auth.Sessions{Keys: keys, Ended: s}
+	var guard *auth.Auth
+	web, err := console.New(console.Config{
+		API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { guard.Inner(api).ServeHTTP(w, r) }),
+		SignIn: func(w http.ResponseWriter, r *http.Request, token string) (auth.Identity, error) {
+			return guard.SignIn(w, r, token)
+		},
+		SignOut: func(w http.ResponseWriter, r *http.Request) error { return guard.SignOut(w, r) },
+		Version: c.Version, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Auth.Refused = web.Refused
+	for pattern, roles := range web.Routes() {
+		mux.Handle(pattern, web)
+		routes[pattern] = roles
+	}
+	guard, err = auth.New(ctx, c.Auth)
+	return guard, err
 }
 
 func database(c Config) string {
