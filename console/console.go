@@ -147,6 +147,7 @@ func (c *Console) table() {
 	do("POST /settings/tokens", c.makeToken, auth.Admin)
 	do("POST /settings/tokens/end", c.endToken, auth.Admin)
 	view("GET /jobs", c.jobs)
+	do("POST /views", c.setView, auth.Viewer)
 }
 
 // policy of what a page may load: its own files, and nothing inline.
@@ -205,6 +206,11 @@ func (c *Console) act(h func(http.ResponseWriter, *http.Request) (*page, error))
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		headers(w)
 		p, err := h(w, r)
+		if err == nil && p != nil {
+			if l, ok := p.Body.(*list); ok {
+				err = c.views(r, l)
+			}
+		}
 		if err != nil {
 			p = c.troubled(r, err)
 		}
@@ -251,6 +257,9 @@ func (c *Console) Refused(w http.ResponseWriter, r *http.Request, err *auth.Erro
 
 func (c *Console) render(w http.ResponseWriter, r *http.Request, p *page) {
 	p.User, _ = auth.FromContext(r.Context())
+	if p.Notice = r.URL.Query().Get("done"); p.Fault != nil {
+		p.Notice = ""
+	}
 	p.Path, p.Query, p.Now, p.Version, p.Assets = r.URL.Path, r.URL.Query(), c.Now().UTC(), c.Version, c.assets
 	var text bytes.Buffer
 	if err := c.pages[p.name].ExecuteTemplate(&text, "layout", p); err != nil {

@@ -22,7 +22,7 @@ func (c *Console) exceptions(r *http.Request) (*page, error) {
 		{Name: "inForce", Label: "In force", Options: yesNo},
 		{Name: "origin", Label: "From", Options: []option{{"", "anywhere"}, {"api", "here"}, {"policies", "the policies folder"}}},
 	}, Columns: []column{{Name: "cve", Label: "CVE"}, {Name: "scope", Label: "For"}, {Name: "why", Label: "Justification"}, {Name: "author", Label: "Author", Optional: true},
-		{Name: "created", Label: "Created", Optional: true}, {Name: "expires", Label: "Ends"}, {Name: "state", Label: "State"}, {Name: "origin", Label: "From", Optional: true}}}
+		{Name: "created", Label: "Created", Optional: true}, {Name: "expires", Label: "Ends"}, {Name: "state", Label: "State"}, {Name: "images", Label: "Images that have it", Number: true}, {Name: "origin", Label: "From", Optional: true}}}
 	q := l.read(r)
 	for _, name := range []string{"limit", "sort", "after"} {
 		q.Del(name)
@@ -51,7 +51,13 @@ func (c *Console) exceptions(r *http.Request) (*page, error) {
 		} else if end, ok := timeOf(e.Spec.Expires); ok && end.Sub(c.Now()) < soon {
 			state = "ends soon"
 		}
-		x := row{Cells: []cell{linkTo(e.Spec.CVE, "/vulnerabilities/"+url.PathEscape(e.Spec.CVE)), text(reach(e.Spec)), text(cut(e.Spec.Justification, 200)), text(e.Spec.Author), when(e.Spec.Created), when(e.Spec.Expires), text(state), text(map[string]string{"api": "here", "policies": "policies folder"}[e.Origin])}}
+		images := number(e.Images)
+		if e.Images > 0 {
+			images.Link = withQuery("/images", "cve", e.Spec.CVE)
+		} else {
+			images.Text, images.Title = "none", "no image has the vulnerability: the exception is not needed now"
+		}
+		x := row{Cells: []cell{linkTo(e.Spec.CVE, "/vulnerabilities/"+url.PathEscape(e.Spec.CVE)), text(reach(e.Spec)), text(cut(e.Spec.Justification, 200)), text(e.Spec.Author), when(e.Spec.Created), when(e.Spec.Expires), text(state), images, text(map[string]string{"api": "here", "policies": "policies folder"}[e.Origin])}}
 		if e.Origin == "api" {
 			x.ID = e.Metadata.Name
 		}
@@ -61,7 +67,7 @@ func (c *Console) exceptions(r *http.Request) (*page, error) {
 	l.Actions = []action{{"/exceptions/delete", "Delete", "Delete the marked exceptions? Their CVEs count again at once."}}
 	l.Empty = "There is no exception. Add one from any CVE of an image, or import a CSV file."
 	l.finish(r, "", next)
-	return &page{name: "list", Title: "Exceptions", Nav: "exceptions", Live: "exceptions", Body: l, Notice: r.URL.Query().Get("done")}, nil
+	return &page{name: "list", Title: "Exceptions", Nav: "exceptions", Live: "exceptions", Body: l}, nil
 }
 
 // reach words what an exception is for.

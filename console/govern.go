@@ -2,6 +2,7 @@ package console
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -74,8 +75,9 @@ func (c *Console) policies(r *http.Request) (*page, error) {
 
 type policyBody struct {
 	server.PolicyView
-	JSON string
-	Rego []regoFile
+	RuleHits []store.RuleHit // of each rule, those that never decided too
+	JSON     string
+	Rego     []regoFile
 }
 
 type regoFile struct{ Name, Text string }
@@ -90,6 +92,13 @@ func (c *Console) policy(r *http.Request) (*page, error) {
 		return nil, err
 	}
 	b.JSON = string(text)
+	for i := range b.Policy.Spec.Rules {
+		h := store.RuleHit{Rule: i + 1}
+		if k := slices.IndexFunc(b.Hits, func(x store.RuleHit) bool { return x.Rule == h.Rule }); k >= 0 {
+			h = b.Hits[k]
+		}
+		b.RuleHits = append(b.RuleHits, h)
+	}
 	for _, name := range slices.Sorted(maps.Keys(b.PolicyView.Rego)) {
 		b.Rego = append(b.Rego, regoFile{name, b.PolicyView.Rego[name]})
 	}
@@ -160,6 +169,9 @@ func because(d api.Decision) string {
 type decisionBody struct {
 	store.StoredDecision
 	Images []judged
+	// Now is what would be decided with the policies and data of this moment.
+	Now   *api.Explanation
+	Fault *fault
 }
 
 type judged struct {
@@ -186,6 +198,9 @@ func (c *Console) decision(r *http.Request) (*page, error) {
 			j.URL = imageURL(i.Image, i.Digest)
 		}
 		b.Images = append(b.Images, j)
+	}
+	if err := c.send(r, http.MethodPost, "/explain", b.Record.Input, &b.Now); err != nil && !errors.As(err, &b.Fault) {
+		return nil, err
 	}
 	d := b.Record.Decision
 	return &page{name: "decision", Title: d.Kind + " " + d.Name, Nav: "decisions", Body: b}, nil
@@ -230,7 +245,7 @@ func (c *Console) settingsPage(r *http.Request) (*page, error) {
 		return nil, err
 	}
 	b.Deliveries = deliveries.Items
-	p := &page{name: "settings", Title: "Settings", Nav: "settings", Body: b, Notice: r.URL.Query().Get("done")}
+	p := &page{name: "settings", Title: "Settings", Nav: "settings", Body: b}
 	var tokens server.Items[store.Token]
 	if err := c.get(r, "/tokens", nil, &tokens); err == nil { // for administrators alone
 		b.Tokens = tokens.Items

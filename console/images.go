@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -94,7 +95,7 @@ func (c *Console) images(r *http.Request) (*page, error) {
 	l.Actions = []action{{"dismiss", "Dismiss", ""}, {"show", "Show again", ""}, {"rescan", "Scan again", ""}, {"delete", "Delete", "Delete what is known of the marked images?"}}
 	l.Empty = "No image fits. Scan one with “assay scan IMAGE --apiurl URL --token TOKEN”, or take filters away."
 	l.finish(r, "-score", found.Next)
-	return &page{name: "list", Title: "Images", Nav: "images", Live: "results image scan", Body: l, Notice: r.URL.Query().Get("done")}, nil
+	return &page{name: "list", Title: "Images", Nav: "images", Live: "results image scan", Body: l}, nil
 }
 
 // changeImages does what a button says to the images that are marked.
@@ -186,6 +187,14 @@ type imageBody struct {
 	Packages  []store.PackageImages
 	Changes   []store.StoredEvent
 	Why       []api.Vulnerability // the worst that count
+	Admission *admission
+}
+
+// admission is what would be said of a Pod that runs an image.
+type admission struct {
+	Namespace, Labels string
+	Fault             *fault
+	Explained         *api.Explanation
 }
 
 // most are the rows of a table inside a page.
@@ -199,7 +208,8 @@ func (c *Console) image(r *http.Request) (*page, error) {
 		q.Set("reference", b.Reference)
 	}
 	path := "/images/" + segment(digest)
-	if err := c.get(r, path, q, &b.View); err != nil {
+	err := c.get(r, path, q, &b.View)
+	if err != nil {
 		return nil, err
 	}
 	b.Row = b.View.References[0]
@@ -210,6 +220,9 @@ func (c *Console) image(r *http.Request) (*page, error) {
 	}
 	b.Reference = b.Row.Image
 	if err := c.vulnerabilitiesOf(&b, asked); err != nil {
+		return nil, err
+	}
+	if b.Admission, err = c.admission(r, b.Reference); err != nil {
 		return nil, err
 	}
 	var runs store.List[store.RunningInstance]
@@ -232,7 +245,7 @@ func (c *Console) image(r *http.Request) (*page, error) {
 		return nil, err
 	}
 	b.Packages = packages.Items
-	return &page{name: "image", Title: b.Reference, Nav: "images", Live: "results image exceptions", Body: &b, Notice: asked.Get("done")}, nil
+	return &page{name: "image", Title: b.Reference, Nav: "images", Live: "results image exceptions", Body: &b}, nil
 }
 
 // vulnerabilitiesOf are those of an image that fit the filters of its page.
@@ -277,4 +290,27 @@ func orZero(f *float64) float64 {
 		return -1
 	}
 	return *f
+}
+
+// admission asks what would be decided about a Pod with an image, in a namespace with labels
+// written as key=value, with commas.
+func (c *Console) admission(r *http.Request, image string) (*admission, error) {
+	asked := r.URL.Query()
+	a := &admission{Namespace: cmp.Or(strings.TrimSpace(asked.Get("namespace")), "default"), Labels: strings.TrimSpace(asked.Get("labels"))}
+	labels := map[string]string{}
+	for _, pair := range strings.FieldsFunc(a.Labels, func(r rune) bool { return r == ',' || r == ' ' }) {
+		key, value, _ := strings.Cut(pair, "=")
+		labels[key] = value
+	}
+	labels["kubernetes.io/metadata.name"] = a.Namespace
+	review := map[string]any{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "namespaceLabels": labels, "request": map[string]any{
+		"uid": "console", "kind": map[string]string{"group": "", "version": "v1", "kind": "Pod"}, "resource": map[string]string{"group": "", "version": "v1", "resource": "pods"},
+		"namespace": a.Namespace, "name": "pod", "operation": "CREATE", "userInfo": map[string]any{"username": "console"},
+		"object": map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "pod", "namespace": a.Namespace}, "spec": map[string]any{"containers": []any{map[string]string{"name": "main", "image": image}}}},
+	}}
+	err := c.send(r, http.MethodPost, "/explain", review, &a.Explained)
+	if errors.As(err, &a.Fault) {
+		return a, nil
+	}
+	return a, err
 }

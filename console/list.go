@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/server"
+	"github.com/assay-dev/assay/store"
 )
 
 // list is a page of rows with what narrows and orders them. Its state is its address, so that
@@ -26,6 +28,8 @@ type list struct {
 	Noun        string // what a row is
 	Narrowed    bool   // some filter is set
 	Clear       string // the address without filters
+	Here        string // the address of this view
+	Views       []store.SavedView
 }
 
 // filter is a field of the form above a list.
@@ -178,6 +182,7 @@ func (l *list) finish(r *http.Request, sort, next string) {
 		l.Next = address(r, "after", next)
 	}
 	l.Clear = r.URL.Path
+	l.Here = address(r, "after", "", "before", "")
 	if l.Noun == "" {
 		l.Noun = "row"
 	}
@@ -237,3 +242,32 @@ func cut(s string, n int) string {
 }
 
 var yesNo = []option{{"", "any"}, {"true", "yes"}, {"false", "no"}}
+
+// views adds the views that the user keeps to a list.
+func (c *Console) views(r *http.Request, l *list) error {
+	var kept server.Items[store.SavedView]
+	err := c.get(r, "/views", nil, &kept)
+	l.Views = kept.Items
+	return err
+}
+
+// setView keeps a view, or forgets it.
+func (c *Console) setView(w http.ResponseWriter, r *http.Request) (*page, error) {
+	if err := r.ParseForm(); err != nil {
+		return nil, badForm(err)
+	}
+	v := store.SavedView{Name: strings.TrimSpace(r.PostForm.Get("name")), Address: local(r.PostForm.Get("address"))}
+	if v.Name == "" {
+		return nil, &fault{Status: http.StatusUnprocessableEntity, Title: "The view was not saved", Detail: "It needs a name."}
+	}
+	if r.PostForm.Get("do") == "forget" {
+		if err := c.send(r, http.MethodDelete, "/views/"+segment(v.Name), nil, nil); err != nil {
+			return nil, err
+		}
+		return seeOther(w, r, v.Address, "The view "+v.Name+" is forgotten")
+	}
+	if err := c.send(r, http.MethodPut, "/views/"+segment(v.Name), v, nil); err != nil {
+		return nil, err
+	}
+	return seeOther(w, r, v.Address, "The view "+v.Name+" is saved")
+}

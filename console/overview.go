@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/server"
 	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/store"
@@ -17,6 +18,8 @@ type overviewBody struct {
 	Firing                 []store.Episode
 	Ending                 []server.ListedException
 	Exploited              []store.Vulnerability
+	New                    []store.NewVulnerability
+	Trend                  []trendDay
 	Changes                []store.StoredEvent
 	Version                server.VersionView
 	DatabaseOld            bool
@@ -71,6 +74,16 @@ func (c *Console) overview(r *http.Request) (*page, error) {
 		return nil, err
 	}
 	b.Changes = events.Items
+	var found server.Items[store.NewVulnerability]
+	if err := c.get(r, "/new-vulnerabilities", url.Values{"limit": {"8"}}, &found); err != nil {
+		return nil, err
+	}
+	b.New = found.Items
+	var trend server.Items[store.TrendDay]
+	if err := c.get(r, "/trend", url.Values{"days": {"60"}}, &trend); err != nil {
+		return nil, err
+	}
+	b.Trend = trendOf(trend.Items)
 	if err := c.get(r, "/version", nil, &b.Version); err != nil {
 		return nil, err
 	}
@@ -101,3 +114,51 @@ func (b *overviewBody) Waiting() int {
 
 // Active are the jobs that are done now.
 func (b *overviewBody) Active() int { return b.Queue["running"] }
+
+// trendDay is a day of the chart: the numbers, and their bars in hundredths of the height.
+type trendDay struct {
+	store.TrendDay
+	X, Width int
+	Bars     []bar
+}
+
+// trendOf lays the running images of each day above another, the days side by side; where
+// nothing was ever seen to run, all images.
+func trendOf(days []store.TrendDay) (list []trendDay) {
+	most, runs := 0, false
+	for _, d := range days {
+		for _, n := range d.Running {
+			runs = runs || n > 0
+		}
+	}
+	counts := func(d store.TrendDay) map[api.Result]int {
+		if runs {
+			return d.Running
+		}
+		return d.All
+	}
+	for _, d := range days {
+		total := 0
+		for _, n := range counts(d) {
+			total += n
+		}
+		most = max(most, total)
+	}
+	if most == 0 {
+		return nil
+	}
+	for i, d := range days {
+		x := trendDay{TrendDay: d, X: 10_000 * i / len(days), Width: max(1, 10_000/len(days)-20)}
+		if !runs {
+			x.Running = x.All
+		}
+		y := 2000
+		for _, result := range []api.Result{api.Pass, api.Warned, api.Unknown, api.Fail} {
+			height := 2000 * counts(d)[result] / most
+			y -= height
+			x.Bars = append(x.Bars, bar{Result: result, Count: counts(d)[result], X: y, Width: height})
+		}
+		list = append(list, x)
+	}
+	return list
+}

@@ -26,6 +26,8 @@ type ListedException struct {
 	Origin string `json:"origin"`
 	// InForce is false for one that came to its end.
 	InForce bool `json:"in_force"`
+	// Images are how many images have the vulnerability, whether or not it is excepted for them.
+	Images int `json:"images"`
 }
 
 func (s *Server) getExceptions(w http.ResponseWriter, r *http.Request) error {
@@ -58,6 +60,17 @@ func (s *Server) getExceptions(w http.ResponseWriter, r *http.Request) error {
 		add(set.Exceptions, "policies")
 	}
 	add(kept, "api")
+	ids := make([]string, len(list))
+	for i, e := range list {
+		ids[i] = e.Spec.CVE
+	}
+	images, err := s.Store.ImagesWith(r.Context(), ids)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		list[i].Images = images[api.NormalizeID(list[i].Spec.CVE)]
+	}
 	return answer(w, http.StatusOK, itemsOf(list))
 }
 

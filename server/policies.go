@@ -92,6 +92,8 @@ type PolicyView struct {
 	Policy    api.ContainerAdmissionPolicy `json:"policy"`
 	Rego      map[string]string            `json:"rego"`
 	Decisions []store.StoredDecision       `json:"decisions"`
+	// Hits say how often each rule decided, in recorded decisions; rules that never did are left out.
+	Hits []store.RuleHit `json:"hits"`
 }
 
 func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
@@ -124,6 +126,12 @@ func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
 	}
 	if view.Decisions == nil {
 		view.Decisions = []store.StoredDecision{}
+	}
+	if view.Hits, err = s.Store.RuleHits(r.Context(), name); err != nil {
+		return err
+	}
+	if view.Hits == nil {
+		view.Hits = []store.RuleHit{}
 	}
 	return answer(w, http.StatusOK, view)
 }
@@ -166,7 +174,7 @@ func (s *Server) postAdmit(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, decision)
 }
 
-// reviewOf reads an AdmissionReview.
+// reviewOf reads an AdmissionReview, or its flat form.
 func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, error) {
 	text, err := s.text(w, r)
 	if err != nil {
@@ -175,6 +183,10 @@ func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, e
 	set, _, _, err := s.policies()
 	if err != nil {
 		return api.Review{}, err
+	}
+	var flat api.FlatReview
+	if json.Unmarshal(text, &flat) == nil && flat.Schema == api.SchemaReview { // as records have it
+		return flat.Review, nil
 	}
 	in, err := review.FromAdmissionReview(text, review.KindsOf(set.Settings))
 	if err != nil {

@@ -36,6 +36,9 @@ func (t *Tx) AddDecisions(ctx context.Context, list []api.AdmissionRecord) error
 		rows[i] = []any{clean(d.UID), documents.Time(d.At), clean(d.Cluster), clean(said.Namespace), clean(said.Kind), clean(said.Name), said.Allowed, clean(by), compress(text)}
 		clusters[clean(d.Cluster)] = true
 	}
+	if err := t.hit(ctx, list); err != nil {
+		return err
+	}
 	if err := t.bulk(ctx, "INSERT INTO decisions (uid, at, cluster, namespace, kind, name, allowed, policies, record)", "ON CONFLICT (uid) DO NOTHING", rows); err != nil {
 		return err
 	}

@@ -157,7 +157,10 @@ func Run(ctx context.Context, c Config) (err error) {
 			}
 			return false, nil
 		},
-		Retain: func(ctx context.Context) error { return s.Retain(ctx, c.Retention) }, UpdateDatabase: matcher.UpdateDatabase,
+		Retain: func(ctx context.Context) error {
+			return errors.Join(s.NoteTrend(ctx), s.Retain(ctx, c.Retention))
+		},
+		UpdateDatabase: matcher.UpdateDatabase,
 	}})
 	if err != nil {
 		return err

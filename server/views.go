@@ -1,0 +1,96 @@
+package server
+
+import (
+	"cmp"
+	"net/http"
+	"strings"
+
+	"github.com/assay-dev/assay/store"
+)
+
+func (s *Server) getNewVulnerabilities(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	since, limit := q.time("since"), q.integer("limit", 1, 1000)
+	if err := q.err(); err != nil {
+		return err
+	}
+	if since.IsZero() {
+		since = s.Now().AddDate(0, 0, -7)
+	}
+	list, err := s.Store.NewVulnerabilities(r.Context(), since, int(cmp.Or(limit, 100)))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) getTrend(w http.ResponseWriter, r *http.Request) error {
+	q := queryOf(r)
+	days := q.integer("days", 1, 400)
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Trend(r.Context(), s.Now().AddDate(0, 0, -int(cmp.Or(days, 30))))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+func (s *Server) getViews(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	list, err := s.Store.Views(r.Context(), identity(r).Name)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+// maxView bounds the name of a view, in bytes.
+const maxView = 100
+
+func (s *Server) putView(w http.ResponseWriter, r *http.Request) error {
+	var v store.SavedView
+	if err := s.decode(w, r, &v); err != nil {
+		return err
+	}
+	name := r.PathValue("name")
+	var faults []Fault
+	if v.Name != "" && v.Name != name {
+		faults = append(faults, Fault{Pointer: "/name", Detail: "is not that of the path"})
+	}
+	if strings.TrimSpace(name) == "" || len(name) > maxView {
+		faults = append(faults, Fault{Pointer: "/name", Detail: "is missing or longer than 100 bytes"})
+	}
+	if !strings.HasPrefix(v.Address, "/") || strings.HasPrefix(v.Address, "//") || strings.Contains(v.Address, `\`) || len(v.Address) > maxParameter {
+		faults = append(faults, Fault{Pointer: "/address", Detail: "must be the path of a page, such as /images?result=Fail, of at most 4096 bytes"})
+	}
+	if len(faults) > 0 {
+		return &refused{status: http.StatusUnprocessableEntity, detail: "the view is not valid", faults: faults}
+	}
+	v.Name = name
+	owner := identity(r).Name
+	kept, err := s.Store.Views(r.Context(), owner)
+	if err != nil {
+		return err
+	}
+	if len(kept) >= store.MaxViews {
+		return unprocessable("a user keeps at most %d views: remove one", store.MaxViews)
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.SetView(r.Context(), owner, v) }); err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, v)
+}
+
+func (s *Server) deleteView(w http.ResponseWriter, r *http.Request) error {
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
+		return t.SetView(r.Context(), identity(r).Name, store.SavedView{Name: r.PathValue("name")})
+	}); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
