@@ -9,6 +9,7 @@ package console
 import (
 	"bytes"
 	"embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -257,8 +258,10 @@ func (c *Console) Refused(w http.ResponseWriter, r *http.Request, err *auth.Erro
 
 func (c *Console) render(w http.ResponseWriter, r *http.Request, p *page) {
 	p.User, _ = auth.FromContext(r.Context())
-	if p.Notice = r.URL.Query().Get("done"); p.Fault != nil {
-		p.Notice = ""
+	if done, err := r.Cookie(doneCookie); err == nil {
+		text, _ := base64.RawURLEncoding.DecodeString(done.Value)
+		p.Notice = string(text)
+		setDone(w, "", -1)
 	}
 	p.Path, p.Query, p.Now, p.Version, p.Assets = r.URL.Path, r.URL.Query(), c.Now().UTC(), c.Version, c.assets
 	var text bytes.Buffer
@@ -274,15 +277,17 @@ func (c *Console) render(w http.ResponseWriter, r *http.Request, p *page) {
 	_, _ = w.Write(text.Bytes()) // a client that went away is no error
 }
 
+// doneCookie carries what was done to the next page. It is no part of an address, which anybody
+// could write.
+const doneCookie = "__Host-assay-done"
+
+func setDone(w http.ResponseWriter, text string, age int) {
+	http.SetCookie(w, &http.Cookie{Name: doneCookie, Value: base64.RawURLEncoding.EncodeToString([]byte(cut(text, 200))), Path: "/", MaxAge: age, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+}
+
 // seeOther sends a browser to a page after a form was taken, so that a reload does nothing twice.
 func seeOther(w http.ResponseWriter, r *http.Request, to, notice string) (*page, error) {
-	u, err := url.Parse(to)
-	if err != nil {
-		return nil, err
-	}
-	q := u.Query()
-	q.Set("done", notice)
-	u.RawQuery = q.Encode()
-	http.Redirect(w, r, u.String(), http.StatusSeeOther)
+	setDone(w, notice, 30)
+	http.Redirect(w, r, local(to), http.StatusSeeOther)
 	return nil, nil
 }

@@ -120,7 +120,6 @@ func (l *list) choose(name, value string) {
 // address is that of a request with other parameters; an empty value takes one away.
 func address(r *http.Request, change ...string) string {
 	q := r.URL.Query()
-	q.Del("done")
 	for i := 0; i+1 < len(change); i += 2 {
 		if change[i+1] == "" {
 			q.Del(change[i])
