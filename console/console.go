@@ -31,9 +31,12 @@ type Config struct {
 	// SignIn opens a session for the owner of a token, SignOut ends it.
 	SignIn  func(w http.ResponseWriter, r *http.Request, token string) (auth.Identity, error)
 	SignOut func(w http.ResponseWriter, r *http.Request) error
-	Version string
-	Log     *slog.Logger
-	Now     func() time.Time // nil: time.Now
+	// BeginLogin sends a browser to an OIDC issuer, and FinishLogin takes it back; nil where there is none.
+	BeginLogin  func(w http.ResponseWriter, r *http.Request, next string) error
+	FinishLogin func(w http.ResponseWriter, r *http.Request) (next string, err error)
+	Version     string
+	Log         *slog.Logger
+	Now         func() time.Time // nil: time.Now
 }
 
 // Console serves the pages. It is safe for concurrent use.
@@ -123,6 +126,10 @@ func (c *Console) table() {
 	c.route("GET /{$}", c.serve(c.overview), auth.Viewer)
 	c.route("GET /signin", c.serve(c.signInPage), auth.Public)
 	c.route("POST /signin", http.HandlerFunc(c.signIn), auth.Public)
+	if c.BeginLogin != nil {
+		c.route("GET /signin/issuer", http.HandlerFunc(c.beginLogin), auth.Public)
+		c.route("GET /signin/callback", http.HandlerFunc(c.finishLogin), auth.Public)
+	}
 	c.route("POST /signout", http.HandlerFunc(c.signOut), auth.Public)
 	view("GET /images", c.images)
 	do("POST /images", c.changeImages, auth.Editor)

@@ -15,20 +15,22 @@ type signInBody struct {
 	// Open says that the page came without TLS from elsewhere than this machine: browsers
 	// keep no session then.
 	Open bool
+	// Issuer says that people can sign in at an OIDC issuer.
+	Issuer bool
 }
 
-func bodyOf(r *http.Request, next string) signInBody {
+func (c *Console) bodyOf(r *http.Request, next string) signInBody {
 	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	ip := net.ParseIP(strings.Trim(host, "[]"))
 	here := host == "localhost" || ip != nil && ip.IsLoopback()
-	return signInBody{local(next), r.TLS == nil && !here && r.Header.Get("X-Forwarded-Proto") != "https"}
+	return signInBody{local(next), r.TLS == nil && !here && r.Header.Get("X-Forwarded-Proto") != "https", c.BeginLogin != nil}
 }
 
 func (c *Console) signInPage(r *http.Request) (*page, error) {
-	return &page{name: "signin", Title: "Sign in", Body: bodyOf(r, r.URL.Query().Get("next"))}, nil
+	return &page{name: "signin", Title: "Sign in", Body: c.bodyOf(r, r.URL.Query().Get("next"))}, nil
 }
 
 // local is an address of this server, or its first page.
@@ -47,17 +49,41 @@ func (c *Console) signIn(w http.ResponseWriter, r *http.Request) {
 		c.render(w, r, c.troubled(r, badForm(err)))
 		return
 	}
-	b := bodyOf(r, r.PostForm.Get("next"))
+	b := c.bodyOf(r, r.PostForm.Get("next"))
 	if _, err := c.SignIn(w, r, r.PostForm.Get("token")); err != nil {
-		p := &page{name: "signin", Title: "Sign in", status: http.StatusUnauthorized, Body: b, Fault: &fault{Title: "Not signed in", Detail: "The token was not accepted."}}
-		var refused *auth.Error
-		if errors.As(err, &refused) {
-			p.status, p.Fault.Detail = refused.Status, refused.Detail
-		}
-		c.render(w, r, p)
+		c.notSignedIn(w, r, b, err)
 		return
 	}
 	http.Redirect(w, r, b.Next, http.StatusSeeOther)
+}
+
+func (c *Console) notSignedIn(w http.ResponseWriter, r *http.Request, b signInBody, err error) {
+	p := &page{name: "signin", Title: "Sign in", status: http.StatusInternalServerError, Body: b, Fault: &fault{Title: "Not signed in", Detail: "The log of the server says why."}}
+	var refused *auth.Error
+	if errors.As(err, &refused) {
+		p.status, p.Fault.Detail = refused.Status, refused.Detail
+	} else {
+		c.Log.Error("a sign-in failed", "error", err)
+	}
+	c.render(w, r, p)
+}
+
+func (c *Console) beginLogin(w http.ResponseWriter, r *http.Request) {
+	headers(w)
+	b := c.bodyOf(r, r.URL.Query().Get("next"))
+	if err := c.BeginLogin(w, r, b.Next); err != nil {
+		c.notSignedIn(w, r, b, err)
+	}
+}
+
+func (c *Console) finishLogin(w http.ResponseWriter, r *http.Request) {
+	headers(w)
+	next, err := c.FinishLogin(w, r)
+	if err != nil {
+		c.notSignedIn(w, r, c.bodyOf(r, next), err)
+		return
+	}
+	http.Redirect(w, r, local(next), http.StatusSeeOther)
 }
 
 func (c *Console) signOut(w http.ResponseWriter, r *http.Request) {

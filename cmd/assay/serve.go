@@ -28,21 +28,23 @@ const day = 24 * time.Hour
 
 func (a *app) serveCommand() *cobra.Command {
 	var (
-		config    daemon.Config
-		git       gitrepo.Source
-		sign      signing
-		oidc      auth.OIDC
-		listen    string
-		policies  string
-		database  string
-		file      string
-		anonymous string
-		review    string
-		bind      []string
-		served    reports.Config
-		reportsAt string
-		logLevel  string
-		maxAge    time.Duration
+		config     daemon.Config
+		git        gitrepo.Source
+		sign       signing
+		oidc       auth.OIDC
+		login      auth.Login
+		secretFile string
+		listen     string
+		policies   string
+		database   string
+		file       string
+		anonymous  string
+		review     string
+		bind       []string
+		served     reports.Config
+		reportsAt  string
+		logLevel   string
+		maxAge     time.Duration
 	)
 	c := &cobra.Command{
 		Use:   "serve",
@@ -91,6 +93,8 @@ say where --trace sends spans to.`,
 	flags.StringVar(&oidc.CAFile, "oidc-ca", "", "certificates in PEM for the issuer")
 	flags.StringVar(&oidc.UsernameClaim, "oidc-username-claim", "", "claim that names the user (default sub)")
 	flags.StringVar(&oidc.GroupsClaim, "oidc-groups-claim", "", "claim that names the groups")
+	flags.StringVar(&login.RedirectURL, "oidc-redirect-url", "", "let people sign in to the pages at the issuer; this server's address as browsers see it, with the path /signin/callback")
+	flags.StringVar(&secretFile, "oidc-client-secret-file", "", "file with the client's secret, for --oidc-redirect-url")
 	flags.StringVar(&review, "token-review", "", "kubeconfig of a cluster that is asked about tokens; in-cluster for the one that it runs in")
 	flags.StringArrayVar(&bind, "bind", nil, "ROLE=user:NAME or ROLE=group:NAME for who comes by file, OIDC, certificate or review; may be repeated")
 	flags.StringVar(&anonymous, "anonymous", "", "role of requests without a token, for trials on loopback")
@@ -163,6 +167,16 @@ say where --trace sends spans to.`,
 		config.VulnerabilityPath = database
 		if oidc.Issuer != "" {
 			config.Auth.OIDC = &oidc
+		}
+		if login.RedirectURL != "" {
+			if secretFile != "" {
+				text, err := a.readInput(secretFile, 64<<10)
+				if err != nil {
+					return err
+				}
+				login.ClientSecret = strings.TrimSpace(string(text))
+			}
+			config.Auth.Login = &login
 		}
 		switch review {
 		case "":

@@ -40,6 +40,8 @@ type Config struct {
 	Tokens TokenStore
 	// OIDC trusts the ID tokens of an issuer.
 	OIDC *OIDC
+	// Login lets people sign in at the issuer of OIDC; it needs Sessions.
+	Login *Login
 	// ClientCAFile is a bundle of PEM certificates that sign client
 	// certificates: CN is the user, each O a group. It is read again when it
 	// changes. The listener must use [Auth.TLSConfig].
@@ -134,6 +136,7 @@ type Auth struct {
 	clientCA    *file[*x509.CertPool]
 	certificate authenticator.Request
 	sessions    *sessions
+	login       *login
 	limiter     *limiter
 	crossOrigin *http.CrossOriginProtection
 }
@@ -201,6 +204,11 @@ func New(ctx context.Context, c Config) (*Auth, error) {
 	if c.Sessions != nil {
 		if a.sessions, err = newSessions(*c.Sessions, c.Now); err != nil {
 			return nil, fmt.Errorf("sessions: %w", err)
+		}
+	}
+	if c.Login != nil && a.sessions != nil {
+		if a.login, err = newLogin(*c.Login, c.OIDC); err != nil {
+			return nil, fmt.Errorf("signing in by OIDC: %w", err)
 		}
 	}
 	return a, nil

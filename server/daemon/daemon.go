@@ -261,14 +261,19 @@ func (c *Config) pages(ctx context.Context, s *store.Store, mux *http.ServeMux, 
 	}
 	c.Auth.Sessions = &auth.Sessions{Keys: keys, Ended: s}
 	var guard *auth.Auth
-	web, err := console.New(console.Config{
+	pages := console.Config{
 		API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { guard.Inner(api).ServeHTTP(w, r) }),
 		SignIn: func(w http.ResponseWriter, r *http.Request, token string) (auth.Identity, error) {
 			return guard.SignIn(w, r, token)
 		},
 		SignOut: func(w http.ResponseWriter, r *http.Request) error { return guard.SignOut(w, r) },
 		Version: c.Version, Log: c.Log,
-	})
+	}
+	if c.Auth.Login != nil {
+		pages.BeginLogin = func(w http.ResponseWriter, r *http.Request, next string) error { return guard.BeginLogin(w, r, next) }
+		pages.FinishLogin = func(w http.ResponseWriter, r *http.Request) (string, error) { return guard.FinishLogin(w, r) }
+	}
+	web, err := console.New(pages)
 	if err != nil {
 		return nil, err
 	}
