@@ -146,6 +146,8 @@ func (c *Console) table() {
 	do("POST /exceptions/import", c.importExceptions, auth.Editor)
 	view("GET /alerts", c.alerts)
 	view("GET /alerts/rules", c.alertRules)
+	view("GET /alerts/test", c.alertTestPage)
+	do("POST /alerts/test", c.testAlert, auth.Viewer)
 	view("GET /policies", c.policies)
 	view("GET /policies/{name}", c.policy)
 	view("GET /decisions", c.decisions)

@@ -65,6 +65,64 @@ func (c *Console) alertRules(r *http.Request) (*page, error) {
 	return &page{name: "rules", Title: "Alert rules", Nav: "alerts", Live: "alerts policies", Body: rulesBody{found.Items}}, nil
 }
 
+// alertTest is the form that tests an alert rule against what is kept.
+type alertTest struct {
+	Name, Rule, Lookback string
+	Rules                []string
+	Answer               *server.AlertAnswer
+}
+
+const someRule = `apiVersion: projectcalico.org/v3
+kind: GlobalAlert
+metadata:
+  name: failing-in-production
+spec:
+  description: "${count} images fail in ${namespace}"
+  severity: 80
+  dataSet: vulnerability
+  query: result = "Fail" AND namespace NOTIN {"dev-*"}
+  aggregateBy: [namespace]
+  metric: count
+  condition: gt
+  threshold: 0
+`
+
+func (c *Console) alertTestBody(r *http.Request) (*alertTest, error) {
+	b := &alertTest{Name: r.URL.Query().Get("rule"), Rule: someRule, Lookback: "24h"}
+	var found server.Items[server.AlertRow]
+	if err := c.get(r, "/alerts/rules", nil, &found); err != nil {
+		return nil, err
+	}
+	for _, x := range found.Items {
+		if x.Kind == api.KindGlobalAlert {
+			b.Rules = append(b.Rules, x.Name)
+		}
+	}
+	return b, nil
+}
+
+func (c *Console) alertTestPage(r *http.Request) (*page, error) {
+	b, err := c.alertTestBody(r)
+	return &page{name: "alerttest", Title: "Test an alert rule", Nav: "alerts", Body: b}, err
+}
+
+func (c *Console) testAlert(_ http.ResponseWriter, r *http.Request) (*page, error) {
+	if err := r.ParseForm(); err != nil {
+		return nil, badForm(err)
+	}
+	b, err := c.alertTestBody(r)
+	if err != nil {
+		return nil, err
+	}
+	b.Name, b.Rule, b.Lookback = r.PostForm.Get("name"), r.PostForm.Get("text"), strings.TrimSpace(r.PostForm.Get("lookback"))
+	q := server.AlertQuestion{Name: b.Name, Lookback: b.Lookback}
+	if b.Name == "" {
+		q.Rule = b.Rule
+	}
+	p := &page{name: "alerttest", Title: "Test an alert rule", Nav: "alerts", Body: b}
+	return p, p.refuse(c.send(r, http.MethodPost, "/alerts/test", q, &b.Answer))
+}
+
 func (c *Console) policies(r *http.Request) (*page, error) {
 	var found server.PolicyList
 	if err := c.get(r, "/policies", nil, &found); err != nil {
