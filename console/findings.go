@@ -94,7 +94,7 @@ func (c *Console) vulnerability(r *http.Request) (*page, error) {
 func (c *Console) packages(r *http.Request) (*page, error) {
 	l := &list{Noun: "package", Filters: []filter{
 		{Name: "search", Label: "Package", Hint: "part of the name"}, {Name: "version", Label: "Version"},
-		{Name: "type", Label: "Type", Hint: "deb, java-archive"}, {Name: "name", Label: "Exact name", More: true},
+		{Name: "type", Label: "Type", Hint: "deb, java-archive"}, {Name: "name", Label: "Exact name", Hint: "log4j-core", More: true}, {Name: "below", Label: "Versions below, of the exact name", Hint: "2.17", More: true},
 	}, Columns: []column{{Name: "name", Label: "Package"}, {Name: "version", Label: "Version"}, {Name: "type", Label: "Type"}, {Name: "images", Label: "Images", Number: true}}}
 	q := l.read(r)
 	var found store.List[store.PackageImages]

@@ -32,6 +32,7 @@ func imageFilters() []filter {
 		{Name: "tag", Label: "Tag", More: true},
 		{Name: "package", Label: "Package", Hint: "log4j-core", More: true},
 		{Name: "version", Label: "Package version", More: true},
+		{Name: "below", Label: "Versions below", Hint: "2.17", More: true},
 		{Name: "kev", Label: "Known exploited", Options: yesNo, More: true},
 		{Name: "fixable", Label: "Has a fix", Options: yesNo, More: true},
 		{Name: "epss", Label: "EPSS at least", Hint: "0 to 1", More: true},

@@ -84,7 +84,7 @@ func cellsOf(m store.Image) []string {
 // exportImages writes a row for each image, or with pods for each container that runs one.
 func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f, pods := filter(q, identity(r)), q.flag("pods")
+	f, pods := s.filter(r, q), q.flag("pods")
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ var vulnerabilityCells = []string{"CVE", "Registry", "Repository", "Tags", "Dige
 // Justification and Scope added it can be imported as exceptions.
 func (s *Server) exportVulnerabilities(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f := filter(q, identity(r))
+	f := s.filter(r, q)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (s *Server) exportVulnerabilities(w http.ResponseWriter, r *http.Request) e
 // exceptions that cover them, as `assay scan -o json` does.
 func (s *Server) exportJSON(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f := filter(q, identity(r))
+	f := s.filter(r, q)
 	if err := q.err(); err != nil {
 		return err
 	}

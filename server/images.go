@@ -2,7 +2,9 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -37,10 +39,60 @@ func filter(q *query, id auth.Identity) store.Filter {
 	return f
 }
 
+// filter reads the same, and the versions of a package that are below one.
+func (s *Server) filter(r *http.Request, q *query) store.Filter {
+	f, below := filter(q, identity(r)), q.text("below")
+	if below == "" {
+		return f
+	}
+	if f.Package == "" || f.Version != "" {
+		q.fault("below", "needs the name of a package beside it, and no version")
+		return f
+	}
+	list, err := s.below(r.Context(), store.PackageFilter{Name: f.Package}, below)
+	if err != nil {
+		q.fault("below", "%v", err)
+		return f
+	}
+	f.Versions = []string{}
+	for _, p := range list {
+		f.Versions = append(f.Versions, p.Version)
+	}
+	return f
+}
+
+// maxVersions bounds the versions of one package that are compared.
+const maxVersions = 5000
+
+// below are the packages that fit a filter with a name, in versions below one. A version that
+// cannot be compared is taken for one below: who asks where something old is wants to see it.
+func (s *Server) below(ctx context.Context, f store.PackageFilter, limit string) (found []store.PackageImages, err error) {
+	if s.VersionBelow == nil {
+		return nil, errors.New("versions are not compared here")
+	}
+	for p := (store.Page{Limit: 1000}); ; {
+		list, err := s.Store.Packages(ctx, f, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range list.Items {
+			if less, err := s.VersionBelow(x.Type, x.Version, limit); less || err != nil {
+				found = append(found, x)
+			}
+		}
+		if p.After = list.Next; p.After == "" {
+			return found, nil
+		}
+		if len(found) > maxVersions {
+			return nil, fmt.Errorf("there are more than %d versions: name one", maxVersions)
+		}
+	}
+}
+
 // filterParameters are those of filter, for the description.
 var filterParameters = []parameter{
 	{"registry", "all of the name but its last component, such as docker.io/library"}, {"repository", "the last component of the name"}, {"tag", ""}, {"digest", ""},
-	{"search", "part of the reference, in any case"}, {"cve", "the id of a vulnerability, or an alias"}, {"package", "the name of a package"}, {"version", "of a package"},
+	{"search", "part of the reference, in any case"}, {"cve", "the id of a vulnerability, or an alias"}, {"package", "the name of a package"}, {"version", "of a package"}, {"below", "versions of the package that come before this one"},
 	{"cluster", "where it runs"}, {"namespace", "where it runs"}, {"running", "true or false"}, {"kev", "whether a vulnerability is known to be exploited"},
 	{"fixable", "whether a vulnerability has a fixed version"}, {"dismissed", "true shows those that are; else those that are not"}, {"epss", "at least, 0 to 1"},
 	{"score", "the maximum at least, 0 to 10"}, {"scannedAfter", "RFC 3339"}, {"scannedBefore", "RFC 3339"}, {"result", "Pass, Warn, Fail, Unknown, with commas"},
@@ -48,7 +100,7 @@ var filterParameters = []parameter{
 
 func (s *Server) getImages(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f, p := filter(q, identity(r)), q.page()
+	f, p := s.filter(r, q), q.page()
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -66,7 +118,7 @@ type CountList struct {
 
 func (s *Server) getCounts(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f := filter(q, identity(r))
+	f := s.filter(r, q)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -248,10 +300,21 @@ func (s *Server) getVulnerability(w http.ResponseWriter, r *http.Request) error 
 
 func (s *Server) getPackages(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
+	below := q.text("below")
 	f := store.PackageFilter{Name: q.text("name"), Version: q.text("version"), Type: q.text("type"), Search: q.text("search"), Digest: q.text("digest")}
 	p := q.page()
 	if err := q.err(); err != nil {
 		return err
+	}
+	if below != "" {
+		if f.Name == "" {
+			return bad("below needs the name of a package beside it")
+		}
+		found, err := s.below(r.Context(), f, below)
+		if err != nil {
+			return bad("below: %v", err)
+		}
+		return answer(w, http.StatusOK, store.List[store.PackageImages]{Items: itemsOf(found).Items})
 	}
 	list, err := s.Store.Packages(r.Context(), f, p)
 	if err != nil {
@@ -262,7 +325,7 @@ func (s *Server) getPackages(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) getInstances(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f, p := filter(q, identity(r)), q.page()
+	f, p := s.filter(r, q), q.page()
 	if err := q.err(); err != nil {
 		return err
 	}

@@ -61,6 +61,8 @@ type Config struct {
 	Jobs  Jobs
 	// DecodeSBOM reads an SBOM in any format; image and digest name what it is of, "" where it says so itself.
 	DecodeSBOM func(in io.Reader, image, digest string) (store.SBOM, error)
+	// VersionBelow compares two versions of a package of one of Syft's types; nil: versions are not compared.
+	VersionBelow func(kind, have, limit string) (bool, error)
 	// MayScan says why this server does not scan an image by itself; nil: it scans none.
 	MayScan func(image string) error
 	// Database is the vulnerability database in use; nil when there is none.

@@ -29,6 +29,7 @@ type Filter struct {
 	Search                            string // part of the reference, in any case
 	CVE                               string // an id or an alias
 	Package, Version                  string
+	Versions                          []string // of Package; nil: any, empty: none
 	Cluster, Namespace                string
 	Running, KEV, Fixable             *bool
 	Dismissed                         *bool    // nil: those that are not
@@ -169,8 +170,18 @@ func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool,
 			c.add("l.image_id IN ("+marks(len(args))+")", args...)
 		}
 	}
+	if f.Versions != nil && len(f.Versions) == 0 {
+		return c, true, nil
+	}
 	if f.Package != "" || f.Version != "" {
 		inner := conditions{}
+		if f.Versions != nil {
+			args := make([]any, len(f.Versions))
+			for i, v := range f.Versions {
+				args[i] = clean(v)
+			}
+			inner.add("p.version IN ("+marks(len(args))+")", args...)
+		}
 		if f.Package != "" {
 			inner.add("p.name = ?", clean(f.Package))
 		}

@@ -31,6 +31,7 @@ import (
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/console"
 	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/scanner/match"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server"
 	"github.com/assay-dev/assay/server/alerting"
@@ -166,7 +167,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 
-	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, Database: matcher.Database,
+	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database,
 		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
 	m.registry.MustRegister(state{store: s, database: matcher.Database, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
