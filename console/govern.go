@@ -1,7 +1,6 @@
 package console
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/server"
@@ -94,8 +95,11 @@ func (c *Console) alertTestBody(r *http.Request) (*alertTest, error) {
 		return nil, err
 	}
 	for _, x := range found.Items {
-		if x.Kind == api.KindGlobalAlert {
+		switch {
+		case x.Kind == api.KindGlobalAlert:
 			b.Rules = append(b.Rules, x.Name)
+		case x.Kind == api.KindGlobalAlertTemplate && x.Name == b.Name:
+			b.Name, b.Rule = "", x.Rule
 		}
 	}
 	return b, nil
@@ -134,7 +138,7 @@ func (c *Console) policies(r *http.Request) (*page, error) {
 type policyBody struct {
 	server.PolicyView
 	RuleHits []store.RuleHit // of each rule, those that never decided too
-	JSON     string
+	YAML     string
 	Rego     []regoFile
 }
 
@@ -145,11 +149,11 @@ func (c *Console) policy(r *http.Request) (*page, error) {
 	if err := c.get(r, "/policies/"+segment(r.PathValue("name")), nil, &b.PolicyView); err != nil {
 		return nil, err
 	}
-	text, err := json.MarshalIndent(b.Policy, "", "  ")
+	text, err := yaml.Marshal(b.Policy)
 	if err != nil {
 		return nil, err
 	}
-	b.JSON = string(text)
+	b.YAML = string(text)
 	for i := range b.Policy.Spec.Rules {
 		h := store.RuleHit{Rule: i + 1}
 		if k := slices.IndexFunc(b.Hits, func(x store.RuleHit) bool { return x.Rule == h.Rule }); k >= 0 {
@@ -275,12 +279,16 @@ type settingsBody struct {
 	Clusters   []store.Count
 	Deliveries []store.DeliveryStatus
 	Origin     string
+	URL        string // of the server, as the browser sees it
 }
 
 func (c *Console) settings(r *http.Request) (*page, error) { return c.settingsPage(r) }
 
 func (c *Console) settingsPage(r *http.Request) (*page, error) {
-	b := &settingsBody{}
+	b := &settingsBody{URL: "http://" + r.Host}
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		b.URL = "https://" + r.Host
+	}
 	if err := c.get(r, "/thresholds", nil, &b.Thresholds); err != nil {
 		return nil, err
 	}

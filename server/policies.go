@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/yaml"
+
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/review"
@@ -202,9 +204,11 @@ type AlertRow struct {
 	Severity  int        `json:"severity"`
 	Period    string     `json:"period"`
 	Query     string     `json:"query,omitempty"`
-	Place     string     `json:"place"`
+	Place     string     `json:"place,omitempty"`
 	Evaluated *time.Time `json:"evaluated,omitempty"`
 	Error     string     `json:"error,omitempty"`
+	// Rule is, of a GlobalAlertTemplate, the GlobalAlert that it offers, as YAML. A template fires nothing.
+	Rule string `json:"rule,omitempty"`
 }
 
 func (s *Server) getAlertRules(w http.ResponseWriter, r *http.Request) error {
@@ -235,6 +239,13 @@ func (s *Server) getAlertRules(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, v := range set.VerdictAlerts {
 		add(api.KindVerdictAlert, v.Alert)
+	}
+	for _, t := range set.Templates {
+		text, err := yaml.Marshal(api.GlobalAlert{TypeMeta: api.TypeMeta{APIVersion: api.GroupAlert, Kind: api.KindGlobalAlert}, Metadata: api.ObjectMeta{Name: t.Metadata.Name}, Spec: t.Spec})
+		if err != nil {
+			return err
+		}
+		rows = append(rows, AlertRow{Name: t.Metadata.Name, Kind: api.KindGlobalAlertTemplate, Severity: t.Spec.Severity, Period: cmp.Or(t.Spec.Period, api.DefaultPeriod), Query: t.Spec.Query, Rule: string(text)})
 	}
 	return answer(w, http.StatusOK, itemsOf(rows))
 }

@@ -108,6 +108,7 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/decisions", roles: viewer, summary: "Recorded decisions, the newest first", query: with(older, parameter{"cluster", ""}, parameter{"namespace", ""}, parameter{"kind", ""}, parameter{"name", ""}, parameter{"policy", "one that decided"}, parameter{"allowed", ""}), gives: Items[store.StoredDecision]{}, scoped: true, handle: s.getDecisions},
 		{pattern: "POST" + at + "/decisions", roles: scanner, summary: "Keep records of decisions; one whose uid is known changes nothing", body: Items[api.AdmissionRecord]{}, status: http.StatusNoContent, scoped: true, handle: s.postDecisions},
 
+		{pattern: "GET" + at + "/downloads/assay", roles: reader, summary: "The scanner: the program that this server runs, for its own platform", gives: text(""), scoped: true, long: true, handle: s.getProgram},
 		{pattern: "GET" + at + "/tokens", roles: admin, summary: "Tokens, never their text", gives: Items[store.Token]{}, handle: s.getTokens},
 		{pattern: "POST" + at + "/tokens", roles: admin, summary: "Make a token, shown this once", body: NewToken{}, status: http.StatusCreated, gives: MadeToken{}, handle: s.postToken},
 		{pattern: "DELETE" + at + "/tokens/{id}", roles: admin, summary: "End a token", status: http.StatusNoContent, handle: s.deleteToken},

@@ -2,7 +2,10 @@ package server
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
+	"os"
+	"runtime"
 	"strings"
 
 	"github.com/assay-dev/assay/store"
@@ -92,5 +95,30 @@ func (s *Server) deleteView(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// getProgram gives the program that runs here, so that a pipeline scans with the version of
+// its server.
+func (s *Server) getProgram(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding the program: %w", err)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("reading the program: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("reading the program: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="assay-%s-%s"`, runtime.GOOS, runtime.GOARCH))
+	http.ServeContent(w, r, "", info.ModTime(), file)
 	return nil
 }
