@@ -122,6 +122,9 @@ type trendDay struct {
 	Bars     []bar
 }
 
+// Of is the number of images of a result.
+func (d trendDay) Of(result string) int { return d.Running[api.Result(result)] }
+
 // trendOf lays the running images of each day above another, the days side by side; where
 // nothing was ever seen to run, all images.
 func trendOf(days []store.TrendDay) (list []trendDay) {
