@@ -123,7 +123,7 @@ func TestLogin(t *testing.T) {
 			}
 		}
 	}
-	q, c = begin()
+	q, _ = begin()
 	refused("no cookie", q, nil)
 	_, other := begin()
 	refused("the cookie of another login", q, other)
@@ -136,7 +136,7 @@ func TestLogin(t *testing.T) {
 	q, c = begin()
 	c.Value = strings.Replace(c.Value, c.Value[:4], "AAAA", 1)
 	refused("a cookie that was changed", q, c)
-	q, c = begin()
+	q, _ = begin()
 	session.Name = loginCookie
 	refused("a session for the cookie", q, session)
 	for name, change := range map[string]map[string]any{
