@@ -72,6 +72,10 @@ type Config struct {
 	// ContainerdNamespace is where images are looked up. Absent:
 	// CONTAINERD_NAMESPACE, else "default" and then "k8s.io".
 	ContainerdNamespace string
+	// ContainerdRoot is where containerd's root (usually /var/lib/containerd) can be
+	// read. It gives the unpacked layers where the content store has discarded the
+	// packed ones. Absent: such images cannot be scanned.
+	ContainerdRoot string
 
 	// Stdin is read for the input "sbom:-". Absent: os.Stdin.
 	Stdin io.Reader

@@ -2,6 +2,7 @@ package scanner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,9 +21,8 @@ import (
 	"github.com/assay-dev/assay/api"
 )
 
-// openContainerd finds an image in containerd's content store, without a pull.
-// errAbsent tells that containerd does not answer or lacks the image.
-func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, err error) {
+// dialContainerd gives a client of containerd. errAbsent tells that it does not answer.
+func (s *Scanner) dialContainerd() (*client.Client, error) {
 	address := firstOf(s.cfg.ContainerdAddress, os.Getenv("CONTAINERD_ADDRESS"), defaults.DefaultAddress)
 	if _, err := os.Stat(address); err != nil {
 		return nil, fmt.Errorf("%w: containerd does not answer: %w", errAbsent, err)
@@ -30,6 +30,17 @@ func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, e
 	c, err := client.New(address, client.WithTimeout(daemonWait))
 	if err != nil {
 		return nil, fmt.Errorf("%w: containerd does not answer: %w", errAbsent, err)
+	}
+	return c, nil
+}
+
+// openContainerd finds an image in containerd's content store, without a pull, by
+// its name or, where the reference has a digest, by the digest of a manifest that the
+// store holds. errAbsent tells that containerd does not answer or lacks the image.
+func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, err error) {
+	c, err := s.dialContainerd()
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -47,6 +58,12 @@ func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, e
 	for _, space := range spaces {
 		in := namespaces.WithNamespace(ctx, space)
 		img, err := c.ImageService().Get(in, ref.String())
+		if errdefs.IsNotFound(err) && ref.Digest != "" {
+			var info ccontent.Info
+			if info, err = c.ContentStore().Info(in, godigest.Digest(ref.Digest)); err == nil {
+				img = images.Image{Name: ref.String(), Target: ocispec.Descriptor{Digest: info.Digest, Size: info.Size}}
+			}
+		}
 		if errdefs.IsNotFound(err) {
 			continue
 		}
@@ -59,6 +76,9 @@ func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, e
 		}
 		f.repoDigests = []string{ref.Name() + "@" + img.Target.Digest.String()}
 		f.close = c.Close
+		if err := s.checkLayers(ctx, c, space, f); err != nil {
+			return nil, err
+		}
 		return f, nil
 	}
 	return nil, fmt.Errorf("%w: containerd has no image %s", errAbsent, ref)
@@ -66,27 +86,45 @@ func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, e
 
 // fromStore finds the image of a containerd image record.
 func (s *Scanner) fromStore(ctx context.Context, store ccontent.Provider, space string, img images.Image) (*found, error) {
-	h, err := v1.NewHash(img.Target.Digest.String())
-	if err != nil {
-		return nil, fmt.Errorf("reading containerd's record of the image: %w", err)
-	}
-	root := v1.Descriptor{Digest: h, Size: img.Target.Size, MediaType: types.MediaType(img.Target.MediaType)}
-	c := storeContent{store, space}
-	f, err := s.resolver(c).resolve(ctx, root)
+	root, err := rootOf(img)
 	if err != nil {
 		return nil, err
 	}
-	// Kubernetes' nodes often discard layers once they are unpacked. Notice it
-	// here, while another source can still be asked.
-	for _, l := range f.layers {
-		rc, err := c.blob(ctx, v1.Descriptor{Digest: l.digest, Size: l.size, MediaType: l.mediaType})
-		if err != nil {
-			return nil, err
-		}
-		rc.Close()
+	f, err := s.resolver(storeContent{store, space}).resolve(ctx, root)
+	if err != nil {
+		return nil, err
 	}
 	f.source = Containerd
 	return f, nil
+}
+
+func rootOf(img images.Image) (v1.Descriptor, error) {
+	h, err := v1.NewHash(img.Target.Digest.String())
+	if err != nil {
+		return v1.Descriptor{}, fmt.Errorf("reading containerd's record of the image: %w", err)
+	}
+	return v1.Descriptor{Digest: h, Size: img.Target.Size, MediaType: types.MediaType(img.Target.MediaType)}, nil
+}
+
+// checkLayers notices layers that are not in the content store, for Kubernetes' nodes
+// often discard them once they are unpacked: then the unpacked ones are read, or
+// another source is asked.
+func (s *Scanner) checkLayers(ctx context.Context, c *client.Client, space string, f *found) error {
+	for _, l := range f.layers {
+		rc, err := l.open(ctx)
+		if err == nil {
+			rc.Close()
+			continue
+		}
+		if !errors.Is(err, errAbsent) || s.cfg.ContainerdRoot == "" {
+			return err
+		}
+		if other := s.useSnapshots(namespaces.WithNamespace(ctx, space), c, f); other != nil {
+			return fmt.Errorf("%w; nor can the unpacked layers be read: %w", err, other)
+		}
+		return nil
+	}
+	return nil
 }
 
 // storeContent reads a containerd content store in one namespace.

@@ -120,7 +120,7 @@ func TestContainerdStore(t *testing.T) {
 	if _, err := s.catalogImage(t.Context(), f, "example.com/app:1", tmp, nil); err == nil || !strings.Contains(err.Error(), "does not hold all of the image") {
 		t.Errorf("missing layers give %v", err)
 	}
-	if _, err := s.fromStore(t.Context(), store, "default", record); !errors.Is(err, errAbsent) {
+	if err := s.checkLayers(t.Context(), nil, "default", f); !errors.Is(err, errAbsent) {
 		t.Errorf("an image without layers gives %v", err)
 	}
 }

@@ -51,6 +51,9 @@ type layer struct {
 	size      int64
 	diffID    v1.Hash
 	mediaType types.MediaType
+	// unpacked says that the blob is made from files of a snapshot, so that there is
+	// no digest to verify.
+	unpacked bool
 	// open gives the blob as stored.
 	open func(context.Context) (io.ReadCloser, error)
 }
@@ -206,6 +209,12 @@ func (r *layerReader) verify() error {
 	l := r.l
 	if _, err := io.Copy(io.Discard, r.raw); err != nil {
 		return l.fail(err)
+	}
+	if l.unpacked {
+		if err := r.tar.end(); err != nil {
+			return l.fail(err)
+		}
+		return io.EOF
 	}
 	if l.size >= 0 && r.blobSize != l.size {
 		return l.corrupt("the layer has %d bytes, its manifest says %d", r.blobSize, l.size)

@@ -114,6 +114,11 @@ func (c *Client) SBOM(ctx context.Context, image, digest string, document []byte
 	return err
 }
 
+// PackedSBOM sends an SBOM that is packed with zstd already.
+func (c *Client) PackedSBOM(ctx context.Context, image, digest string, packed []byte) error {
+	return c.call(ctx, request{method: http.MethodPost, what: "sboms", query: url.Values{"image": {image}, "digest": {digest}}, encoding: "zstd", body: packed}, nil)
+}
+
 // Decisions sends records of decisions; those that the server has change nothing.
 func (c *Client) Decisions(ctx context.Context, list []api.AdmissionRecord) error {
 	text, err := json.Marshal(map[string]any{"items": list})
@@ -135,50 +140,77 @@ func (c *Client) RequestScans(ctx context.Context, images []string) error {
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 16 << 20
 
+// Error is a request that the server refused, or could not answer.
+type Error struct {
+	Status int
+	text   string
+}
+
+func (e *Error) Error() string { return e.text }
+
+// request is one request as it goes over the wire, its body packed.
+type request struct {
+	method, what, encoding string
+	query                  url.Values
+	body                   []byte
+}
+
 func (c *Client) post(ctx context.Context, what string, query url.Values, body []byte) ([]Uploaded, error) {
+	var answer struct {
+		Images []Uploaded `json:"images"`
+	}
+	err := c.json(ctx, http.MethodPost, what, query, body, &answer)
+	return answer.Images, err
+}
+
+// json sends a body packed with gzip, and reads the answer, if any, into answer.
+func (c *Client) json(ctx context.Context, method, what string, query url.Values, body []byte, answer any) error {
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	if _, err := z.Write(body); err != nil {
-		return nil, err
+		return err
 	}
 	if err := z.Close(); err != nil {
-		return nil, err
+		return err
 	}
-	target := c.base.JoinPath("api/v1", what)
-	target.RawQuery = query.Encode()
-	var err error
+	return c.call(ctx, request{method: method, what: what, query: query, encoding: "gzip", body: packed.Bytes()}, answer)
+}
+
+// call sends a request until it is answered, as often as it may.
+func (c *Client) call(ctx context.Context, r request, answer any) error {
+	target := c.base.JoinPath("api/v1", r.what)
+	target.RawQuery = r.query.Encode()
 	for attempt := 1; ; attempt++ {
-		var list []Uploaded
-		var after time.Duration
-		if list, after, err = c.send(ctx, target.String(), packed.Bytes()); err == nil {
-			return list, nil
+		after, err := c.send(ctx, r, target.String(), answer)
+		if err == nil {
+			return nil
 		}
 		if after < 0 || attempt == c.config.Attempts || ctx.Err() != nil {
-			return nil, fmt.Errorf("sending %s to %s: %w", what, c.base, err)
+			return fmt.Errorf("sending %s to %s: %w", r.what, c.base, err)
 		}
 		c.config.Warn(err)
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		case <-time.After(max(after, time.Second<<(attempt-1))):
 		}
 	}
 }
 
 // send gives a negative time with errors that another attempt would meet again.
-func (c *Client) send(ctx context.Context, target string, packed []byte) ([]Uploaded, time.Duration, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(packed))
+func (c *Client) send(ctx context.Context, r request, target string, answer any) (time.Duration, error) {
+	request, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(r.body))
 	if err != nil {
-		return nil, -1, err
+		return -1, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Content-Encoding", "gzip")
+	request.Header.Set("Content-Encoding", r.encoding)
 	request.Header.Set("User-Agent", c.config.UserAgent)
 	token := c.config.Token
 	if c.config.TokenFile != "" {
 		text, err := os.ReadFile(c.config.TokenFile)
 		if err != nil {
-			return nil, 0, fmt.Errorf("reading the token: %w", err)
+			return 0, fmt.Errorf("reading the token: %w", err)
 		}
 		token = strings.TrimSpace(string(text))
 	}
@@ -189,43 +221,40 @@ func (c *Client) send(ctx context.Context, target string, packed []byte) ([]Uplo
 	if err != nil {
 		var wrong *tls.CertificateVerificationError
 		if errors.As(err, &wrong) {
-			return nil, -1, wrong
+			return -1, wrong
 		}
-		return nil, 0, errors.Unwrap(err) // without the URL, which is said once
+		return 0, errors.Unwrap(err) // without the URL, which is said once
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	if response.StatusCode/100 == 2 {
-		if len(text) == 0 {
-			return nil, 0, nil
+		if len(text) == 0 || answer == nil {
+			return 0, nil
 		}
-		var answer struct {
-			Images []Uploaded `json:"images"`
+		if err := json.Unmarshal(text, answer); err != nil {
+			return -1, fmt.Errorf("the answer is not that of an Assay server: %w", err)
 		}
-		if err := json.Unmarshal(text, &answer); err != nil {
-			return nil, -1, fmt.Errorf("the answer is not that of an Assay server: %w", err)
-		}
-		return answer.Images, 0, nil
+		return 0, nil
 	}
-	err = problem(response.Status, text)
+	err = &Error{Status: response.StatusCode, text: problem(response.Status, text)}
 	switch response.StatusCode {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusBadGateway, http.StatusGatewayTimeout:
 		seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // a date, which few send, is no wait
-		return nil, min(time.Duration(max(seconds, 0))*time.Second, time.Minute), err
+		return min(time.Duration(max(seconds, 0))*time.Second, time.Minute), err
 	case http.StatusForbidden, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-		return nil, -1, fmt.Errorf("%w: %w", ErrRefused, err)
+		return -1, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	return nil, -1, err
+	return -1, err
 }
 
 // maxFaults bounds the faults that an error shows.
 const maxFaults = 10
 
 // problem is what a server says in problem details, or its status.
-func problem(status string, text []byte) error {
+func problem(status string, text []byte) string {
 	var said struct {
 		Detail string `json:"detail"`
 		Errors []struct {
@@ -234,7 +263,7 @@ func problem(status string, text []byte) error {
 		} `json:"errors"`
 	}
 	if json.Unmarshal(text, &said) != nil || said.Detail == "" {
-		return errors.New("the server answers " + status)
+		return "the server answers " + status
 	}
 	b := strings.Builder{}
 	b.WriteString(said.Detail + " (" + status + ")")
@@ -245,5 +274,5 @@ func problem(status string, text []byte) error {
 		}
 		b.WriteString("\n  " + strings.TrimSpace(e.Pointer+": "+e.Detail))
 	}
-	return errors.New(b.String())
+	return b.String()
 }
