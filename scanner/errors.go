@@ -153,3 +153,6 @@ func diagnostics(te *transport.Error) string {
 	}
 	return text
 }
+
+// IsAbsent says that an image, or a part of it, is not where it was looked for.
+func IsAbsent(err error) bool { return errors.Is(err, errAbsent) }
