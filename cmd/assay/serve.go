@@ -37,6 +37,7 @@ func (a *app) serveCommand() *cobra.Command {
 		listen     string
 		policies   string
 		database   string
+		registries string
 		file       string
 		anonymous  string
 		review     string
@@ -85,6 +86,7 @@ say where --trace sends spans to.`,
 	flags.BoolVar(&config.Update, "db-update", false, "fetch newer vulnerability databases")
 	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
 	flags.StringSliceVar(&config.ScanImages, "scan-images", nil, "scan images of these names, such as registry.example.com/shop, or * for all, from their registries when a webhook meets one that nobody scanned; may be repeated")
+	flags.StringVar(&registries, "registries", "", "YAML file of registries to list from time to time, and to scan what is new in them (docs/registries.md)")
 	flags.DurationVar(&config.RematchEvery, "rematch-every", day, "match stored SBOMs again with the same database")
 	flags.StringVar(&config.Auth.TokenFile, "token-file", "", "static tokens in Kubernetes' form: token,user,uid,\"group,…\" a line")
 	flags.StringVar(&config.Auth.ClientCAFile, "client-ca", "", "certificates in PEM that sign client certificates")
@@ -165,6 +167,11 @@ say where --trace sends spans to.`,
 			return err
 		}
 		config.VulnerabilityPath = database
+		if registries != "" {
+			if config.Registries, err = daemon.ReadRegistries(registries); err != nil {
+				return err
+			}
+		}
 		if oidc.Issuer != "" {
 			config.Auth.OIDC = &oidc
 		}

@@ -157,6 +157,16 @@ func anyMatches(list []*regexp.Regexp, name string) bool {
 // signature is what signatures and attestations are tagged with, for the digest of an image.
 var signature = regexp.MustCompile(`^sha256-[0-9a-f]{64}(\.[A-Za-z0-9_.-]+)?$`)
 
+// Covers says whether an image is one that a walk would meet.
+func (s Source) Covers(ref api.Reference) bool {
+	t, err := s.check()
+	full := ref.Name() + ":" + ref.Tag
+	if ref.Tag == "" {
+		full = ref.Name() + "@" + ref.Digest
+	}
+	return err == nil && t.covers(full)
+}
+
 // covers says whether a name, with the host, is one that a walk would meet.
 func (t target) covers(full string) bool {
 	name, ours := strings.CutPrefix(full, t.host+"/")

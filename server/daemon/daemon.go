@@ -69,6 +69,8 @@ type Config struct {
 	// server scans images from their registries when a webhook asks for it; "*" is all.
 	// Empty: it scans none.
 	ScanImages []string
+	// Registries are listed from time to time, and what is new in them is scanned.
+	Registries []Registry
 	// JobTimeout bounds one background job; what a killed replica did is taken up after it. 0 is 2 minutes.
 	JobTimeout time.Duration
 	// Auth says who gets in, besides the tokens of the store.
@@ -140,7 +142,8 @@ func Run(ctx context.Context, c Config) (err error) {
 			}
 			return err
 		},
-		Scan: c.scan(s, func(ctx context.Context, digest string) { work.Kick(ctx, jobs.Match, digest) }),
+		Scan:         c.scan(s, func(ctx context.Context, digest string) { work.Kick(ctx, jobs.Match, digest) }),
+		ListRegistry: c.listRegistry(s, func(ctx context.Context, image string) { work.Kick(ctx, jobs.Scan, image) }),
 		EvaluateAlerts: func(ctx context.Context) error {
 			if follower.Ready() != nil {
 				return nil // there are no rules yet
@@ -216,6 +219,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	group.Go(func() error { return follower.Run(behind) })
 	group.Go(func() error { return work.Run(ctx) })
 	group.Go(func() error { return api.KeepRanking(ctx) })
+	group.Go(func() error {
+		c.whenDue(ctx, s, func(registry string) { work.Kick(ctx, jobs.Registry, registry) })
+		return nil
+	})
 	if c.Reports != nil {
 		r := *c.Reports
 		r.Store, r.Annotate, r.Log = s, follower.Engine().Annotate, c.Log

@@ -18,13 +18,16 @@ import (
 // Whoever may create a workload has the server ask the registry that it names, so
 // the names are limited.
 func (c Config) mayScan() func(image string) error {
-	if len(c.ScanImages) == 0 {
+	if len(c.ScanImages)+len(c.Registries) == 0 {
 		return nil
 	}
 	return func(image string) error {
 		ref, err := api.ParseReference(image)
 		if err != nil {
 			return err
+		}
+		if c.registryOf(ref) != nil {
+			return nil
 		}
 		for _, name := range c.ScanImages {
 			name = strings.TrimSuffix(name, "/")
@@ -46,11 +49,20 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 		if err := may(image); err != nil {
 			return jobs.Permanent(err)
 		}
-		pull, err := scanner.New(scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log})
+		config := scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log}
+		if ref, err := api.ParseReference(image); err == nil {
+			if r := c.registryOf(ref); r != nil {
+				config.Transport, config.InsecureHTTP = r.source.Transport, r.InsecureHTTP
+			}
+		}
+		pull, err := scanner.New(config)
 		if err != nil {
 			return jobs.Permanent(err)
 		}
 		outcome := pull.Scan(ctx, "registry:"+image, nil)
+		if errors.Is(outcome.Err, scanner.ErrNoImage) || errors.Is(outcome.Err, scanner.ErrNotAssessed) {
+			return jobs.Permanent(outcome.Err)
+		}
 		if outcome.SBOM == nil {
 			return outcome.Err
 		}
@@ -65,6 +77,7 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 		if err != nil {
 			return jobs.Permanent(err)
 		}
+		kept.Scan.Index = outcome.Scan.Index // which the document does not say
 		fresh := false
 		if err := s.Write(ctx, func(t *store.Tx) (err error) {
 			fresh, err = t.AddSBOM(ctx, kept)

@@ -40,6 +40,8 @@ type Work struct {
 	Match func(ctx context.Context, digest string) error
 	// Scan scans an image by its reference, from its registry, and stores the SBOM.
 	Scan func(ctx context.Context, image string) error
+	// ListRegistry lists a registry, and has what is new in it scanned.
+	ListRegistry func(ctx context.Context, registry string) error
 	// EvaluateAlerts evaluates the alert rules whose period has passed.
 	EvaluateAlerts func(ctx context.Context) error
 	// Deliver sends notifications, and gives when there is more to do; the zero
@@ -68,7 +70,7 @@ type Config struct {
 	DeliverEvery  time.Duration // 0: 30 s; it comes after each evaluation of alerts, too
 	RetainEvery   time.Duration // 0: 1 h
 	DatabaseEvery time.Duration // 0: 2 h
-	// Timeout of one attempt; 0: 2 min. scan, retain and database have ten times as long.
+	// Timeout of one attempt; 0: 2 min. scan, retain and database have ten times as long, registry sixty times.
 	// What a replica did when it was killed is taken up by another after that.
 	Timeout time.Duration
 	// Grace is how long jobs may go on when Run ends; 0: 20 s.

@@ -19,7 +19,8 @@ import (
 // Kinds of jobs.
 const (
 	Match    = "match"    // the SBOM of the digest that is its subject
-	Scan     = "scan"     // the image of the reference that is its subject; the other kinds have none
+	Scan     = "scan"     // the image of the reference that is its subject
+	Registry = "registry" // lists the registry that is its subject; the other kinds have none
 	Sweep    = "sweep"    // finds the SBOMs that are due
 	Alerts   = "alerts"   // evaluates the rules whose period has passed
 	Deliver  = "deliver"  // sends the notifications that wait
@@ -40,7 +41,7 @@ const (
 )
 
 // hasSubject says whether a kind is about something.
-func hasSubject(kind string) bool { return kind == Match || kind == Scan }
+func hasSubject(kind string) bool { return kind == Match || kind == Scan || kind == Registry }
 
 // periods are the kinds that there is work for; those with subjects have none.
 func (j *Jobs) periods() map[string]time.Duration {
@@ -50,6 +51,9 @@ func (j *Jobs) periods() map[string]time.Duration {
 	}
 	if j.Work.Scan != nil {
 		p[Scan] = 0
+	}
+	if j.Work.ListRegistry != nil {
+		p[Registry] = 0
 	}
 	if j.Work.EvaluateAlerts != nil {
 		p[Alerts] = j.AlertsEvery
@@ -92,6 +96,8 @@ func (a args) options(priority int) *river.InsertOpts {
 		o.Queue, o.MaxAttempts = matchQueue, matchAttempts
 	case Scan: // whoever wants it still asks again
 		o.Queue, o.MaxAttempts = matchQueue, scanAttempts
+	case Registry: // it is listed again when it is due
+		o.MaxAttempts = 1
 	}
 	o.UniqueOpts = river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{rivertype.JobStateAvailable, rivertype.JobStatePending,
 		rivertype.JobStateRunning, rivertype.JobStateRetryable, rivertype.JobStateScheduled}}
@@ -122,8 +128,11 @@ type worker struct {
 
 // Timeout implements [river.Worker].
 func (w *worker) Timeout(*river.Job[args]) time.Duration {
-	if w.kind == Retain || w.kind == Database || w.kind == Scan {
+	switch w.kind {
+	case Retain, Database, Scan:
 		return 10 * w.jobs.Timeout
+	case Registry:
+		return 60 * w.jobs.Timeout
 	}
 	return w.jobs.Timeout
 }
@@ -168,6 +177,8 @@ func (w *worker) do(ctx context.Context, subject string) (snooze time.Duration, 
 		return 0, j.Work.Match(ctx, subject)
 	case Scan:
 		return 0, j.Work.Scan(ctx, subject)
+	case Registry:
+		return 0, j.Work.ListRegistry(ctx, subject)
 	case Sweep:
 		return 0, j.sweep(ctx)
 	case Alerts:
