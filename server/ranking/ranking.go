@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -49,9 +50,13 @@ type Ranking struct {
 	versions store.Versions
 	current  bool // nothing was left to do at these versions
 	book     *priority.Book
+	swept    int              // what of it was used when that was counted last
 	images   map[int64]*image // by the id of the image
 	tags     tags
-	fail     float64 // threshold
+	// thresholds and folder, the exceptions of the policies, are those in force.
+	thresholds api.ThresholdsSpec
+	folder     []api.VulnerabilityException
+	generation int // grows when they change
 	// exceptions are those of the store.
 	exceptions []api.VulnerabilityException
 	names      map[string]uint32 // of vulnerabilities, with their aliases
@@ -70,8 +75,10 @@ type image struct {
 
 // key is what the image of an entry was made of.
 type key struct {
-	brief  int64
-	judged int64 // where the engine was asked
+	brief int64
+	// Where the engine was asked:
+	judged     int64
+	generation int // of the policies
 }
 
 // ground is what it was put on.
@@ -149,7 +156,7 @@ func (r *Ranking) Order(ctx context.Context, f store.Filter, rebases bool) (*pri
 	}); err != nil {
 		return nil, err
 	}
-	if order := r.kept(versions, string(text)); order != nil {
+	if order := r.keptOrder(versions, string(text)); order != nil {
 		return order, nil
 	}
 	var fitting []int64
@@ -168,7 +175,8 @@ func (r *Ranking) Order(ctx context.Context, f store.Filter, rebases bool) (*pri
 	}
 	items := make([]priority.Item, 0, len(fitting))
 	r.mu.Lock()
-	settled, fail := r.current && r.versions == versions, r.fail
+	settled := r.current && r.versions == versions
+	_, fail := policies.Limits(r.thresholds)
 	for _, id := range fitting {
 		if e, ok := r.entries[id]; ok {
 			m := e.on
@@ -189,10 +197,13 @@ func (r *Ranking) Order(ctx context.Context, f store.Filter, rebases bool) (*pri
 	return order, nil
 }
 
-// kept is an order that was made of the same.
-func (r *Ranking) kept(versions store.Versions, filter string) *priority.Order {
+// keptOrder is one that was made of the same.
+func (r *Ranking) keptOrder(versions store.Versions, filter string) *priority.Order {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.current {
+		return nil
+	}
 	for _, k := range r.orders {
 		if k.versions == versions && k.filter == filter {
 			return k.order
@@ -214,6 +225,14 @@ func (r *Ranking) Base(ctx context.Context, digest string) (*api.BaseImage, erro
 	return nil, nil
 }
 
+// policies are those in force, empty before there are any.
+func (r *Ranking) policies() *policies.Set {
+	if set, _, _ := r.Live.Policies(); set != nil {
+		return set
+	}
+	return &policies.Set{}
+}
+
 // tags says what tags lead to, and what platforms indexes have.
 type tags struct {
 	newest    map[[2]string]string // digest, of an image or an index, by name and tag
@@ -224,6 +243,11 @@ type tags struct {
 func (r *Ranking) catchUp(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if set := r.policies(); !reflect.DeepEqual(set.Thresholds, r.thresholds) || !reflect.DeepEqual(set.Exceptions, r.folder) {
+		r.thresholds, r.folder, r.current = set.Thresholds, set.Exceptions, false
+		r.generation++
+	}
+	r.sweep()
 	var versions store.Versions
 	var judged map[int64]int64
 	var fresh []store.Listing
@@ -266,18 +290,13 @@ func (r *Ranking) catchUp(ctx context.Context) error {
 	if err != nil || same {
 		return err
 	}
-	// The engine must have seen what these results were computed with.
-	if err := r.Live.Settle(ctx); err != nil {
-		return err
-	}
 	r.current = false
 	r.unscanned = nil // until all went well
 	r.tags, r.exceptions = tags, exceptions
 	if err := r.update(ctx, judged, fresh); err != nil {
 		return err
 	}
-	r.versions, r.current = versions, true
-	r.sweep()
+	r.versions, r.current, r.orders = versions, true, nil
 	return nil
 }
 
@@ -313,17 +332,9 @@ func readTags(ctx context.Context, t *store.Tx) (tags, error) {
 	})
 }
 
-// sweepFrom is how large a book may be before it is looked at whether most of it is still used.
-const sweepFrom = 100_000
-
 // update makes the entries of listings: those that are fresh anew, the others as they were.
 func (r *Ranking) update(ctx context.Context, judged map[int64]int64, fresh []store.Listing) error {
-	set, _, _ := r.Live.Policies()
-	if set == nil {
-		set = &policies.Set{}
-	}
-	_, r.fail = policies.Limits(set.Thresholds)
-	asks := r.askingOf(set, r.exceptions)
+	asks := r.asking()
 	listings := make([]store.Listing, 0, len(judged))
 	for id, e := range r.entries {
 		if n, ok := judged[id]; ok && n == e.listing.Judged {
@@ -406,6 +417,7 @@ func (r *Ranking) update(ctx context.Context, judged map[int64]int64, fresh []st
 
 // remake reads the briefs of images, and makes what is known of their listings anew.
 func (r *Ranking) remake(ctx context.Context, stale map[int64][]*entry, asks asking) error {
+	settled := false
 	return r.briefs(ctx, keys(stale), func(id int64, scan *api.Scan) error {
 		m := &image{brief: stale[id][0].listing.Brief, layers: api.Scan{Digest: scan.Digest, Layers: scan.Layers, Base: scan.Base}}
 		for _, g := range documents.Groups(scan.Vulnerabilities) {
@@ -422,6 +434,12 @@ func (r *Ranking) remake(ctx context.Context, stale map[int64][]*entry, asks ask
 			k := asks.key(e.listing, m.names)
 			scan.Image, scan.Digest, scan.Result = e.listing.Image, e.listing.Digest, e.listing.Result
 			if k.judged != 0 {
+				if !settled { // the engine must have seen what the results were computed with
+					if err := r.Live.Settle(ctx); err != nil {
+						return err
+					}
+					settled = true
+				}
 				if err := r.Live.Engine().Annotate(ctx, scan.Image, scan.Digest, scan, r.Now()); err != nil {
 					return fmt.Errorf("%s: %w", scan.Image, err)
 				}
@@ -449,9 +467,12 @@ func (r *Ranking) name(s string) uint32 {
 	return n
 }
 
-// sweep begins the book anew when little of it is used.
+// sweepFrom is how large a book may be before it is looked at whether most of it is still used.
+const sweepFrom = 100_000
+
+// sweep forgets everything when little of the book is used, each time that it has doubled.
 func (r *Ranking) sweep() {
-	if r.book.Len() < sweepFrom {
+	if r.book.Len() < 2*max(r.swept, sweepFrom) {
 		return
 	}
 	used := priority.NewUse()
@@ -459,9 +480,8 @@ func (r *Ranking) sweep() {
 		used.Add(e.image)
 		used.Add(e.on)
 	}
-	if r.book.Len() > 3*used.Len() {
-		r.book, r.entries, r.images, r.names = priority.NewBook(), map[int64]*entry{}, map[int64]*image{}, map[string]uint32{}
-		r.versions, r.current = store.Versions{}, false
+	if r.swept = used.Len(); r.book.Len() > 2*r.swept {
+		r.book, r.entries, r.images, r.names, r.current = priority.NewBook(), nil, map[int64]*image{}, map[string]uint32{}, false
 	}
 }
 
@@ -513,14 +533,15 @@ func keys[V any](m map[int64]V) []int64 {
 // scores tell the same, as a test holds: no exception names what they have, and the result
 // goes by the score alone.
 type asking struct {
-	all bool
-	ids map[string]bool // that exceptions name
-	of  []bool          // the same by number
+	all        bool
+	generation int
+	ids        map[string]bool // that exceptions name
+	of         []bool          // the same by number
 }
 
-func (r *Ranking) askingOf(set *policies.Set, kept []api.VulnerabilityException) asking {
-	a := asking{all: documents.NeedsOf(set.Thresholds, nil).All, ids: map[string]bool{}}
-	for _, list := range [][]api.VulnerabilityException{set.Exceptions, kept} {
+func (r *Ranking) asking() asking {
+	a := asking{all: documents.NeedsOf(r.thresholds, nil).All, generation: r.generation, ids: map[string]bool{}}
+	for _, list := range [][]api.VulnerabilityException{r.folder, r.exceptions} {
 		for _, e := range list {
 			a.ids[api.NormalizeID(e.Spec.CVE)] = true
 		}
@@ -538,7 +559,7 @@ func (r *Ranking) askingOf(set *policies.Set, kept []api.VulnerabilityException)
 func (a asking) key(l store.Listing, names []uint32) key {
 	k := key{brief: l.Brief}
 	if a.all || slices.ContainsFunc(names, func(n uint32) bool { return a.of[n] }) {
-		k.judged = l.Judged + 1 // never 0
+		k.judged, k.generation = l.Judged+1, a.generation // never 0
 	}
 	return k
 }
