@@ -438,8 +438,11 @@ func describe(a *api.Action, lead finding, running bool) {
 		what += " (" + a.Removes[0].ID + ")"
 	}
 	details := ""
-	if a.Exploited > 0 {
-		details += fmt.Sprintf(", %d of %s in KEV", a.Exploited, map[bool]string{true: "it", false: "them"}[a.Vulnerabilities == 1])
+	switch {
+	case a.Exploited > 0 && a.Vulnerabilities == 1:
+		details = ", in KEV"
+	case a.Exploited > 0:
+		details = fmt.Sprintf(", %d of them in KEV", a.Exploited)
 	}
 	if a.Findings > a.Vulnerabilities {
 		details += fmt.Sprintf(", %d findings in all", a.Findings)
@@ -470,7 +473,7 @@ func describe(a *api.Action, lead finding, running bool) {
 		add("nothing runs it")
 	}
 	if a.Unfailed > 0 {
-		add("%s by it no longer Fail", count(a.Unfailed, "image is", "images are"))
+		add("turns %s from Fail to a better result", count(a.Unfailed, "image", "images"))
 	}
 	if a.FromBase > 0 && a.Upgrade != nil {
 		add("the package comes from the base image in %s", count(a.FromBase, "image", "images"))

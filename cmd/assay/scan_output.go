@@ -236,7 +236,7 @@ func baseText(s api.Scan) string {
 	if b.Layers == 0 {
 		return text + "; which layers are its is not known"
 	}
-	return fmt.Sprintf("%s; its %d of %d layers have %d of %d vulnerabilities", text, b.Layers, len(s.Layers), b.Vulnerabilities, b.Vulnerabilities+b.Own)
+	return fmt.Sprintf("%s: %d of %d layers, with %d of %d vulnerabilities", text, b.Layers, len(s.Layers), b.Vulnerabilities, b.Vulnerabilities+b.Own)
 }
 
 // name is the id with the CVE that it is counted under.
