@@ -276,7 +276,7 @@ type settingsBody struct {
 	Tokens     []store.Token
 	Made       *server.MadeToken
 	Version    server.VersionView
-	Clusters   []store.Count
+	Clusters   []store.Cluster
 	Deliveries []store.DeliveryStatus
 	Origin     string
 	URL        string // of the server, as the browser sees it
@@ -301,7 +301,7 @@ func (c *Console) settingsPage(r *http.Request) (*page, error) {
 	if err := c.get(r, "/version", nil, &b.Version); err != nil {
 		return nil, err
 	}
-	var clusters server.Items[store.Count]
+	var clusters server.Items[store.Cluster]
 	if err := c.get(r, "/clusters", nil, &clusters); err != nil {
 		return nil, err
 	}

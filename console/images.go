@@ -164,12 +164,20 @@ func (c *Console) running(r *http.Request) (*page, error) {
 		if i.Digest != "" {
 			image.Link = imageURL(i.Image, i.Digest)
 		}
-		l.Rows = append(l.Rows, row{Cells: []cell{text(i.Cluster), text(i.Namespace), text(i.Pod), text(i.Container), image, resultCell(i.Result), scoreCell(i.MaxCVSS), text(i.Node), when(i.FirstSeen), when(i.LastSeen)}})
+		l.Rows = append(l.Rows, row{Cells: []cell{text(i.Cluster), text(i.Namespace), text(i.Pod), text(i.Container), image, resultCell(i.Result), scoreCell(i.MaxCVSS), nodeCell(i), when(i.FirstSeen), when(i.LastSeen)}})
 	}
 	l.Exports = exports(q, link{"CSV", "/api/v1/exports/images.csv?pods=true&running=true"})
 	l.Empty = "No container that is known fits. What runs is reported by “assay node” on each node, or by PUT /api/v1/instances."
 	l.finish(r, "", found.Next)
 	return &page{name: "list", Title: "Running images", Nav: "running", Live: "instances results", Body: l}, nil
+}
+
+func nodeCell(i store.RunningInstance) cell {
+	c := text(i.Node)
+	if i.Stale {
+		c = cell{Kind: "chips", List: []link{{Text: i.Node}, {Text: "silent"}}}
+	}
+	return c
 }
 
 // imageBody is all of the page of one image.

@@ -23,7 +23,7 @@ type overviewBody struct {
 	Changes                []store.StoredEvent
 	Version                server.VersionView
 	DatabaseOld            bool
-	Clusters               []store.Count
+	Clusters               []store.Cluster
 	Queue                  map[string]int // jobs by state
 	Failed                 []jobs.Job
 	Empty                  bool
@@ -88,7 +88,7 @@ func (c *Console) overview(r *http.Request) (*page, error) {
 		return nil, err
 	}
 	b.DatabaseOld = b.Version.Database != nil && c.Now().Sub(b.Version.Database.Built) > 5*24*time.Hour
-	var clusters server.Items[store.Count]
+	var clusters server.Items[store.Cluster]
 	if err := c.get(r, "/clusters", nil, &clusters); err != nil {
 		return nil, err
 	}

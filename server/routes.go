@@ -59,6 +59,9 @@ func (s *Server) table() []route {
 		{pattern: "POST" + at + "/scans", roles: scanner, summary: "Store a scan report of `assay scan -o json`, or one scan: all or nothing. 202 where the results are not computed yet", body: api.ScanReport{}, status: http.StatusCreated, gives: UploadedList{}, scoped: true, handle: s.postScans},
 		{pattern: "POST" + at + "/sboms", roles: scanner, summary: "Keep an SBOM (Syft JSON, CycloneDX, SPDX), to be matched now and every day", query: []parameter{{"image", "the reference that it is of, where it does not say so itself"}, {"digest", "the digest that it is of, where it does not say so itself"}}, body: map[string]any{}, status: http.StatusAccepted, gives: UploadedList{}, scoped: true, handle: s.postSBOM},
 		{pattern: "POST" + at + "/scan-requests", roles: scanner, summary: "Have images scanned by the server, from their registries; 409 where it does not scan", body: ScanRequest{}, status: http.StatusAccepted, gives: ScanRequested{}, scoped: true, handle: s.postScanRequest},
+		{pattern: "POST" + at + "/claims", roles: scanner, summary: "Ask which of some images a node is to scan: each is given to one node at a time", body: ClaimRequest{}, gives: Items[store.Claim]{}, scoped: true, handle: s.postClaims},
+		{pattern: "DELETE" + at + "/claims", roles: scanner, summary: "Give claims back", body: ClaimRequest{}, status: http.StatusNoContent, scoped: true, handle: s.deleteClaims},
+		{pattern: "POST" + at + "/instances/changes", roles: scanner, summary: "Say what changed on a node since its last report, or with no change that it is there; 409 asks for everything by PUT", body: InstanceChanges{}, status: http.StatusNoContent, scoped: true, handle: s.postInstanceChanges},
 		{pattern: "PUT" + at + "/instances", roles: scanner, summary: "Say what runs on a node, or in a whole cluster", body: InstanceReport{}, status: http.StatusNoContent, scoped: true, handle: s.putInstances},
 
 		{pattern: "GET" + at + "/images", roles: reader, summary: "Images, a row for each reference and digest. Orders: image, result, score, scanned, instances", query: with(filterParameters, sorted...), gives: store.List[store.Image]{}, scoped: true, handle: s.getImages},
@@ -81,7 +84,8 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/instances", roles: viewer, summary: "Containers that run", query: with(filterParameters, sorted...), gives: store.List[store.RunningInstance]{}, scoped: true, handle: s.getInstances},
 		{pattern: "GET" + at + "/names", roles: viewer, summary: "The digests that the tags of a name led to", query: []parameter{{"image", "any reference with the name"}}, gives: Items[store.NameObservation]{}, scoped: true, handle: s.getNames},
 		{pattern: "GET" + at + "/events", roles: viewer, summary: "Events, the newest first", query: with(sorted, parameter{"image", ""}, parameter{"digest", ""}, parameter{"result", ""}, parameter{"changed", ""}, parameter{"since", "RFC 3339"}, parameter{"until", "RFC 3339"}), gives: store.List[store.StoredEvent]{}, handle: s.getEvents},
-		{pattern: "GET" + at + "/clusters", roles: viewer, summary: "Clusters, with how many containers run there", gives: Items[store.Count]{}, handle: s.getMenu("clusters")},
+		{pattern: "GET" + at + "/clusters", roles: viewer, summary: "Clusters, with how many containers run there, and when they were heard", gives: Items[store.Cluster]{}, handle: s.getClusters},
+		{pattern: "DELETE" + at + "/clusters/{name}", roles: admin, summary: "Forget a cluster that is gone for good, with all that runs there", status: http.StatusNoContent, handle: s.deleteCluster},
 		{pattern: "GET" + at + "/namespaces", roles: viewer, summary: "Namespaces, with how many containers run there", gives: Items[store.Count]{}, handle: s.getMenu("namespaces")},
 		{pattern: "GET" + at + "/registries", roles: viewer, summary: "Registries, with how many images they have", gives: Items[store.Count]{}, handle: s.getMenu("registries")},
 

@@ -20,30 +20,55 @@ type Instance struct {
 	LastSeen     string `json:"last_seen,omitempty"`
 }
 
+// InstanceKey names a container of a cluster.
+type InstanceKey struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod"`
+	Container string `json:"container"`
+}
+
+func (k InstanceKey) clean() InstanceKey {
+	return InstanceKey{clean(k.Namespace), clean(k.Pod), clean(k.Container)}
+}
+
 // SetInstances puts the containers that run on a node of a cluster, or with an
 // empty node in the whole cluster, in the place of those that ran there. Images must
 // be references. A listing is made of what runs and was never scanned.
 func (t *Tx) SetInstances(ctx context.Context, cluster, node string, list []Instance) error {
-	type key struct{ namespace, pod, container string }
-	before := map[key]int64{}
+	before := map[InstanceKey]int64{}
 	err := t.each(ctx, "SELECT namespace, pod, container, COALESCE(listing_id, 0) FROM instances WHERE cluster = ? AND (CAST(? AS TEXT) = '' OR node = ?)", []any{cluster, node, node},
 		func(scan func(...any) error) error {
-			var k key
+			var k InstanceKey
 			var listing int64
-			err := scan(&k.namespace, &k.pod, &k.container, &listing)
+			err := scan(&k.Namespace, &k.Pod, &k.Container, &listing)
 			before[k] = listing
 			return err
 		})
 	if err != nil {
 		return err
 	}
-	touched := map[int64]bool{}
+	var gone []InstanceKey
+	there := map[InstanceKey]bool{}
 	for _, i := range list {
+		there[InstanceKey{i.Namespace, i.Pod, i.Container}.clean()] = true
+	}
+	for k := range before {
+		if !there[k] {
+			gone = append(gone, k)
+		}
+	}
+	return t.place(ctx, cluster, before, list, gone)
+}
+
+// place stores containers and removes others; before has the listings of those that were there.
+func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]int64, set []Instance, removed []InstanceKey) error {
+	touched := map[int64]bool{}
+	for _, i := range set {
 		ref, err := api.ParseReference(i.Image)
 		if err != nil {
 			return err
 		}
-		k := key{clean(i.Namespace), clean(i.Pod), clean(i.Container)}
+		k := InstanceKey{i.Namespace, i.Pod, i.Container}.clean()
 		listing, err := t.listingOf(ctx, ref, &i)
 		if err != nil {
 			return err
@@ -52,21 +77,21 @@ func (t *Tx) SetInstances(ctx context.Context, cluster, node string, list []Inst
 			touched[old] = true
 			touched[listing] = true
 		}
-		delete(before, k)
+		before[k] = listing
 		if _, err := t.exec(ctx, `INSERT INTO instances (cluster, namespace, pod, container, node, image, name, tag, digest, config_digest, listing_id, first_seen, last_seen)
 			VALUES (`+marks(13)+`) ON CONFLICT (cluster, namespace, pod, container) DO UPDATE SET node = excluded.node, image = excluded.image, name = excluded.name, tag = excluded.tag,
 			digest = excluded.digest, config_digest = excluded.config_digest, listing_id = excluded.listing_id, last_seen = excluded.last_seen,
 			first_seen = CASE WHEN instances.listing_id = excluded.listing_id THEN instances.first_seen ELSE excluded.first_seen END`,
-			cluster, k.namespace, k.pod, k.container, clean(i.Node), ref.String(), ref.Name(), ref.Tag, i.Digest, i.ConfigDigest, listing, t.at, t.at); err != nil {
+			cluster, k.Namespace, k.Pod, k.Container, clean(i.Node), ref.String(), ref.Name(), ref.Tag, i.Digest, i.ConfigDigest, listing, t.at, t.at); err != nil {
 			return err
 		}
 		if err := t.observed(ctx, ref, i.Digest, t.at); err != nil {
 			return err
 		}
 	}
-	for k, listing := range before {
-		touched[listing] = true
-		if _, err := t.exec(ctx, "DELETE FROM instances WHERE cluster = ? AND namespace = ? AND pod = ? AND container = ?", cluster, k.namespace, k.pod, k.container); err != nil {
+	for _, k := range removed {
+		touched[before[k]] = true
+		if _, err := t.exec(ctx, "DELETE FROM instances WHERE cluster = ? AND namespace = ? AND pod = ? AND container = ?", cluster, k.Namespace, k.Pod, k.Container); err != nil {
 			return err
 		}
 	}

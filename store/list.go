@@ -602,6 +602,8 @@ type RunningInstance struct {
 	Instance
 	Result  api.Result `json:"result"`
 	MaxCVSS *float64   `json:"max_cvss,omitempty"`
+	// Stale says that its node fell silent, so that it may be gone.
+	Stale bool `json:"stale,omitempty"`
 }
 
 // Instances are a page of the containers that run images that fit a filter, by
@@ -624,6 +626,7 @@ func (s *Store) Instances(ctx context.Context, f Filter, p Page) (list List[Runn
 	}
 	return list, s.View(ctx, func(t *Tx) error {
 		list = List[RunningInstance]{Items: []RunningInstance{}}
+		silent := documents.Time(s.now().Add(-StaleAfter))
 		cluster, namespace := f.Cluster, f.Namespace
 		f.Cluster, f.Namespace = "", ""
 		c, none, err := t.conditions(ctx, f)
@@ -640,10 +643,11 @@ func (s *Store) Instances(ctx context.Context, f Filter, p Page) (list List[Runn
 			c.add("(n.cluster, n.namespace, n.pod, n.container) > (?, ?, ?, ?)", place[0], place[1], place[2], place[3])
 		}
 		return t.each(ctx, `SELECT n.cluster, n.namespace, n.pod, n.container, n.node, n.image, n.digest, n.config_digest, n.first_seen, n.last_seen,
-			CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END, l.max_cvss FROM instances n JOIN listings l ON l.id = n.listing_id`+c.where()+`
-			ORDER BY n.cluster, n.namespace, n.pod, n.container LIMIT ?`, append(c.args, limit+1), func(scan func(...any) error) error {
+			CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END, l.max_cvss, CASE WHEN d.epoch <> '' AND d.heard < ? THEN TRUE ELSE FALSE END
+			FROM instances n JOIN listings l ON l.id = n.listing_id LEFT JOIN nodes d ON d.cluster = n.cluster AND d.node = n.node`+c.where()+`
+			ORDER BY n.cluster, n.namespace, n.pod, n.container LIMIT ?`, append(append([]any{silent}, c.args...), limit+1), func(scan func(...any) error) error {
 			var r RunningInstance
-			if err := scan(&r.Cluster, &r.Namespace, &r.Pod, &r.Container, &r.Node, &r.Image, &r.Digest, &r.ConfigDigest, &r.FirstSeen, &r.LastSeen, &r.Result, &r.MaxCVSS); err != nil {
+			if err := scan(&r.Cluster, &r.Namespace, &r.Pod, &r.Container, &r.Node, &r.Image, &r.Digest, &r.ConfigDigest, &r.FirstSeen, &r.LastSeen, &r.Result, &r.MaxCVSS, &r.Stale); err != nil {
 				return err
 			}
 			if len(list.Items) == limit {
@@ -766,11 +770,10 @@ type Count struct {
 	Count int    `json:"count"`
 }
 
-// Menu are the values that lists can be filtered by: "clusters" and "namespaces" of
-// running containers, "registries" of images.
+// Menu are the values that lists can be filtered by: "namespaces" of running containers,
+// "registries" of images.
 func (s *Store) Menu(ctx context.Context, of string) (list []Count, err error) {
 	query, ok := map[string]string{
-		"clusters":   "SELECT cluster, COUNT(*) FROM instances GROUP BY cluster ORDER BY cluster",
 		"namespaces": "SELECT namespace, COUNT(*) FROM instances GROUP BY namespace ORDER BY namespace",
 		"registries": "SELECT registry, COUNT(*) FROM listings GROUP BY registry ORDER BY registry",
 	}[of]

@@ -65,6 +65,9 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("writing the SBOM: %w", err)
 	}
+	if err := t.claimDone(ctx, scan.Digest); err != nil {
+		return false, err
+	}
 	var before, reference string
 	err = t.one(ctx, "SELECT sha256, reference FROM sboms WHERE image_id = ?", []any{*image}, &before, &reference)
 	if err != nil && !errors.Is(err, ErrNotFound) {

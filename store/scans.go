@@ -75,6 +75,11 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 		return added, err
 	}
 	added.New = true
+	if scan.Error != "" && scan.Digest != "" {
+		if err := t.claimFailed(ctx, scan.Digest); err != nil {
+			return added, err
+		}
+	}
 	newest := false
 	if image != nil && scan.Error == "" {
 		if newest, err = t.newest(ctx, *image, added.ID, at, scan); err != nil {

@@ -71,6 +71,8 @@ type Config struct {
 	ScanImages []string
 	// Registries are listed from time to time, and what is new in them is scanned.
 	Registries []Registry
+	// ForgetNodes is when a node that is silent is forgotten, while others of its cluster are heard. 0 is a day.
+	ForgetNodes time.Duration
 	// JobTimeout bounds one background job; what a killed replica did is taken up after it. 0 is 2 minutes.
 	JobTimeout time.Duration
 	// Auth says who gets in, besides the tokens of the store.
@@ -162,7 +164,7 @@ func Run(ctx context.Context, c Config) (err error) {
 			return false, nil
 		},
 		Retain: func(ctx context.Context) error {
-			return errors.Join(s.NoteTrend(ctx), s.Retain(ctx, c.Retention))
+			return errors.Join(s.NoteTrend(ctx), s.ForgetNodes(ctx, c.ForgetNodes), s.Retain(ctx, c.Retention))
 		},
 		UpdateDatabase: matcher.UpdateDatabase,
 	}})

@@ -84,12 +84,13 @@ var (
 	databaseDesc = prometheus.NewDesc("assay_vulnerability_database_built_timestamp_seconds", "When the vulnerability database in use was built.", nil, nil)
 	refusedDesc  = prometheus.NewDesc("assay_policies_refused", "1 while the newest state of the policies is refused, and the last good one stays.", nil, nil)
 	readyDesc    = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
+	heardDesc    = prometheus.NewDesc("assay_cluster_last_heard_timestamp_seconds", "When something of a cluster was heard last.", []string{"cluster"}, nil)
 	waitingDesc  = prometheus.NewDesc("assay_bundle_requests_waiting", "Requests that wait for a bundle to change.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s state) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, refusedDesc, readyDesc, waitingDesc} {
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, refusedDesc, readyDesc, waitingDesc, heardDesc} {
 		out <- d
 	}
 }
@@ -108,6 +109,15 @@ func (s state) Collect(out chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	clusters, err := s.store.Clusters(ctx)
+	if err != nil {
+		return
+	}
+	for _, c := range clusters {
+		if at, err := time.Parse(time.RFC3339, c.LastHeard); err == nil {
+			gauge(heardDesc, float64(at.Unix()), c.Name)
+		}
+	}
 	counts, err := s.store.Counts(ctx, store.Filter{})
 	if err != nil {
 		return // the metrics of requests tell of it
