@@ -51,6 +51,7 @@ webhook: {narrowRegistration: true, logLevel: debug}`,
 policies: {source: server, configMap: assay-policies}
 server: {enabled: true, notifications: {secretName: receivers}, reports: {enabled: true, caBundle: QQ==}, storage: {size: 1Gi, storageClassName: fast}}
 webhook: {scanOnSight: true, resolveTags: [registry.example.com, "*"], excludedNamespaces: [calico-system]}
+node: {enabled: true}
 images: {pullSecrets: [registry], webhook: {digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}, server: {tag: "1.2.3"}}`,
 	"postgresql": `
 certificates: {issuer: cert-manager}
@@ -62,6 +63,7 @@ networkPolicy: {apiServerCIDRs: [10.0.0.1/32, 10.0.0.2/32]}`,
 certificates: {issuer: cert-manager, issuerRef: {name: corporate, kind: ClusterIssuer}}
 policies: {source: server}
 webhook: {failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
+node: {enabled: true, cluster: prod, tokenSecretName: prod, containerd: {socket: /run/k3s/containerd/containerd.sock, root: /var/lib/rancher/k3s/agent/containerd}, criSocket: /run/crio/crio.sock, excludedNamespaces: [kube-system], logLevel: debug, priorityClassName: low, resources: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}, nodeSelector: {a: b}, tolerations: [], podAnnotations: {a: b}, extraArgs: [--running-only]}
 fallback: {enabled: true, digests: {"sha256:1111111111111111111111111111111111111111111111111111111111111111": "CVE-2021-44228"}}`,
 	"configMap": `
 policies: {source: configMap, configMap: assay-policies}
@@ -164,6 +166,8 @@ func installations(t *testing.T) (list []installation) {
 			switch o := o.(type) {
 			case *appsv1.Deployment:
 				i.pods[o.Name] = o.Spec.Template
+			case *appsv1.DaemonSet:
+				i.pods[o.Name] = o.Spec.Template
 			case *appsv1.StatefulSet:
 				template := o.Spec.Template
 				for _, claim := range o.Spec.VolumeClaimTemplates {
@@ -225,17 +229,21 @@ func TestChartRefuses(t *testing.T) {
 		`{policies: {source: git}}`:                        "source",
 		`{policies: {source: server}}`:                     "set server.enabled, or webhook.server.url",
 		`{policies: {source: configMap}}`:                  "set policies.configMap",
-		`{policies: {source: server}, server: {enabled: true}, webhook: {narrowRegistration: true}}`: "needs the policies at hand",
-		`{certificates: {issuer: secret, caBundle: QQ==}}`:                                           "set certificates.secretName",
-		`{certificates: {issuer: secret, secretName: x}}`:                                            "set certificates.caBundle",
-		`{certificates: {caBundle: "-----BEGIN"}}`:                                                   "caBundle",
-		`{webhook: {namespaceLabels: {failurePolicy: Warn}}}`:                                        "failurePolicy",
-		`{server: {enabled: true}}`:                                                                  "set policies.source to server",
-		`{policies: {source: server, scansConfigMap: x}, server: {enabled: true}}`:                   "a server has its own scans",
-		`{policies: {source: server}, server: {enabled: true, replicas: 2}}`:                         "need PostgreSQL",
-		`{policies: {source: server}, server: {enabled: true, reports: {enabled: true}}}`:            "needs server.reports.caBundle",
-		`{images: {webhook: {digest: "latest"}}}`:                                                    "digest",
-		`{fallback: {digests: {"nginx:1": x}}}`:                                                      "nginx:1",
+		`{policies: {source: server}, server: {enabled: true}, webhook: {narrowRegistration: true}}`:                "needs the policies at hand",
+		`{certificates: {issuer: secret, caBundle: QQ==}}`:                                                          "set certificates.secretName",
+		`{certificates: {issuer: secret, secretName: x}}`:                                                           "set certificates.caBundle",
+		`{certificates: {caBundle: "-----BEGIN"}}`:                                                                  "caBundle",
+		`{webhook: {namespaceLabels: {failurePolicy: Warn}}}`:                                                       "failurePolicy",
+		`{server: {enabled: true}}`:                                                                                 "set policies.source to server",
+		`{policies: {source: server, scansConfigMap: x}, server: {enabled: true}}`:                                  "a server has its own scans",
+		`{policies: {source: server}, server: {enabled: true, replicas: 2}}`:                                        "need PostgreSQL",
+		`{policies: {source: server}, server: {enabled: true, reports: {enabled: true}}}`:                           "needs server.reports.caBundle",
+		`{node: {enabled: true}}`:                                                                                   "node.enabled needs a server",
+		`{policies: {source: server}, server: {enabled: true}, node: {enabled: true, containerd: {root: /}}}`:       "root",
+		`{policies: {source: server}, server: {enabled: true}, node: {enabled: true, criSocket: "cri.sock"}}`:       "criSocket",
+		`{policies: {source: server}, server: {enabled: true}, node: {enabled: true, resources: {requests: null}}}`: "requests",
+		`{images: {webhook: {digest: "latest"}}}`:                                                                   "digest",
+		`{fallback: {digests: {"nginx:1": x}}}`:                                                                     "nginx:1",
 	} {
 		if _, _, err := render(t, values); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", values, err, want)
@@ -251,26 +259,33 @@ func TestPodsAreConfined(t *testing.T) {
 		for name, pod := range i.pods {
 			fault := func(format string, args ...any) { t.Errorf("%s: %s: "+format, append([]any{i.name, name}, args...)...) }
 			s := pod.Spec
-			if p := s.SecurityContext; p == nil || !*p.RunAsNonRoot || *p.RunAsUser == 0 || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+			// The nodes' agent reads what root owns on the node, and writes nothing there.
+			agent := name == "assay-node"
+			if p := s.SecurityContext; p == nil || agent != (p.RunAsNonRoot == nil) || agent != (*p.RunAsUser == 0) || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 				fault("securityContext %+v", p)
 			}
 			if s.HostNetwork || s.HostPID || s.HostIPC || s.AutomountServiceAccountToken == nil || s.ServiceAccountName != name {
 				fault("host namespaces or service account")
 			}
-			volumes := map[string]bool{}
+			volumes, host := map[string]bool{}, map[string]string{}
 			for _, v := range s.Volumes {
 				volumes[v.Name] = true
 				if v.HostPath != nil {
-					fault("volume %s is of the host", v.Name)
+					host[v.Name] = v.HostPath.Path
+					if !agent || *v.HostPath.Type != corev1.HostPathDirectory {
+						fault("volume %s is of the host", v.Name)
+					}
 				}
 				if v.Secret != nil && len(v.Secret.Items) == 0 && v.Name != "notifications" {
 					fault("volume %s takes more of its Secret than it needs", v.Name)
 				}
 			}
 			for _, c := range s.Containers {
-				p := c.SecurityContext
-				if p == nil || *p.AllowPrivilegeEscalation || !*p.ReadOnlyRootFilesystem || !*p.RunAsNonRoot || p.Privileged != nil ||
-					!reflect.DeepEqual(p.Capabilities, &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}) {
+				p, capabilities := c.SecurityContext, corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+				if agent {
+					capabilities.Add = []corev1.Capability{"DAC_READ_SEARCH"}
+				}
+				if p == nil || *p.AllowPrivilegeEscalation || !*p.ReadOnlyRootFilesystem || agent != (p.RunAsNonRoot == nil) || p.Privileged != nil || !reflect.DeepEqual(*p.Capabilities, capabilities) {
 					fault("securityContext of %s: %+v", c.Name, p)
 				}
 				if !regexp.MustCompile(`^ghcr\.io/assay-dev/assay(-webhook)?(:\d+\.\d+\.\d+|@sha256:[a-f0-9]{64})$`).MatchString(c.Image) {
@@ -279,7 +294,14 @@ func TestPodsAreConfined(t *testing.T) {
 				if c.LivenessProbe == nil || c.ReadinessProbe == nil || c.StartupProbe == nil {
 					fault("a probe is missing")
 				}
-				if limit := c.Resources.Limits.Memory(); limit.IsZero() || c.Resources.Requests.Memory().IsZero() {
+				limit := c.Resources.Limits.Memory()
+				if agent { // the rest is for the process of a scan
+					limit = c.Resources.Requests.Memory()
+					if c.Resources.Limits.Memory().Value()-limit.Value() < 768<<20 {
+						fault("a scan has no room: %+v", c.Resources)
+					}
+				}
+				if limit.IsZero() || c.Resources.Requests.Memory().IsZero() {
 					fault("resources %+v", c.Resources)
 				} else if want := fmt.Sprintf("%dMiB", limit.Value()>>20*9/10); c.Env[0].Value != want {
 					fault("GOMEMLIMIT is %s, want %s", c.Env[0].Value, want)
@@ -288,6 +310,9 @@ func TestPodsAreConfined(t *testing.T) {
 				for _, m := range c.VolumeMounts {
 					if !volumes[m.Name] {
 						fault("there is no volume %s", m.Name)
+					}
+					if path, ok := host[m.Name]; ok && (!m.ReadOnly || path != m.MountPath) {
+						fault("the host's %s is mounted at %s, read-only: %t", path, m.MountPath, m.ReadOnly)
 					}
 					delete(volumes, m.Name)
 					mounts = append(mounts, m.MountPath)
@@ -456,12 +481,16 @@ func TestRights(t *testing.T) {
 	registration := []string{"get admissionregistration.k8s.io/validatingwebhookconfigurations assay", "update admissionregistration.k8s.io/validatingwebhookconfigurations assay"}
 	secret := []string{"assay-system: get /secrets assay-webhook-tls", "assay-system: update /secrets assay-webhook-tls", "assay-system: create /secrets"}
 	reports := []string{"create authorization.k8s.io/subjectaccessreviews", "create authentication.k8s.io/tokenreviews", "kube-system: extension-apiserver-authentication-reader"}
+	var assurances []string
+	for _, verb := range []string{"get", "list", "watch"} {
+		assurances = append(assurances, verb+" image-assurance.operator.tigera.io/imageassurances")
+	}
 	want := map[string]map[string][]string{
 		"default":    {"assay-webhook": slices.Concat(always, kinds, registration, secret)},
 		"scans":      {"assay-webhook": slices.Concat(always, kinds, registration, secret)},
-		"server":     {"assay-webhook": slices.Concat(always, registration, secret), "assay-server": reports},
+		"server":     {"assay-webhook": slices.Concat(always, registration, secret), "assay-server": reports, "assay-node": slices.Concat(assurances, []string{"get /namespaces kube-system"})},
 		"postgresql": {"assay-webhook": always, "assay-server": reports},
-		"elsewhere":  {"assay-webhook": always},
+		"elsewhere":  {"assay-webhook": always, "assay-node": assurances},
 		"configMap":  {"assay-webhook": slices.Concat(always, registration, secret)},
 		"secret":     {"assay-webhook": always, "assay-server": reports},
 	}

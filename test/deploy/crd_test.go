@@ -137,6 +137,21 @@ var types = map[string]any{
 	api.KindVerdictAlert:             api.VerdictAlert{},
 	api.KindGlobalAlert:              api.GlobalAlert{},
 	api.KindGlobalAlertTemplate:      api.GlobalAlertTemplate{},
+	kindImageAssurance:               imageAssurance{},
+}
+
+const kindImageAssurance = "ImageAssurance"
+
+// imageAssurance has the fields that package node reads of an object that may have others.
+type imageAssurance struct {
+	Spec struct {
+		ClusterScanner            string `json:"clusterScanner"`
+		CRISocketPath             string `json:"criSocketPath"`
+		ContainerdVolumeMountPath string `json:"containerdVolumeMountPath"`
+		Exclusions                struct {
+			Namespaces []string `json:"namespaces"`
+		} `json:"exclusions"`
+	}
 }
 
 func TestDefinitionsAreTheTypes(t *testing.T) {
@@ -150,8 +165,8 @@ func TestDefinitionsAreTheTypes(t *testing.T) {
 		if d.Spec.Scope != apiextensionsv1.ClusterScoped || len(d.Spec.Versions) != 1 || d.version().Subresources.Status == nil {
 			t.Errorf("%s: must be cluster-scoped, of one version, with a status", kind)
 		}
-		if group := d.Spec.Group + "/" + d.version().Name; !slices.Contains([]string{api.GroupPolicy, api.GroupAssay, api.GroupAlert}, group) {
-			t.Errorf("%s: %s is no group of package api", kind, group)
+		if group := d.Spec.Group + "/" + d.version().Name; !slices.Contains([]string{api.GroupPolicy, api.GroupAssay, api.GroupAlert, "image-assurance.operator.tigera.io/v1"}, group) {
+			t.Errorf("%s: %s is no group that is known here", kind, group)
 		}
 		properties := d.version().Schema.OpenAPIV3Schema.Properties
 		spec, _ := reflect.TypeOf(of).FieldByName("Spec")
@@ -161,7 +176,7 @@ func TestDefinitionsAreTheTypes(t *testing.T) {
 	}
 	for kind := range all {
 		if types[kind] == nil {
-			t.Errorf("%s is no kind of package api", kind)
+			t.Errorf("%s is no kind that is known here", kind)
 		}
 	}
 }
@@ -490,12 +505,38 @@ func TestFaultyObjectsAreRefused(t *testing.T) {
 		{"GlobalAlert", "x", `{description: x, severity: 1, dataSet: vulnerability, metric: max, condition: gt, field: cve}`, "needs the field max_cvss_score or epss"},
 		{"GlobalAlert", "x", `{description: x, severity: 1, dataSet: vulnerability, aggregateBy: [pod, pod]}`, "Duplicate"},
 		{"GlobalAlert", "x", `{description: x, severity: 1, dataSet: vulnerability, period: soon}`, "spec.period"},
+		{"ImageAssurance", "default", `{clusterScanner: enabled}`, `supported values: "Enabled", "Disabled"`},
+		{"ImageAssurance", "default", `{exclusions: {namespaces: kube-system}}`, "spec.exclusions.namespaces"},
 	} {
 		d := all[c.kind]
 		o := objects(t, c.kind, fmt.Appendf(nil, "apiVersion: %s/%s\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", d.Spec.Group, d.version().Name, c.kind, c.name, c.spec))[0]
 		if got := strings.Join(d.faults(t, o), "; "); !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q does not say %q", c.kind, c.spec, got, c.want)
 		}
+	}
+}
+
+// Calico's objects are taken as they are, and keep what means nothing here.
+func TestImageAssuranceKeepsWhatIsCalicos(t *testing.T) {
+	d := definitions(t)[kindImageAssurance]
+	o := objects(t, "calico", []byte(`
+apiVersion: image-assurance.operator.tigera.io/v1
+kind: ImageAssurance
+metadata: {name: default}
+spec:
+  clusterScanner: Enabled
+  criSocketPath: /run/k3s/containerd/containerd.sock
+  containerdVolumeMountPath: /var/lib/containerd
+  exclusions: {namespaces: [kube-system], images: [a]}
+  apiProxyURL: https://calico.example.com
+  imageAssuranceCRAdaptor: {replicas: 1}
+`))[0]
+	want := runtime.DeepCopyJSON(o)
+	if faults := d.faults(t, o); len(faults) > 0 {
+		t.Errorf("it is refused: %s", strings.Join(faults, "; "))
+	}
+	if !reflect.DeepEqual(o, want) {
+		t.Errorf("of %v, %v is kept", want, o)
 	}
 }
 
@@ -508,6 +549,7 @@ func TestStatusAndColumns(t *testing.T) {
 		{"Thresholds", `{metadata: {name: default}, spec: {warn: 6.5}}`, "default 6.5 <nil> <nil>"},
 		{"AdmissionSettings", `{metadata: {name: default}, spec: {defaultAction: Reject}}`, "default Reject <nil>"},
 		{"VerdictAlert", `{metadata: {name: v}, spec: {description: x, severity: 9}}`, "v 9 <nil>"},
+		{"ImageAssurance", `{metadata: {name: default}, spec: {clusterScanner: Enabled}, status: {conditions: [{type: Ready}]}}`, "default Enabled"},
 	} {
 		d := all[c.kind]
 		o := objects(t, c.kind, []byte(c.text))[0]
