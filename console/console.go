@@ -134,6 +134,7 @@ func (c *Console) table() {
 	view("GET /images", c.images)
 	do("POST /images", c.changeImages, auth.Editor)
 	view("GET /images/{digest}", c.image)
+	view("GET /priorities", c.priorities)
 	view("GET /running", c.running)
 	view("GET /vulnerabilities", c.vulnerabilities)
 	view("GET /vulnerabilities/{id}", c.vulnerability)

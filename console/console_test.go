@@ -113,6 +113,8 @@ func TestHostileTexts(t *testing.T) {
 	policy := server.PolicyView{PolicyRow: server.PolicyRow{Name: evil, Place: evil, Mode: evil}, Rego: map[string]string{evil: evil}, Decisions: []store.StoredDecision{decision}}
 	policy.Policy.Metadata.Name = evil
 	explained := api.Explanation{Decision: decision.Record.Decision, Images: []api.ImageExplanation{{Image: evil, Result: api.Fail, Matched: []api.MatchedRule{{Policy: evil, Source: evil, Mode: evil}}, Counterfactual: &api.Counterfactual{Options: []api.ChangeSet{{Changes: []api.Change{{Exception: evil}, {Upgrade: &api.Upgrade{Package: evil, Version: evil, Fixes: map[string][]string{evil: {evil}}}}}}}}}}}
+	priorities := server.PriorityList{Next: evil, Total: 2}
+	priorities.Items = []api.Action{{ID: evil, Summary: evil, Reasons: []string{evil}, Removes: []api.RemovedVulnerability{{ID: evil}}, Where: []api.Place{{Image: evil, Digest: digest, Result: api.Result(evil)}}}}
 	c, err := New(Config{Version: "1", API: fakeAPI(map[string]any{
 		"GET /counts": server.CountList{}, "GET /images": store.List[store.Image]{Items: []store.Image{image}, Next: evil}, "GET /instances": store.List[store.RunningInstance]{Items: []store.RunningInstance{instance}},
 		"GET /images/" + digest:            server.ImageView{Digest: digest, References: []store.Image{image}, Scan: &api.Scan{Image: evil, Platform: evil, Distro: evil, Vulnerabilities: []api.Vulnerability{v, {ID: evil, Package: evil}}}},
@@ -125,13 +127,14 @@ func TestHostileTexts(t *testing.T) {
 		"GET /thresholds": server.ThresholdsView{Origin: evil}, "GET /version": server.VersionView{Version: evil, Policies: evil}, "GET /clusters": server.Items[store.Cluster]{Items: []store.Cluster{{Name: evil}}},
 		"GET /tokens": server.Items[store.Token]{Items: []store.Token{{ID: 1, Name: evil, Role: evil, Scope: evil, Creator: evil}}}, "GET /jobs": map[string]any{"items": []map[string]any{{"kind": evil, "subject": evil, "error": evil, "state": evil}}},
 		"GET /events": store.List[store.StoredEvent]{}, "GET /trend": map[string]any{"items": []map[string]any{{"day": evil, "all": map[string]int{"Fail": 1}, "running": map[string]int{"Fail": 1}}}}, "GET /new-vulnerabilities": server.Items[store.NewVulnerability]{Items: []store.NewVulnerability{{Vulnerability: row}}},
+		"GET /images/" + digest + "/priorities": priorities, "GET /priorities": priorities,
 		"GET /views": server.Items[store.SavedView]{Items: []store.SavedView{{Name: evil, Address: evil}}},
 	})})
 	if err != nil {
 		t.Fatal(err)
 	}
 	q := "?" + url.Values{"search": {evil}, "sort": {evil}, "reference": {evil}, "find": {evil}, "cve": {evil}, "image": {evil}, "rule": {evil}, "next": {evil}, "namespace": {evil}, "labels": {evil}, "col": {evil}}.Encode()
-	for _, path := range []string{"/", "/images", "/images/" + digest, "/running", "/vulnerabilities", "/vulnerabilities/x", "/packages", "/exceptions", "/exceptions/new", "/exceptions/import", "/alerts", "/alerts/rules", "/alerts/test", "/policies", "/policies/x", "/decisions", "/decisions/1", "/settings", "/jobs", "/signin", "/images/absent"} {
+	for _, path := range []string{"/", "/images", "/images/" + digest, "/priorities", "/running", "/vulnerabilities", "/vulnerabilities/x", "/packages", "/exceptions", "/exceptions/new", "/exceptions/import", "/alerts", "/alerts/rules", "/alerts/test", "/policies", "/policies/x", "/decisions", "/decisions/1", "/settings", "/jobs", "/signin", "/images/absent"} {
 		w := ask(t, c, http.MethodGet, path+q, nil)
 		text := w.Body.String()
 		for _, bad := range []string{`href="javascript:`, `href='javascript:`} {

@@ -197,6 +197,18 @@ type imageBody struct {
 	Changes   []store.StoredEvent
 	Why       []api.Vulnerability // the worst that count
 	Admission *admission
+	First     []api.Action
+	Actions   int
+}
+
+// Instruction is what made a layer, by its digest or the digest of its tar.
+func (b *imageBody) Instruction(layer string) string {
+	for _, l := range b.View.Scan.Layers {
+		if layer != "" && (l.Digest == layer || l.DiffID == layer) {
+			return l.CreatedBy
+		}
+	}
+	return ""
 }
 
 // admission is what would be said of a Pod that runs an image.
@@ -234,6 +246,11 @@ func (c *Console) image(r *http.Request) (*page, error) {
 	if b.Admission, err = c.admission(r, b.Reference); err != nil {
 		return nil, err
 	}
+	var first server.PriorityList
+	if err := c.get(r, path+"/priorities", url.Values{"reference": {b.Reference}, "limit": {"5"}}, &first); err != nil {
+		return nil, err
+	}
+	b.First, b.Actions = first.Items, first.Total
 	var runs store.List[store.RunningInstance]
 	if err := c.get(r, "/instances", url.Values{"digest": {digest}, "limit": {fmt.Sprint(most)}}, &runs); err != nil {
 		return nil, err
@@ -322,4 +339,23 @@ func (c *Console) admission(r *http.Request, image string) (*admission, error) {
 		return a, nil
 	}
 	return a, err
+}
+
+// prioritiesBody is a page of what to do first.
+type prioritiesBody struct {
+	list
+	server.PriorityList
+}
+
+// priorities are what to do first in the images that fit the filters.
+func (c *Console) priorities(r *http.Request) (*page, error) {
+	b := &prioritiesBody{list: list{Noun: "action", Filters: slices.DeleteFunc(imageFilters(), func(f filter) bool { return f.Name == "result" })}}
+	q := b.read(r)
+	q.Del("sort")
+	q.Set("limit", "25")
+	if err := c.get(r, "/priorities", q, &b.PriorityList); err != nil {
+		return nil, err
+	}
+	b.finish(r, "", b.PriorityList.Next)
+	return &page{name: "priorities", Title: "Fix first", Nav: "priorities", Live: "results instances", Body: b}, nil
 }

@@ -33,7 +33,7 @@ func (s *Server) KeepRanking(ctx context.Context) error { return s.ranking.Run(c
 
 func (s *Server) getPriorities(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f, after, limit := filter(q, identity(r)), q.text("after"), q.integer("limit", 1, 1000)
+	f, after, limit := s.filter(r, q), q.text("after"), q.integer("limit", 1, 1000)
 	if err := q.err(); err != nil {
 		return err
 	}
