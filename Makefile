@@ -56,8 +56,8 @@ mutants: ## drop or flip each condition of the Rego in turn: tests must catch it
 	ASSAY_MUTATION=full $(GO) test -v -timeout 60m ./test/mutation
 
 .PHONY: soak
-soak: ## kill -9 the server SOAK (default 200) times while it works: nothing may be lost
-	ASSAY_SOAK=$(or $(SOAK),200) $(GO) test -v -timeout 60m ./test/soak
+soak: ## kill -9 the server SOAK (default 200) times while it works: nothing may be lost; then FLEET (default 1000) nodes report to it
+	ASSAY_SOAK=$(or $(SOAK),200) ASSAY_FLEET=$(or $(FLEET),1000) $(GO) test -v -timeout 60m ./test/soak
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for FUZZTIME (default 10s; 2000x is a number of inputs) each

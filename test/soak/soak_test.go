@@ -177,10 +177,9 @@ func TestKill(t *testing.T) {
 	t.Run("postgresql", func(t *testing.T) { soak(t, postgresql.Start(t), max(3, rounds()/5)) })
 }
 
-func soak(t *testing.T, database string, kills int) {
-	receiver := &told{ids: map[string]map[string]int{}}
-	hook := httptest.NewServer(receiver)
-	defer hook.Close()
+// prepare makes what a server needs; its receiver is at hook.
+func prepare(t *testing.T, database, hook string) *server {
+	t.Helper()
 	data := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
@@ -193,7 +192,7 @@ func soak(t *testing.T, database string, kills int) {
 	}
 	write("policies/alerts.yaml", rules)
 	write("secret", strings.Repeat("x", 32))
-	write("notifications.yaml", fmt.Sprintf("apiVersion: assay.dev/v1alpha1\nkind: Notifications\nspec:\n  receivers:\n  - name: hook\n    webhook: {url: %q, signingKeyFrom: {file: %q}}\n", hook.URL, filepath.Join(data, "secret")))
+	write("notifications.yaml", fmt.Sprintf("apiVersion: assay.dev/v1alpha1\nkind: Notifications\nspec:\n  receivers:\n  - name: hook\n    webhook: {url: %q, signingKeyFrom: {file: %q}}\n", hook, filepath.Join(data, "secret")))
 	if _, err := vulndb.Build(t.Context(), []string{"../../examples/quickstart/advisories"}, filepath.Join(data, "db"), time.Now()); err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +203,14 @@ func soak(t *testing.T, database string, kills int) {
 	s := &server{t: t, data: data, address: free.Addr().String()}
 	free.Close()
 	s.env = []string{"ASSAY_SOAK_DATA=" + data, "ASSAY_SOAK_ADDRESS=" + s.address, "ASSAY_SOAK_DATABASE=" + database}
+	return s
+}
+
+func soak(t *testing.T, database string, kills int) {
+	receiver := &told{ids: map[string]map[string]int{}}
+	hook := httptest.NewServer(receiver)
+	defer hook.Close()
+	s := prepare(t, database, hook.URL)
 	s.start()
 	defer func() { s.kill() }()
 	s.ready()
