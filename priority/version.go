@@ -2,6 +2,7 @@ package priority
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 )
 
@@ -20,15 +21,15 @@ func Compare(kind, a, b string) int {
 		return compareEpochs(strings.ReplaceAll(plain(a), "!", ":"), strings.ReplaceAll(plain(b), "!", ":"), "0", func(a, b string) int {
 			a, ownA, _ := strings.Cut(a, "+")
 			b, ownB, _ := strings.Cut(b, "+")
-			return cmp.Or(released(a, b), released(ownA, ownB))
+			return cmp.Or(released(a, b, false), released(ownA, ownB, false))
 		})
 	case "java-archive", "jenkins-plugin":
-		return released(plain(a), plain(b))
+		return released(plain(a), plain(b), false)
 	}
 	// The rest follow semantic versioning, more or less: a build is no part of the order.
 	a, _, _ = strings.Cut(plain(a), "+")
 	b, _, _ = strings.Cut(plain(b), "+")
-	return words(a, b, true)
+	return released(a, b, true)
 }
 
 // plain is a version without the letter that some put before it, as "v1.2" and "go1.21".
@@ -143,19 +144,19 @@ func rpm(a, b string) int {
 		if a == "" || b == "" {
 			return cmp.Compare(len(a), len(b))
 		}
-		digits := isDigit(a[0])
+		numeric := isDigit(a[0])
 		fits := isLetter
-		if digits {
+		if numeric {
 			fits = isDigit
 		}
 		var x, y string
 		x, a = run(a, fits)
 		y, b = run(b, fits)
 		if y == "" { // another kind: digits are the newer
-			return map[bool]int{true: 1, false: -1}[digits]
+			return map[bool]int{true: 1, false: -1}[numeric]
 		}
 		c := cmp.Compare(x, y)
-		if digits {
+		if numeric {
 			c = number(x, y)
 		}
 		if c != 0 {
@@ -225,116 +226,85 @@ func apk(a, b string) int {
 	return number(releaseA, releaseB)
 }
 
-// released compares the numbers that versions begin with, where zeros more are the same, and
-// then what follows.
-func released(a, b string) int {
-	digits := func(c byte) bool { return isDigit(c) || c == '.' }
-	headA, restA := run(a, digits)
-	headB, restB := run(b, digits)
-	partsA, partsB := strings.Split(strings.Trim(headA, "."), "."), strings.Split(strings.Trim(headB, "."), ".")
-	for i := range max(len(partsA), len(partsB)) {
-		x, y := "0", "0"
-		if i < len(partsA) {
-			x = partsA[i]
-		}
-		if i < len(partsB) {
-			y = partsB[i]
-		}
-		if c := number(x, y); c != 0 {
-			return c
-		}
-	}
-	return words(restA, restB, false)
+// word is a part of a version behind the numbers that it begins with. Its rank says what it
+// makes of a release: below 0 it is one before it. The end of a version has the rank 0.
+type word struct {
+	rank int
+	text string
 }
 
-// words compares numbers as numbers and words by what they say of a release: "1.0-rc1" is
-// before "1.0", and that before "1.0.sp1". strict says that any word after a dash is of a
-// version before the release, as in semantic versioning.
-func words(a, b string, strict bool) int {
-	next := func(s string) (head, rest string, dash bool) {
-		mark, s := run(s, func(c byte) bool { return !isDigit(c) && !isLetter(c) })
-		dash = strings.Contains(mark, "-")
-		if s == "" {
-			return "", "", dash
-		}
-		if isDigit(s[0]) {
-			head, rest = run(s, isDigit)
-			return head, rest, dash
-		}
-		head, rest = run(s, isLetter)
-		return head, rest, dash
+func (w word) compare(v word) int {
+	if c := cmp.Compare(w.rank, v.rank); c != 0 || w.rank != digits {
+		return cmp.Or(c, cmp.Compare(w.text, v.text))
 	}
-	rank := func(s string) int {
-		switch s {
-		case "":
-			return 0
-		case "dev":
-			return -7
-		case "alpha", "a":
-			return -6
-		case "beta", "b":
-			return -5
-		case "milestone", "m":
-			return -4
-		case "rc", "cr", "c", "pre", "preview":
-			return -3
-		case "snapshot":
-			return -2
-		case "final", "ga", "release":
-			return 0
+	return number(w.text, v.text)
+}
+
+// digits is the rank of numbers.
+const digits = 10
+
+// ranks are those of the words that ecosystems know; others are after the release.
+var ranks = map[string]int{"dev": -7, "alpha": -6, "a": -6, "beta": -5, "b": -5, "milestone": -4, "m": -4, "rc": -3, "cr": -3, "c": -3, "pre": -3, "preview": -3, "snapshot": -2, "sp": 1}
+
+// released compares the numbers that versions begin with, where zeros more are the same, and
+// then words. strict says that a dash makes it a version before the release, whose parts
+// compare as semantic versioning has it.
+func released(a, b string, strict bool) int {
+	numbersA, wordsA := parts(a, strict)
+	numbersB, wordsB := parts(b, strict)
+	return cmp.Or(slices.CompareFunc(numbersA, numbersB, number), compareWords(wordsA, wordsB))
+}
+
+func compareWords(a, b []word) int {
+	for i := range max(len(a), len(b)) {
+		var x, y word
+		if i < len(a) {
+			x = a[i]
 		}
-		switch {
-		case isDigit(s[0]):
-			return 10
-		case s == "sp":
-			return 1
+		if i < len(b) {
+			y = b[i]
 		}
-		return 5
-	}
-	beforeA, beforeB := false, false // past the dash that ends a release
-	for a != "" || b != "" {
-		var x, y string
-		var dashA, dashB bool
-		x, a, dashA = next(a)
-		y, b, dashB = next(b)
-		beforeA, beforeB = beforeA || strict && dashA && x != "", beforeB || strict && dashB && y != ""
-		numeric := x != "" && y != "" && isDigit(x[0]) && isDigit(y[0])
-		switch {
-		case beforeA != beforeB:
-			return map[bool]int{true: -1, false: 1}[beforeA]
-		case numeric:
-			if c := number(x, y); c != 0 {
-				return c
-			}
-		case beforeA: // semantic versioning: words in their order, numbers before words, nothing before both
-			if c := prerelease(x, y); c != 0 {
-				return c
-			}
-		case x != y:
-			// A zero more is the same version.
-			if (x == "" && strings.Trim(y, "0") == "") || (y == "" && strings.Trim(x, "0") == "") {
-				continue
-			}
-			if c := cmp.Compare(rank(x), rank(y)); c != 0 {
-				return c
-			}
-			if rank(x) != 0 {
-				return cmp.Compare(x, y)
-			}
+		if c := x.compare(y); c != 0 {
+			return c
 		}
 	}
 	return 0
 }
 
-func prerelease(x, y string) int {
-	kind := func(s string) int {
-		switch {
-		case s == "":
-			return 0
-		case isDigit(s[0]):
-			return 1
-		}
-		return 2
+func parts(s string, strict bool) (numbers []string, words []word) {
+	head, rest := run(s, func(c byte) bool { return isDigit(c) || c == '.' })
+	for n := range strings.SplitSeq(head, ".") {
+		numbers = append(numbers, strings.TrimLeft(n, "0"))
 	}
-	return cmp.Or(cmp.Compare(kind(x), kind(y)), cmp.Compare(x, y))
+	for len(numbers) > 0 && numbers[len(numbers)-1] == "" {
+		numbers = numbers[:len(numbers)-1]
+	}
+	if strict && strings.HasPrefix(rest, "-") {
+		words = append(words, word{rank: -10})
+		for id := range strings.SplitSeq(rest[1:], ".") {
+			if n, other := run(id, isDigit); other == "" {
+				words = append(words, word{digits, n})
+			} else {
+				words = append(words, word{digits + 1, id})
+			}
+		}
+		return numbers, words
+	}
+	for rest != "" {
+		var w string
+		_, rest = run(rest, func(c byte) bool { return !isDigit(c) && !isLetter(c) })
+		if w, rest = run(rest, isDigit); w != "" {
+			words = append(words, word{digits, w})
+			continue
+		}
+		w, rest = run(rest, isLetter)
+		switch rank, known := ranks[w]; {
+		case w == "", w == "final", w == "ga", w == "release":
+		case known:
+			words = append(words, word{rank: rank})
+		default:
+			words = append(words, word{5, w})
+		}
+	}
+	return numbers, words
 }
