@@ -201,10 +201,13 @@ type sum struct {
 
 func (o *Order) actions(from, until int) []api.Action {
 	sums := make([]sum, until-from)
-	at := make(map[*action]*sum, len(sums))
+	var at []*sum // by the action's number
 	for i := range sums {
 		sums[i] = sum{action: o.places[from+i], rank: o.ranks[from+i], removals: map[*removal]int{}, from: map[string]bool{}, clusters: map[string]bool{}, image: -1}
-		at[sums[i].action] = &sums[i]
+		if n := sums[i].action.number; n >= len(at) {
+			at = append(at, make([]*sum, n+1-len(at))...)
+		}
+		at[sums[i].action.number] = &sums[i]
 	}
 	var touched []*sum
 	for i := range o.items {
@@ -212,16 +215,16 @@ func (o *Order) actions(from, until int) []api.Action {
 		n := item.containers()
 		touched = touched[:0]
 		item.steps(func(r *removal, fromBase bool) {
-			s, ok := at[r.action]
-			if !ok {
+			if r.action.number >= len(at) || at[r.action.number] == nil {
 				return
 			}
+			s := at[r.action.number]
 			if s.image != i {
 				s.image, s.removed, s.removedPackage = i, 0, false
 				touched = append(touched, s)
 			}
 			s.removals[r] += n
-			if item.Result == api.Fail {
+			if item.Result == api.Fail && r.decides >= o.fail {
 				s.removed += decisive(r.findings, o.fail)
 			}
 			s.removedPackage = s.removedPackage || fromBase
@@ -232,7 +235,9 @@ func (o *Order) actions(from, until int) []api.Action {
 		all := 0
 		if item.Result == api.Fail {
 			for _, p := range item.packages {
-				all += decisive(p.findings, o.fail)
+				if p.decides >= o.fail {
+					all += decisive(p.findings, o.fail)
+				}
 			}
 		}
 		for _, s := range touched {

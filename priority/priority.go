@@ -54,9 +54,9 @@ var wordScores = map[string]float64{"Critical": 9, "High": 7, "Medium": 4, "Low"
 // pkg are the open vulnerabilities of one package of an image. Equal ones are one, so that
 // the images of a fleet share them. It is not changed once it is made.
 type pkg struct {
-	number              int // place in the book
 	name, version, kind string
 	findings            []finding // by id
+	decides             float64   // the highest of the findings
 	upgrade             *removal  // of what is fixed; nil where nothing is
 }
 
@@ -75,6 +75,7 @@ type removal struct {
 
 // action is a thing to do, without what it does.
 type action struct {
+	number       int // place in the book
 	id           string
 	name, kind   string // of the package; the name of the base image
 	distribution string
@@ -323,7 +324,10 @@ func (b *Book) pkg(k packageKey, distribution string, list []finding) *pkg {
 	if p, ok := b.packages[string(id)]; ok {
 		return p
 	}
-	p := &pkg{number: len(b.packages), name: k.name, version: k.version, kind: k.kind, findings: list}
+	p := &pkg{name: k.name, version: k.version, kind: k.kind, findings: list, decides: -1}
+	for i := range list {
+		p.decides = max(p.decides, list[i].decides)
+	}
 	fixed := list
 	if slices.ContainsFunc(list, func(f finding) bool { return len(f.fixed) == 0 }) {
 		fixed = slices.DeleteFunc(slices.Clone(list), func(f finding) bool { return len(f.fixed) == 0 })
@@ -340,6 +344,7 @@ func (b *Book) action(a action) *action {
 	if known, ok := b.actions[a.id]; ok {
 		return known
 	}
+	a.number = len(b.actions)
 	b.actions[a.id] = &a
 	return &a
 }

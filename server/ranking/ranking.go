@@ -264,6 +264,13 @@ func (r *Ranking) catchUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		same = r.current && versions.Listings == r.versions.Listings && versions.Judged == r.versions.Judged
+		for kind := range changed {
+			same = same && (kind == store.InstancesChanged || kind == store.SBOMAdded || kind == store.AlertsChanged || kind == store.DecisionMade)
+		}
+		if same {
+			return nil
+		}
 		if changed[store.NameChanged] || changed[store.IndexChanged] {
 			if tags, err = readTags(ctx, t); err != nil {
 				return err
@@ -287,8 +294,14 @@ func (r *Ranking) catchUp(ctx context.Context) error {
 		fresh, err = t.Listings(ctx, ids)
 		return err
 	})
-	if err != nil || same {
+	if err != nil {
 		return err
+	}
+	if same {
+		if r.versions != versions {
+			r.versions, r.orders = versions, nil
+		}
+		return nil
 	}
 	r.current = false
 	r.unscanned = nil // until all went well
