@@ -6,6 +6,12 @@ import (
 	"time"
 )
 
+// Bounds on the layers of a scan.
+const (
+	maxLayers      = 1000
+	maxInstruction = 2000 // bytes
+)
+
 // Validate checks what a scan that was read from a file must have for a
 // decision to rest on it.
 func (s Scan) Validate() error {
@@ -26,6 +32,21 @@ func (s Scan) Validate() error {
 	}
 	if s.ScannedAt.IsZero() {
 		add("scanned_at is missing")
+	}
+	if len(s.Layers) > maxLayers {
+		add("layers: there are %d, more than %d", len(s.Layers), maxLayers)
+	} else {
+		for i, l := range s.Layers {
+			if !digestPattern.MatchString(l.DiffID) || l.Digest != "" && !digestPattern.MatchString(l.Digest) {
+				add("layers[%d]: diff_id %.80q or digest %.80q is no digest", i, l.DiffID, l.Digest)
+			}
+			if len(l.CreatedBy) > maxInstruction {
+				add("layers[%d]: created_by has more than %d bytes", i, maxInstruction)
+			}
+		}
+	}
+	if b := s.Base; b != nil && (b.Digest != "" && !digestPattern.MatchString(b.Digest) || len(b.Name) > maxInstruction) {
+		add("base: digest %.80q is no digest, or the name is longer than %d bytes", b.Digest, maxInstruction)
 	}
 	for i, v := range s.Vulnerabilities {
 		if v.ID == "" {
