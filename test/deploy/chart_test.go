@@ -16,6 +16,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -50,6 +51,7 @@ webhook: {narrowRegistration: true, logLevel: debug}`,
 	"server": `
 policies: {source: server, configMap: assay-policies}
 server: {enabled: true, notifications: {secretName: receivers}, reports: {enabled: true, caBundle: QQ==}, storage: {size: 1Gi, storageClassName: fast}}
+registryScan: {enabled: true, registry: registry.example.com/shop, include: [':\d'], exclude: ['^shop/scratch', 'a"b: #'], dockerConfigSecretName: registry, serviceAccountAnnotations: {a: b}, env: [{name: AZURE_CLIENT_ID, value: x}], storage: {storageClassName: fast}, nodeSelector: {a: b}, tolerations: [{operator: Exists}], podAnnotations: {a: b}, extraArgs: [--rate=10]}
 webhook: {scanOnSight: true, resolveTags: [registry.example.com, "*"], excludedNamespaces: [calico-system]}
 node: {enabled: true}
 images: {pullSecrets: [registry], webhook: {digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}, server: {tag: "1.2.3"}}`,
@@ -64,6 +66,7 @@ certificates: {issuer: cert-manager, issuerRef: {name: corporate, kind: ClusterI
 policies: {source: server}
 webhook: {failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
 node: {enabled: true, cluster: prod, tokenSecretName: prod, containerd: {socket: /run/k3s/containerd/containerd.sock, root: /var/lib/rancher/k3s/agent/containerd}, criSocket: /run/crio/crio.sock, excludedNamespaces: [kube-system], logLevel: debug, priorityClassName: low, resources: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}, nodeSelector: {a: b}, tolerations: [], podAnnotations: {a: b}, extraArgs: [--running-only]}
+registryScan: {enabled: true, registry: registry.example.com, repositories: [team/app, nginx], schedule: "@daily", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca, tokenSecretName: scanner}}
 fallback: {enabled: true, digests: {"sha256:1111111111111111111111111111111111111111111111111111111111111111": "CVE-2021-44228"}}`,
 	"configMap": `
 policies: {source: configMap, configMap: assay-policies}
@@ -174,6 +177,8 @@ func installations(t *testing.T) (list []installation) {
 					template.Spec.Volumes = append(template.Spec.Volumes, corev1.Volume{Name: claim.Name})
 				}
 				i.pods[o.Name] = template
+			case *batchv1.CronJob:
+				i.pods[o.Name] = o.Spec.JobTemplate.Spec.Template
 			}
 		}
 		list = append(list, i)
@@ -244,6 +249,9 @@ func TestChartRefuses(t *testing.T) {
 		`{policies: {source: server}, server: {enabled: true}, node: {enabled: true, resources: {requests: null}}}`: "requests",
 		`{images: {webhook: {digest: "latest"}}}`:                                                                   "digest",
 		`{fallback: {digests: {"nginx:1": x}}}`:                                                                     "nginx:1",
+		`{registryScan: {enabled: true, registry: a.example.com}}`:                                                  "results go to a server",
+		`{policies: {source: server}, server: {enabled: true}, registryScan: {enabled: true}}`:                      "set registryScan.registry",
+		`{registryScan: {server: {url: "http://x"}}}`:                                                               "url",
 	} {
 		if _, _, err := render(t, values); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", values, err, want)
@@ -267,7 +275,7 @@ func TestPodsAreConfined(t *testing.T) {
 			if s.HostNetwork || s.HostPID || s.HostIPC || s.AutomountServiceAccountToken == nil || s.ServiceAccountName != name {
 				fault("host namespaces or service account")
 			}
-			volumes, host := map[string]bool{}, map[string]string{}
+			volumes, mounted, host := map[string]bool{}, map[string]bool{}, map[string]string{}
 			for _, v := range s.Volumes {
 				volumes[v.Name] = true
 				if v.HostPath != nil {
@@ -280,7 +288,7 @@ func TestPodsAreConfined(t *testing.T) {
 					fault("volume %s takes more of its Secret than it needs", v.Name)
 				}
 			}
-			for _, c := range s.Containers {
+			for _, c := range slices.Concat(s.InitContainers, s.Containers) {
 				p, capabilities := c.SecurityContext, corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
 				if agent {
 					capabilities.Add = []corev1.Capability{"DAC_READ_SEARCH"}
@@ -291,7 +299,11 @@ func TestPodsAreConfined(t *testing.T) {
 				if !regexp.MustCompile(`^ghcr\.io/assay-dev/assay(-webhook)?(:\d+\.\d+\.\d+|@sha256:[a-f0-9]{64})$`).MatchString(c.Image) {
 					fault("image %q", c.Image)
 				}
-				if c.LivenessProbe == nil || c.ReadinessProbe == nil || c.StartupProbe == nil {
+				if s.RestartPolicy == corev1.RestartPolicyNever {
+					if c.LivenessProbe != nil || c.ReadinessProbe != nil {
+						fault("a Job is probed")
+					}
+				} else if c.LivenessProbe == nil || c.ReadinessProbe == nil || c.StartupProbe == nil {
 					fault("a probe is missing")
 				}
 				limit := c.Resources.Limits.Memory()
@@ -314,7 +326,7 @@ func TestPodsAreConfined(t *testing.T) {
 					if path, ok := host[m.Name]; ok && (!m.ReadOnly || path != m.MountPath) {
 						fault("the host's %s is mounted at %s, read-only: %t", path, m.MountPath, m.ReadOnly)
 					}
-					delete(volumes, m.Name)
+					mounted[m.Name] = true
 					mounts = append(mounts, m.MountPath)
 				}
 				for _, arg := range c.Args {
@@ -325,8 +337,8 @@ func TestPodsAreConfined(t *testing.T) {
 					}
 				}
 			}
-			if len(volumes) > 0 {
-				fault("volumes %v are mounted nowhere", volumes)
+			if len(mounted) != len(volumes) {
+				fault("of the volumes %v only %v are mounted", volumes, mounted)
 			}
 			for _, n := range all[*networkingv1.NetworkPolicy](i) {
 				if n.Name == name && !selects(t, &n.Spec.PodSelector, pod) {
@@ -576,6 +588,51 @@ func TestArgumentsAreTaken(t *testing.T) {
 	}
 }
 
+const (
+	scanFile   = root + "/deploy/kubernetes/registry-scan.yaml"
+	scanValues = `
+policies: {source: server}
+webhook: {server: {url: "https://assay-server.assay-system.svc:8380", caSecretName: assay-server-tls}}
+registryScan: {enabled: true, registry: registry.example.com, server: {url: "https://assay-server.assay-system.svc:8380", caSecretName: assay-server-tls}}`
+	scanHead = `# Scans registry.example.com every night, what is new in it, and sends it to the server: change
+# --registry, the schedule and the storage. docs/registries.md tells of credentials. At once:
+#   kubectl -n assay-system create job --from=cronjob/assay-registry-scan registry-scan-now
+# Rendered from deploy/charts/assay; do not edit here but there, or a copy.
+`
+)
+
+// The plain manifests of the registry scan are what the chart renders.
+func TestRegistryScanIsTheChart(t *testing.T) {
+	manifests, _, err := render(t, scanValues)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := scanHead
+	for _, m := range manifests {
+		if strings.Contains(m, "component: registry-scan") {
+			want += "---\n" + strings.TrimPrefix(m, "---\n") + "\n"
+		}
+	}
+	compare(t, scanFile, want)
+}
+
+// compare holds a generated file against what it should be, or writes it.
+func compare(t *testing.T, file, want string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("%s differs from the chart: run go generate in test/deploy", file)
+	}
+}
+
 const manifestFile = root + "/deploy/kubernetes/assay.yaml"
 
 const manifestHead = `# Assay's webhook, with policies from the cluster's own resources and certificates of its own.
@@ -598,16 +655,5 @@ func TestManifestsAreTheChart(t *testing.T) {
 	for _, m := range manifests {
 		want += "---\n" + strings.TrimPrefix(m, "---\n") + "\n"
 	}
-	if *update {
-		if err := os.WriteFile(manifestFile, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(manifestFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Errorf("%s differs from the chart: run go generate in test/deploy", manifestFile)
-	}
+	compare(t, manifestFile, want)
 }

@@ -2,4 +2,4 @@
 // Go does not see when files outside of a module change: run it with -count=1.
 package deploy
 
-//go:generate go test -run TestManifestsAreTheChart -update
+//go:generate go test -run AreTheChart|IsTheChart -update
