@@ -53,10 +53,43 @@ type Scan struct {
 	Base *BaseImage `json:"base,omitempty"`
 	// Packages is the number of packages in the SBOM.
 	Packages int `json:"packages"`
+	// SBOM says where the SBOM comes from; absent where it was made of the image, or was
+	// the input itself.
+	SBOM *AttestedSBOM `json:"sbom,omitempty"`
 	// Error says why the image could not be scanned; its result is Unknown.
 	Error           string          `json:"error,omitempty"`
 	Warnings        []string        `json:"warnings,omitempty"`
 	Vulnerabilities []Vulnerability `json:"vulnerabilities"`
+}
+
+// AttestedSBOM is the origin of an SBOM that was found beside the image in its registry.
+type AttestedSBOM struct {
+	// Origin is "attestation".
+	Origin string `json:"origin"`
+	// Format is syft-json, cyclonedx-json or spdx-json.
+	Format string `json:"format"`
+	// Digest is that of the blob with the statement, "sha256:…".
+	Digest string `json:"digest"`
+	// PredicateType is the statement's, such as "https://spdx.dev/Document".
+	PredicateType string `json:"predicate_type"`
+	// Subject is the digest that was signed: the image's, or that of the index that holds it.
+	Subject string `json:"subject"`
+	Signer  Signer `json:"signer"`
+	// SignedAt is when a transparency log or a time stamping authority saw the
+	// signature; absent for a key's, of which nothing tells when it was made.
+	SignedAt *time.Time `json:"signed_at,omitempty"`
+}
+
+// OriginAttestation is the origin of an SBOM that was attached to an image and signed.
+const OriginAttestation = "attestation"
+
+// Signer is who signed an attestation: a key, or an identity.
+type Signer struct {
+	// Key is the SHA-256 of a public key in DER, "sha256:…".
+	Key string `json:"key,omitempty"`
+	// Identity is the subject of a certificate, and Issuer who vouched for it.
+	Identity string `json:"identity,omitempty"`
+	Issuer   string `json:"issuer,omitempty"`
 }
 
 // Layer is one layer of an image.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/pace"
 )
 
@@ -60,6 +61,10 @@ type Config struct {
 	Transport http.RoundTripper
 	// UserAgent is sent to registries. Absent: "assay".
 	UserAgent string
+
+	// Attestations says whose SBOMs, found beside an image in its registry, are taken in the
+	// place of one made here. Absent: nobody's, and none are looked for.
+	Attestations *attestation.Verifier
 
 	// NoDaemons makes a reference without scheme go straight to its registry.
 	NoDaemons bool

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -32,6 +33,8 @@ type found struct {
 
 	tags, repoDigests []string
 	warnings          []string
+	// repository is where in its registry the image was found; nil for other sources.
+	repository *name.Repository
 	// close releases what the layers are read from; nil when there is nothing.
 	close func() error
 }

@@ -51,10 +51,7 @@ func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error
 	}
 	// A puller keeps the outcome of its first handshake, a cancelled one too,
 	// hence one for each scan.
-	puller, err := remote.NewPuller(remote.WithAuthFromKeychain(s.cfg.Keychain),
-		remote.WithTransport(s.cfg.Transport), remote.WithUserAgent(s.cfg.UserAgent),
-		// The transport tries again, at the pace of the registry.
-		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes(), remote.WithRetryPredicate(func(error) bool { return false }))
+	puller, err := remote.NewPuller(s.remoteOptions()...)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the pull: %w", err)
 	}
@@ -72,12 +69,20 @@ func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error
 	if err != nil {
 		return nil, err
 	}
-	f.source = Registry
+	f.source, f.repository = Registry, &c.repo
 	f.repoDigests = []string{ref.Name() + "@" + root.Digest.String()}
 	if ref.Tag != "" {
 		f.tags = []string{ref.Name() + ":" + ref.Tag}
 	}
 	return f, nil
+}
+
+func (s *Scanner) remoteOptions() []remote.Option {
+	return []remote.Option{
+		remote.WithAuthFromKeychain(s.cfg.Keychain), remote.WithTransport(s.cfg.Transport), remote.WithUserAgent(s.cfg.UserAgent),
+		// The transport tries again, at the pace of the registry.
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes(), remote.WithRetryPredicate(func(error) bool { return false }),
+	}
 }
 
 func (c *registryContent) manifest(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {

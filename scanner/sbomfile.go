@@ -183,5 +183,6 @@ func Describe(s *sbom.SBOM, as string) (api.Scan, error) {
 	o.Scan.Warnings = append(o.Scan.Warnings, warnings...)
 	o.Scan.Packages, o.Scan.Distro = s.Artifacts.Packages.PackageCount(), distroText(s)
 	o.Scan.Layers, o.Scan.Base = describeLayers(s)
+	o.Scan.SBOM = readOrigin(s)
 	return o.Scan, nil
 }

@@ -173,6 +173,10 @@ func plainPath(err error) error {
 func (s *Scanner) inventory(ctx context.Context, in Input, dir string, o *Outcome, r *reporter) error {
 	var f *found
 	var err error
+	if v := s.cfg.Attestations; v != nil && v.Required() && (in.Kind == Dir || in.Kind == SBOM) {
+		_ = o.describe(&found{source: in.Kind}, in, s.cfg.As)
+		return notAttested(in.Kind)
+	}
 	switch in.Kind {
 	case Dir:
 		_ = o.describe(&found{source: Dir}, in, s.cfg.As)
@@ -190,6 +194,10 @@ func (s *Scanner) inventory(ctx context.Context, in Input, dir string, o *Outcom
 		}
 		if err := o.describe(f, in, s.cfg.As); err != nil {
 			return err
+		}
+		var taken bool
+		if taken, err = s.attested(ctx, f, o); err != nil || taken {
+			break
 		}
 		r.total = f.packed()
 		r.stage(Pulling, nil)

@@ -16,6 +16,7 @@ import (
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/priority"
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server/client"
 	"github.com/spf13/cobra"
@@ -25,6 +26,7 @@ import (
 type scanFlags struct {
 	inputs
 	registryFlags
+	attestationFlags
 	outputs    []string
 	template   string
 	apiURL     string
@@ -47,6 +49,7 @@ type scanFlags struct {
 	every      time.Duration
 	now        moment
 	given      map[string]bool // flags set by any means
+	trust      *attestation.Verifier
 }
 
 func (a *app) scanCommand() *cobra.Command {
@@ -76,6 +79,11 @@ itself). A run that is killed goes on with the next one. The report has all
 names, also the unchanged; its formats are table and json. docs/registries.md
 tells of credentials and of registries that do not list their repositories.
 
+With --attestation-key, or --attestation-identity with its issuer and root, an SBOM
+that was attested by one of them and attached to the image in its registry is used
+instead of one made here; what is not verified is ignored, and a warning says so.
+--attestations require scans no image without (docs/attestations.md).
+
 Every flag can be set in the environment, as CC_WARN_THRESHOLD for
 --warn_threshold, or in $HOME/.assay.yaml (else $HOME/.tigera-scanner.yaml);
 flags win over the environment, and that over the file.
@@ -87,6 +95,7 @@ Exit status: 0; 1 an image is Fail (--fail-on chooses); 2 usage or bad input;
   assay scan oci-archive:web.tar --as registry.example.com/shop/web:1.4 --exceptions exceptions.csv
   assay scan -i images.json -w 7 -f 9 -o results.json
   assay scan --registry registry.example.com --exclude '^scratch/' -o json=scans.json
+  assay scan registry.example.com/shop/web:1.4 --attestation-key cosign.pub --attestations require
   assay scan --registry quay.io/example --rate 10 -a https://assay.example.com -t "$TOKEN"`,
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
 	}
@@ -104,6 +113,7 @@ func (f *scanFlags) register(c *cobra.Command) {
 	fs := c.Flags()
 	f.policyFlags(c)
 	f.registryFlags.register(fs)
+	f.attestationFlags.register(c)
 	fs.StringArrayVarP(&f.outputs, "output", "o", nil, "FORMAT, FORMAT=FILE, or a FILE for the JSON; may be repeated (default table)")
 	fs.StringVar(&f.template, "template", "", "Go template file for -o template, over the JSON document")
 	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of an Assay server, to which results and SBOMs are uploaded")
@@ -142,6 +152,9 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	}
 	extra, err := a.readExceptions(f.exceptions)
 	if err != nil {
+		return err
+	}
+	if f.trust, err = f.verifier(); err != nil {
 		return err
 	}
 	to, err := a.uploader(f)
@@ -225,7 +238,7 @@ func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outpu
 	defer db.close()
 	s, err := scanner.New(scanner.Config{
 		Matcher: db.matcher, Database: db.info, Platform: f.platform, As: f.as, InsecureHTTP: f.insecure,
-		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Stdin: a.in, Log: a.log, UserAgent: "assay/" + version(),
+		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Stdin: a.in, Log: a.log, UserAgent: "assay/" + version(), Attestations: f.trust,
 	})
 	if err != nil {
 		return exitUsage, err

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -169,6 +170,9 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 		fmt.Fprintf(w, "\n%s %s could not be scanned: %s\n", a.paint(w, red, "Error:"), printable(s.Image), printable(s.Error))
 		return
 	}
+	if s.SBOM != nil {
+		fmt.Fprintf(w, "\n%s: %s\n", printable(s.Image), printable(attestedText(s.SBOM)))
+	}
 	if len(s.Vulnerabilities) == 0 {
 		return
 	}
@@ -204,6 +208,19 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 	if more := len(s.Vulnerabilities) - shownVulnerabilities; more > 0 {
 		fmt.Fprintf(w, "… and %d more; -o json shows all\n", more)
 	}
+}
+
+// attestedText says where an SBOM comes from that was not made here.
+func attestedText(a *api.AttestedSBOM) string {
+	who := "the key " + clip(a.Signer.Key, 19)
+	if a.Signer.Key == "" {
+		who = a.Signer.Identity + " (" + a.Signer.Issuer + ")"
+	}
+	text := "the SBOM (" + a.Format + ") was attested by " + who
+	if a.SignedAt != nil {
+		text += " at " + a.SignedAt.Format(time.RFC3339)
+	}
+	return text
 }
 
 // layerNumbers are the places of the layers, from "1" for the lowest, by diff id.

@@ -179,7 +179,7 @@ func (a *app) scanRegistry(ctx context.Context, f *scanFlags, source registries.
 	s, err := scanner.New(scanner.Config{
 		Matcher: db.matcher, Database: db.info, Platform: f.platform, InsecureHTTP: f.insecure, NoDaemons: true,
 		Keychain: source.Keychain, Transport: source.Transport,
-		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Log: a.log, UserAgent: source.UserAgent,
+		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Log: a.log, UserAgent: source.UserAgent, Attestations: f.trust,
 	})
 	if err != nil {
 		return exitUsage, err

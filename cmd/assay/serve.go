@@ -29,6 +29,7 @@ const day = 24 * time.Hour
 func (a *app) serveCommand() *cobra.Command {
 	var (
 		config     daemon.Config
+		attested   attestationFlags
 		git        gitrepo.Source
 		sign       signing
 		oidc       auth.OIDC
@@ -87,6 +88,7 @@ say where --trace sends spans to.`,
 	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
 	flags.StringSliceVar(&config.ScanImages, "scan-images", nil, "scan images of these names, such as registry.example.com/shop, or * for all, from their registries when a webhook meets one that nobody scanned; may be repeated")
 	flags.StringVar(&registries, "registries", "", "YAML file of registries to list from time to time, and to scan what is new in them (docs/registries.md)")
+	attested.register(c)
 	flags.DurationVar(&config.RematchEvery, "rematch-every", day, "match stored SBOMs again with the same database")
 	flags.StringVar(&config.Auth.TokenFile, "token-file", "", "static tokens in Kubernetes' form: token,user,uid,\"group,…\" a line")
 	flags.StringVar(&config.Auth.ClientCAFile, "client-ca", "", "certificates in PEM that sign client certificates")
@@ -172,6 +174,9 @@ say where --trace sends spans to.`,
 			if config.Registries, err = daemon.ReadRegistries(registries); err != nil {
 				return err
 			}
+		}
+		if config.Attestations, err = attested.verifier(); err != nil {
+			return err
 		}
 		if oidc.Issuer != "" {
 			config.Auth.OIDC = &oidc

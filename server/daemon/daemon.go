@@ -31,6 +31,7 @@ import (
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/console"
 	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/match"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server"
@@ -73,6 +74,9 @@ type Config struct {
 	Registries []Registry
 	// ForgetNodes is when a node that is silent is forgotten, while others of its cluster are heard. 0 is a day.
 	ForgetNodes time.Duration
+	// Attestations says whose SBOMs are taken, where images that the server scans have
+	// them; nil is nobody's.
+	Attestations *attestation.Verifier
 	// JobTimeout bounds one background job; what a killed replica did is taken up after it. 0 is 2 minutes.
 	JobTimeout time.Duration
 	// Auth says who gets in, besides the tokens of the store.

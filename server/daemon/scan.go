@@ -49,7 +49,7 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 		if err := may(image); err != nil {
 			return jobs.Permanent(err)
 		}
-		config := scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log}
+		config := scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log, Attestations: c.Attestations}
 		if ref, err := api.ParseReference(image); err == nil {
 			if r := c.registryOf(ref); r != nil {
 				config.Transport, config.InsecureHTTP = r.source.Transport, r.InsecureHTTP
@@ -60,7 +60,10 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 			return jobs.Permanent(err)
 		}
 		outcome := pull.Scan(ctx, "registry:"+image, nil)
-		if errors.Is(outcome.Err, scanner.ErrNoImage) || errors.Is(outcome.Err, scanner.ErrNotAssessed) {
+		for _, warning := range outcome.Scan.Warnings {
+			c.Log.Warn("scanning an image", "image", image, "warning", warning)
+		}
+		if errors.Is(outcome.Err, scanner.ErrNoImage) || errors.Is(outcome.Err, scanner.ErrNotAssessed) || errors.Is(outcome.Err, scanner.ErrNotAttested) {
 			return jobs.Permanent(outcome.Err)
 		}
 		if outcome.SBOM == nil {

@@ -64,7 +64,7 @@ func TestEvaluatorLinksNoScanner(t *testing.T) {
 // The admission server is small: it scans nothing, and keeps nothing but bundles.
 func TestWebhookLinksLittle(t *testing.T) {
 	for _, d := range deps(t, "cmd/assay-webhook") {
-		for _, banned := range []string{"github.com/anchore/", "github.com/go-git/", "github.com/glebarez/", "modernc.org/", "github.com/jackc/", "github.com/riverqueue/",
+		for _, banned := range []string{"github.com/anchore/", "github.com/go-git/", "github.com/glebarez/", "modernc.org/", "github.com/jackc/", "github.com/riverqueue/", "github.com/sigstore/",
 			module + "/scanner", module + "/store", module + "/server/daemon", module + "/test/"} {
 			if strings.HasPrefix(d, banned) {
 				t.Errorf("cmd/assay-webhook links %s", d)
