@@ -64,12 +64,12 @@ func serve(tb testing.TB, socket string, register func(*grpc.Server)) {
 	tb.Cleanup(func() { s.Stop(); <-done })
 }
 
-// Run starts a container, or starts it anew when it is there; it gives CRI's id of it.
+// Run starts a container in a sandbox of its own; it gives CRI's id of it.
 func (c *CRI) Run(x Container) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.made++
-	pod := "pod-" + x.Namespace + "-" + x.Pod
+	pod := fmt.Sprintf("pod-%d", c.made)
 	c.pods[pod] = &cri.PodSandbox{Id: pod, State: cri.PodSandboxState_SANDBOX_READY, Metadata: &cri.PodSandboxMetadata{Namespace: x.Namespace, Name: x.Pod, Uid: pod}}
 	id := fmt.Sprintf("container-%d", c.made)
 	one := &cri.Container{Id: id, PodSandboxId: pod, CreatedAt: c.made, Metadata: &cri.ContainerMetadata{Name: x.Name}, State: cri.ContainerState_CONTAINER_RUNNING,
@@ -157,4 +157,18 @@ func (c *CRI) GetContainerEvents(_ *cri.GetEventsRequest, stream cri.RuntimeServ
 			}
 		}
 	}
+}
+
+// Running counts the containers that run, by their names: a restart is the same one.
+func (c *CRI) Running() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := map[string]bool{}
+	for _, x := range c.containers {
+		if x.State == cri.ContainerState_CONTAINER_RUNNING {
+			pod := c.pods[x.PodSandboxId].GetMetadata()
+			names[pod.GetNamespace()+"/"+pod.GetName()+"/"+x.Metadata.Name] = true
+		}
+	}
+	return len(names)
 }

@@ -59,15 +59,39 @@ type Containerd struct {
 	Dir     string // holds its state, and its output as containerd.log
 }
 
-// Start starts a containerd that ends with the test. The tests must run as root.
+// Start starts a containerd that ends with the test: the machine's, or one that is built
+// where it has none. The tests must run as root.
 func Start(tb testing.TB) *Containerd {
+	tb.Helper()
+	path, err := exec.LookPath("containerd")
+	if err != nil {
+		if path, err = build(); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return StartProgram(tb, path)
+}
+
+// Programs are the containerds to test with, by what they are: the one that is built, and
+// the machine's where it has one.
+func Programs(tb testing.TB) map[string]string {
+	tb.Helper()
+	path, err := build()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	all := map[string]string{version: path}
+	if path, err := exec.LookPath("containerd"); err == nil {
+		all["machine"] = path
+	}
+	return all
+}
+
+// StartProgram is Start of the containerd at a path.
+func StartProgram(tb testing.TB, path string) *Containerd {
 	tb.Helper()
 	if os.Getuid() != 0 {
 		tb.Fatal("containerd runs as root only: run this test as root")
-	}
-	path, err := binary()
-	if err != nil {
-		tb.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "assay-containerd") // a test's own folder makes too long a path for a socket
 	if err != nil {
@@ -159,11 +183,8 @@ func (c *Containerd) lists(tb testing.TB, tag, digest string) bool {
 	})
 }
 
-// binary gives the machine's containerd, or builds one.
-func binary() (string, error) {
-	if path, err := exec.LookPath("containerd"); err == nil {
-		return path, nil
-	}
+// build gives the containerd of version, which is built once.
+func build() (string, error) {
 	dir, err := built.Once(fmt.Sprintf("containerd-%s-%s-%s", version, runtime.Version(), runtime.GOARCH), func(dir string) error {
 		return built.Go(dir, []string{"GOBIN=" + dir}, "install", "-trimpath", "-ldflags=-s -w",
 			"-tags=no_btrfs no_devmapper no_zfs no_aufs", "github.com/containerd/containerd/v2/cmd/containerd@"+version)
