@@ -1,0 +1,93 @@
+package scanner
+
+import (
+	"crypto"
+	"crypto/elliptic"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"bytes"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/sigstore/sigstore/pkg/signature"
+
+	"github.com/assay-dev/assay/scanner/attestation"
+)
+
+// builtIndex is an index as BuildKit makes it: images, and an unsigned statement about each.
+func builtIndex(t testing.TB, subject string, images ...v1.Image) v1.ImageIndex {
+	t.Helper()
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for i, img := range images {
+		digest := digestOf(t, img)
+		about := digest
+		if subject != "" {
+			about = subject
+		}
+		statement := statementOf("v0.1", spdxType, about, json.RawMessage(sbomOf(t, nodeFiles(), SPDXJSON)))
+		index = mutate.AppendManifests(index,
+			mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: []string{"amd64", "arm64"}[i]}}},
+			mutate.IndexAddendum{Add: attachment("", addendum(statement, statementType, map[string]string{"in-toto.io/predicate-type": spdxType})), Descriptor: v1.Descriptor{
+				Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
+				Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest}}})
+	}
+	return index
+}
+
+// signImage signs a digest as `cosign sign` does by its tag.
+func signImage(t testing.TB, repo, digest, said string, key crypto.Signer) {
+	payload := fmt.Appendf(nil, `{"critical":{"identity":{"docker-reference":"x"},"image":{"docker-manifest-digest":%q},"type":"cosign container image signature"},"optional":null}`, said)
+	sig := must(must(signature.LoadSigner(key, crypto.SHA256)).SignMessage(bytes.NewReader(payload)))
+	tagged(t, repo, digest, ".sig", addendum(payload, "application/vnd.dev.cosign.simplesigning.v1+json", map[string]string{"dev.cosignproject.cosign/signature": base64.StdEncoding.EncodeToString(sig)}))
+}
+
+func TestAttestedInIndexes(t *testing.T) {
+	key, other := ecdsaKey(elliptic.P256()), ecdsaKey(elliptic.P256())
+	amd, arm := debianImage(t), imageOf(t, "linux/arm64", tarOf(t, debianFiles()))
+	trusted := trusting(attestation.Config{KeyFiles: []string{pemFile(t, key)}})
+	zero := "sha256:" + strings.Repeat("0", 64)
+	scan := func(index v1.ImageIndex, attach func(repo, digest string)) Outcome {
+		repo := attestRegistry(t, true) + "/team/app"
+		push(t, repo+":1", index)
+		attach(repo, digestOf(t, index))
+		return newScanner(t, trusted).Scan(t.Context(), repo+":1", nil)
+	}
+	built, moved := builtIndex(t, "", amd, arm), builtIndex(t, zero, amd)
+	mustTake(t, scan(built, func(repo, digest string) { signImage(t, repo, digest, digest, key) }), attestedPackages, SPDXJSON)
+	mustTake(t, scan(built, func(repo, digest string) {
+		text := attester{key: key}.sign(statementOf("v1", "https://sigstore.dev/cosign/sign/v1", digest, map[string]any{})).bundle(bundleType)
+		img := mutate.Subject(attachment(bundleType, addendum(text, bundleType, nil)), v1.Descriptor{MediaType: types.OCIImageIndex, Digest: must(v1.NewHash(digest)), Size: must(built.Size())}).(v1.Image)
+		if err := remote.Write(must(name.NewDigest(repo+"@"+must(img.Digest()).String())), img); err != nil {
+			t.Fatal(err)
+		}
+	}), attestedPackages, SPDXJSON)
+	about := func(repo, digest string) {
+		att(t, repo, digest, key, statementOf("v0.1", spdxType, digest, json.RawMessage(sbomOf(t, nodeFiles(), SPDXJSON))))
+	}
+	single := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: amd, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
+	o := scan(single, about)
+	mustTake(t, o, attestedPackages, SPDXJSON)
+	if o.Scan.SBOM.Subject != o.Scan.Index.Digest {
+		t.Errorf("the subject is %s", o.Scan.SBOM.Subject)
+	}
+	for want, o := range map[string]Outcome{
+		"no trusted signature covers": scan(built, func(string, string) {}),
+		"signature of the index":      scan(built, func(repo, digest string) { signImage(t, repo, digest, digest, other) }),
+		"not of the index":            scan(built, func(repo, digest string) { signImage(t, repo, digest, zero, key) }),
+		"about another image":         scan(moved, func(repo, digest string) { signImage(t, repo, digest, digest, key) }),
+		"does not say which":          scan(built, about),
+	} {
+		mustPass(t, o, wantPackages)
+		if text := strings.Join(o.Scan.Warnings, "; "); !strings.Contains(text, want) {
+			t.Errorf("warnings are %q, want %q", text, want)
+		}
+	}
+}
