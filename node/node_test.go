@@ -226,14 +226,20 @@ func TestScansAndTells(t *testing.T) {
 	}
 
 	want := client.Instance{Namespace: "shop", Pod: "web-0", Container: "web", Image: "registry.example.com/shop/web:1", Digest: web, ConfigDigest: webID}
-	b.eventually("the container is told of", func() bool { runs, _ := b.server.Runs("n1"); return len(runs) == 1 && runs[key("shop", "web-0", "web")] == want })
+	b.eventually("the container is told of", func() bool {
+		runs, _ := b.server.Runs("n1")
+		return len(runs) == 1 && runs[key("shop", "web-0", "web")] == want
+	})
 	b.eventually("a heartbeat", func() bool { return slices.Contains(b.server.Reports(), "heartbeat") })
 
 	// A restart is a new container of the same name: there is nothing to tell.
 	b.cri.Exit(first)
 	b.cri.Run(nodetest.Container{Namespace: "shop", Pod: "web-0", Name: "web", Image: "registry.example.com/shop/web:1", ID: webID})
 	other := b.cri.Run(nodetest.Container{Namespace: "shop", Pod: "web-1", Name: "web", Image: "registry.example.com/shop/web:1", ID: webID})
-	b.eventually("the second pod", func() bool { runs, _ := b.server.Runs("n1"); return len(runs) == 2 && runs[key("shop", "web-0", "web")] == want })
+	b.eventually("the second pod", func() bool {
+		runs, _ := b.server.Runs("n1")
+		return len(runs) == 2 && runs[key("shop", "web-0", "web")] == want
+	})
 	b.cri.Remove(other)
 	b.eventually("its end", func() bool { runs, _ := b.server.Runs("n1"); return len(runs) == 1 })
 	if n := strings.Count(strings.Join(b.server.Reports(), " "), "full"); n != 1 {

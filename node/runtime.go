@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ type runtimeService struct {
 	client cri.RuntimeServiceClient
 	close  func() error
 }
+
+// isDigest tells digests as the server takes them: a report with another would be refused whole.
+var isDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
 // maxMessage bounds an answer of CRI, in bytes, as the kubelet does.
 const maxMessage = 16 << 20
@@ -90,10 +94,12 @@ func (r *runtimeService) containers(ctx context.Context) ([]container, error) {
 		one := container{created: c.CreatedAt, running: c.State == cri.ContainerState_CONTAINER_RUNNING,
 			instance: client.Instance{Namespace: pod.GetNamespace(), Pod: pod.GetName(), Container: c.Metadata.GetName()}}
 		for _, id := range []string{c.ImageId, c.ImageRef} {
-			if at := strings.LastIndex(id, "@"); at >= 0 {
-				one.instance.Digest = id[at+1:]
-			} else if strings.HasPrefix(id, "sha256:") {
-				one.instance.ConfigDigest = id
+			name, digest, named := strings.Cut(id, "@")
+			switch {
+			case named && isDigest.MatchString(digest):
+				one.instance.Digest = digest
+			case !named && isDigest.MatchString(name):
+				one.instance.ConfigDigest = name
 			}
 		}
 		for _, name := range []string{c.Image.GetUserSpecifiedImage(), c.Image.GetImage(), c.ImageRef} {
@@ -168,12 +174,7 @@ func take(stored []scanner.StoredImage, containers []container, s *settings, run
 		if name := names[one.Digest]; name != "" {
 			all = append([]string{name}, all...) // the name under which it runs comes first
 		}
-		one.Names = nil
-		for _, name := range all {
-			if name = ofManifest(name, one.Digest); !slices.Contains(one.Names, name) {
-				one.Names = append(one.Names, name)
-			}
-		}
+		one.Names = namesOf(all, one.Digest)
 		switch {
 		case !running && (runningOnly || isPause(one.Names)):
 		case len(one.Names) == 0:
@@ -183,6 +184,27 @@ func take(stored []scanner.StoredImage, containers []container, s *settings, run
 		}
 	}
 	return v
+}
+
+// namesOf are the names of an image to tell of: CRI keeps a record by digest beside that of each tag, which says no more.
+func namesOf(all []string, digest string) []string {
+	tagged := map[string]bool{}
+	for _, name := range all {
+		if ref, err := api.ParseReference(name); err == nil && ref.Digest == "" {
+			tagged[ref.Name()] = true
+		}
+	}
+	var names []string
+	for _, name := range all {
+		ref, err := api.ParseReference(name)
+		if err != nil || ref.Digest != "" && tagged[ref.Name()] {
+			continue
+		}
+		if name = ofManifest(name, digest); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // ofManifest is a reference whose digest, if any, is that of the platform's manifest.

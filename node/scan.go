@@ -310,11 +310,8 @@ func (a *Agent) scan(ctx context.Context, one image) Scanned {
 		a.mu.Lock()
 		a.states[one.Digest] = state{mine, a.states[one.Digest].until}
 		a.mu.Unlock()
-		if err == nil {
-			err = errors.New("the scanner was switched off")
-		}
-		if ctx.Err() != nil {
-			done.Error = ctx.Err().Error()
+		if err == nil || ctx.Err() != nil {
+			done.Error = "the scan was stopped"
 			return done
 		}
 		return fail(err)
