@@ -2,12 +2,14 @@ package console
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/server"
@@ -199,6 +201,7 @@ type imageBody struct {
 	Admission *admission
 	First     []api.Action
 	Actions   int
+	Later     bool // the order of actions is being made
 }
 
 // Instruction is what made a layer, by its digest or the digest of its tar.
@@ -246,11 +249,15 @@ func (c *Console) image(r *http.Request) (*page, error) {
 	if b.Admission, err = c.admission(r, b.Reference); err != nil {
 		return nil, err
 	}
+	// After a start or a large change the order is made anew, which the rest of the page does not wait for.
+	soon, cancel := context.WithTimeout(r.Context(), 300*time.Millisecond)
+	defer cancel()
 	var first server.PriorityList
-	if err := c.get(r, path+"/priorities", url.Values{"reference": {b.Reference}, "limit": {"5"}}, &first); err != nil {
+	err = c.get(r.WithContext(soon), path+"/priorities", url.Values{"reference": {b.Reference}, "limit": {"5"}}, &first)
+	if err != nil && soon.Err() == nil {
 		return nil, err
 	}
-	b.First, b.Actions = first.Items, first.Total
+	b.First, b.Actions, b.Later = first.Items, first.Total, err != nil
 	var runs store.List[store.RunningInstance]
 	if err := c.get(r, "/instances", url.Values{"digest": {digest}, "limit": {fmt.Sprint(most)}}, &runs); err != nil {
 		return nil, err
