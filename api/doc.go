@@ -15,8 +15,10 @@ const (
 	SchemaCheck      = "assay.dev/check/v1"
 	SchemaExceptions = "assay.dev/exceptions/v1"
 	SchemaDatabase   = "assay.dev/database/v1"
-	SchemaBackup     = "assay.dev/backup/v1"
-	SchemaPriorities = "assay.dev/priorities/v1"
+	// SchemaGenerations is of the databases that are kept.
+	SchemaGenerations = "assay.dev/database-generations/v1"
+	SchemaBackup      = "assay.dev/backup/v1"
+	SchemaPriorities  = "assay.dev/priorities/v1"
 )
 
 // API groups and kinds that a policies folder may hold.

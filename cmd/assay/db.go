@@ -12,16 +12,22 @@ import (
 
 func (a *app) dbCommand() *cobra.Command {
 	var dir, maxAge string
+	var keep int
 	c := &cobra.Command{
 		Use:   "db",
-		Short: "Keep the vulnerability database: update, import, build, status",
+		Short: "Keep the vulnerability database: update, import, list, roll back, build",
 		Long: `The vulnerability database is Grype's (schema 6). It is kept in the user's cache
 folder, or in the folder that ASSAY_DB or --dir names. A scan refuses a database
-that is missing, damaged or older than 120 hours.`,
-		Example: "  assay db update\n  assay db import vulnerability-db.tar.zst\n  assay db build advisories -o db.tar.zst",
+that is missing, damaged or older than 120 hours.
+
+The folder keeps the last generations of the database. A new one is verified
+whole before it takes the place of the one before, in one step; 'assay db
+rollback' goes back in one step, too. Servers follow within half a minute.`,
+		Example: "  assay db update\n  assay db import vulnerability-db.tar.zst\n  assay db rollback\n  assay db build advisories -o db.tar.zst",
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", "", "folder of the database")
 	c.PersistentFlags().StringVar(&maxAge, "max-age", "120h", "age from which a database is refused; 0 for any age")
+	c.PersistentFlags().IntVar(&keep, "keep", vulndb.DefaultKeep, "generations that update, import and prune keep")
 	open := func() (*vulndb.Store, error) {
 		age, err := time.ParseDuration(maxAge)
 		if err != nil {
@@ -30,14 +36,17 @@ that is missing, damaged or older than 120 hours.`,
 		if age == 0 {
 			age = -1
 		}
+		if keep < 1 {
+			return nil, fmt.Errorf("--keep must be 1 or more, not %d", keep)
+		}
 		if dir == "" {
 			if dir, err = databaseDir(); err != nil {
 				return nil, err
 			}
 		}
-		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age})
+		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age, Keep: keep})
 	}
-	c.AddCommand(a.dbUpdate(open), a.dbImport(open), a.dbBuild(), a.dbStatus(open))
+	c.AddCommand(a.dbUpdate(open), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep))
 	return c
 }
 
@@ -93,6 +102,10 @@ func (a *app) dbUpdate(open storeOpener) *cobra.Command {
 		}
 		if result.Warning != "" {
 			fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, yellow, "Warning:"), result.Warning)
+		}
+		if !result.Held.IsZero() {
+			fmt.Fprintf(a.err, "Nothing newer is published than the database of %s, which was rolled back from: it is not fetched again.\n",
+				result.Held.UTC().Format(time.RFC3339))
 		}
 		return a.printDatabase(out, result.Status, result.Updated)
 	}

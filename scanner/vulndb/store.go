@@ -2,15 +2,17 @@ package vulndb
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
+
+	v6 "github.com/anchore/grype/grype/db/v6"
 )
 
 // Defaults of [Config].
@@ -23,6 +25,8 @@ const (
 	DefaultMaxBytes = 16 << 30
 	// DefaultLatestURL is where Grype's databases are published.
 	DefaultLatestURL = "https://grype.anchore.io/databases"
+	// DefaultKeep is how many generations are kept.
+	DefaultKeep = 3
 )
 
 // Config configures a [Store].
@@ -32,6 +36,8 @@ type Config struct {
 	// MaxAge is how long ago a database may have been built. Absent: 120
 	// hours; negative: any age.
 	MaxAge time.Duration
+	// Keep is how many generations are kept; the current one always is. Absent: 3.
+	Keep int
 	// LatestURL is the listing of databases, as Grype's `db.update-url`: the
 	// JSON document or the folder above v6/latest.json. Absent: Grype's own.
 	LatestURL string
@@ -54,6 +60,12 @@ func New(c Config) (*Store, error) {
 	if c.MaxArchiveBytes < 0 || c.MaxBytes < 0 {
 		return nil, errors.New("the bounds of the vulnerability database are negative")
 	}
+	if c.Keep < 0 {
+		return nil, errors.New("the number of generations to keep is negative")
+	}
+	if c.Keep == 0 {
+		c.Keep = DefaultKeep
+	}
 	if c.MaxAge == 0 {
 		c.MaxAge = DefaultMaxAge
 	}
@@ -74,12 +86,6 @@ func New(c Config) (*Store, error) {
 	}
 	return &Store{cfg: c}, nil
 }
-
-const (
-	generationPrefix = "generation-"
-	workPrefix       = "incoming-"
-	currentFile      = "current"
-)
 
 // current is the directory of the database that serves.
 func (s *Store) current() (string, error) {
@@ -123,23 +129,44 @@ func (s *Store) work() (string, error) {
 }
 
 // activate makes a prepared directory the current generation, in one step.
-func (s *Store) activate(work string) error {
-	name := generationPrefix + strings.TrimPrefix(filepath.Base(work), workPrefix) +
-		fmt.Sprintf("-%d", s.cfg.Now().UnixNano())
+func (s *Store) activate(ctx context.Context, work string) error {
+	now := s.cfg.Now().UTC()
+	content, err := json.Marshal(generationRecord{Imported: now})
+	if err != nil {
+		return err
+	}
+	if err := writeAtomically(filepath.Join(work, recordFile), append(content, '\n')); err != nil {
+		return fmt.Errorf("noting when the vulnerability database came: %w", err)
+	}
 	if err := os.Chmod(work, 0o755); err != nil {
 		return fmt.Errorf("opening the vulnerability database to its readers: %w", err)
 	}
-	previous, _ := s.current()
-	generation := filepath.Join(s.cfg.Dir, name)
+	if err := syncFile(filepath.Join(work, v6.VulnerabilityDBFileName)); err != nil {
+		return fmt.Errorf("writing the vulnerability database: %w", err)
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	generation := filepath.Join(s.cfg.Dir, generationPrefix+now.Format("20060102T150405Z")+"-"+strings.TrimPrefix(filepath.Base(work), workPrefix))
 	if err := os.Rename(work, generation); err != nil {
 		return fmt.Errorf("placing the vulnerability database: %w", err)
 	}
-	if err := writeAtomically(filepath.Join(s.cfg.Dir, currentFile), []byte(name+"\n")); err != nil {
-		_ = os.RemoveAll(generation)
-		return fmt.Errorf("making the vulnerability database current: %w", err)
+	if err := s.point(generation); err != nil {
+		return errors.Join(err, os.RemoveAll(generation))
 	}
-	s.sweep(generation, previous)
+	// What cannot be removed now is removed later: the new one serves.
+	_, _ = s.sweep(ctx, s.cfg.Keep, settleAfter)
 	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func writeAtomically(path string, content []byte) error {
@@ -154,35 +181,6 @@ func writeAtomically(path string, content []byte) error {
 		return err
 	}
 	return os.Rename(f.Name(), path)
-}
-
-const (
-	// staleAfter is when what an interrupted import left behind may go.
-	staleAfter = 24 * time.Hour
-	// settleAfter is when a generation may go: another process may be about to
-	// make a young one current.
-	settleAfter = 10 * time.Minute
-)
-
-// sweep removes old generations but for those to keep, and what interrupted
-// imports left. Whatever cannot be removed stays for later.
-func (s *Store) sweep(keep ...string) {
-	entries, err := os.ReadDir(s.cfg.Dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		path := filepath.Join(s.cfg.Dir, e.Name())
-		info, err := e.Info()
-		if err != nil || slices.Contains(keep, path) {
-			continue
-		}
-		age := time.Since(info.ModTime())
-		if strings.HasPrefix(e.Name(), generationPrefix) && age > settleAfter ||
-			strings.HasPrefix(e.Name(), workPrefix) && age > staleAfter {
-			_ = os.RemoveAll(path)
-		}
-	}
 }
 
 // Import makes the database of an archive (.tar.zst, .tar.gz, .tar.xz or plain
@@ -200,7 +198,7 @@ func (s *Store) install(ctx context.Context, archive, source string) (*Status, e
 	if err := s.prepare(ctx, archive, work, source); err != nil {
 		return nil, fmt.Errorf("importing %s: %w", filepath.Base(archive), err)
 	}
-	if err := s.activate(work); err != nil {
+	if err := s.activate(ctx, work); err != nil {
 		return nil, err
 	}
 	return s.Status(ctx)

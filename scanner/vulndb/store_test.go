@@ -354,6 +354,7 @@ func TestGenerations(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
+	s.cfg.Now = func() time.Time { return builtAt().Add(2 * time.Hour) }
 	second, err := s.Import(t.Context(), testArchive(t, builtAt().Add(time.Minute)))
 	if err != nil {
 		t.Fatal(err)
@@ -366,10 +367,13 @@ func TestGenerations(t *testing.T) {
 	if _, err := s.Import(ctx, testArchive(t, builtAt())); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
+	// The bound is kept by removing the oldest that nobody is about to open.
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(filepath.Dir(first.Path), old, old); err != nil {
 		t.Fatal(err)
 	}
+	s.cfg.Keep = 2
+	s.cfg.Now = func() time.Time { return builtAt().Add(3 * time.Hour) }
 	if _, err := s.Import(t.Context(), testArchive(t, builtAt().Add(2*time.Minute))); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	v6 "github.com/anchore/grype/grype/db/v6"
 	"github.com/anchore/grype/grype/db/v6/distribution"
@@ -28,6 +29,9 @@ type UpdateResult struct {
 	Updated bool
 	// Status is that of the database that is current now.
 	Status *Status
+	// Held is when the newest database was built that Rollback left, where
+	// nothing newer is published; else zero.
+	Held time.Time
 	// Warning is what the publisher says of the schema's future; else empty.
 	Warning string
 }
@@ -47,8 +51,12 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 		res.Warning = "databases of this schema are no longer published: upgrade Assay"
 	}
 	// Whatever is wrong with the current database, a sound one replaces it.
+	// One that was left by Rollback is not fetched again.
 	if now, err := s.Status(ctx); err == nil && !latest.Built.After(now.Built) {
 		res.Status = now
+		return res, nil
+	} else if held := s.held(); err == nil && !latest.Built.After(held) {
+		res.Status, res.Held = now, held
 		return res, nil
 	}
 	work, err := s.work()
@@ -73,7 +81,7 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 		return nil, fmt.Errorf("updating the vulnerability database: %w",
 			corrupt(fmt.Sprintf("it was built on %s, the listing says %s", d.Built, latest.Built), nil))
 	}
-	if err := s.activate(work); err != nil {
+	if err := s.activate(ctx, work); err != nil {
 		return nil, err
 	}
 	res.Updated = true

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/scanner/vulndb"
+)
+
+// generationReport is one database in the document of `assay db list`.
+type generationReport struct {
+	Name     string    `json:"name"`
+	Path     string    `json:"path"`
+	Built    time.Time `json:"built,omitzero"`
+	Imported time.Time `json:"imported"`
+	Version  string    `json:"version,omitempty"`
+	Sum      string    `json:"checksum,omitempty"`
+	Source   string    `json:"source,omitempty"`
+	Bytes    int64     `json:"bytes"`
+	Current  bool      `json:"current,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// generationsReport is the document of `assay db list` and `assay db prune`.
+type generationsReport struct {
+	Schema      string             `json:"schema"`
+	Generations []generationReport `json:"generations"`
+}
+
+func reportGenerations(list []vulndb.Generation) generationsReport {
+	r := generationsReport{Schema: api.SchemaGenerations, Generations: []generationReport{}}
+	for _, g := range list {
+		one := generationReport{Name: g.Name, Path: g.Path, Built: g.Built, Imported: g.Imported, Version: g.Schema,
+			Sum: g.Checksum, Source: g.Source, Bytes: g.Bytes, Current: g.Current}
+		if g.Err != nil {
+			one.Error = g.Err.Error()
+		}
+		r.Generations = append(r.Generations, one)
+	}
+	return r
+}
+
+func (a *app) dbList(open storeOpener) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the generations of the database that are kept",
+		Long: `Lists the databases that are kept, the last that came first. The one that is
+marked * serves. 'assay db rollback NAME' makes another one current.`,
+		Example: "  assay db list\n  assay db list -o json",
+		Args:    cobra.NoArgs,
+	}
+	out := outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		store, err := open()
+		if err != nil {
+			return err
+		}
+		list, err := store.Generations(c.Context())
+		if err != nil {
+			return err
+		}
+		if *out == "json" {
+			return writeJSON(a.out, reportGenerations(list))
+		}
+		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "\tNAME\tBUILT\tCAME\tSIZE\tCHECKSUM")
+		for _, g := range list {
+			mark, sum := "", g.Checksum
+			if g.Current {
+				mark = "*"
+			}
+			if g.Err != nil {
+				sum = g.Err.Error()
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f MB\t%s\n", mark, printable(g.Name), g.Built.UTC().Format(time.RFC3339),
+				g.Imported.UTC().Format(time.RFC3339), float64(g.Bytes)/1e6, printable(sum))
+		}
+		return w.Flush()
+	}
+	return c
+}
+
+func (a *app) dbRollback(open storeOpener) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "rollback [NAME]",
+		Short: "Go back to the database before, or to another one that is kept",
+		Long: `Verifies the database that came before the current one, or the one of that name
+in 'assay db list' (its beginning is enough), and makes it current in one step.
+Running servers follow within half a minute.
+
+Updates then leave the database alone until one is published that is newer than
+the one that was left. To go forward again, name the generation that was left.
+
+Exit status: 0 it is current; 2 there is none, or it is damaged: nothing changed.`,
+		Example: "  assay db rollback\n  assay db rollback 20260102T030405Z",
+		Args:    cobra.MaximumNArgs(1),
+	}
+	out := outputFlag(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		store, err := open()
+		if err != nil {
+			return err
+		}
+		name := ""
+		if len(args) == 1 {
+			name = args[0]
+		}
+		st, err := store.Rollback(c.Context(), name)
+		if err != nil {
+			return err
+		}
+		return a.printDatabase(out, st, true)
+	}
+	return c
+}
+
+func (a *app) dbPrune(open storeOpener, keep *int) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "prune",
+		Short: "Remove old generations of the database",
+		Long: `Removes databases but for the newest --keep of them and the current one, and what
+interrupted updates left behind. Updates and imports do so themselves, but leave
+alone what came within ten minutes.`,
+		Example: "  assay db prune --keep 1",
+		Args:    cobra.NoArgs,
+	}
+	out := outputFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		store, err := open()
+		if err != nil {
+			return err
+		}
+		removed, err := store.Prune(c.Context(), *keep)
+		if err != nil {
+			return err
+		}
+		if *out == "json" {
+			return writeJSON(a.out, reportGenerations(removed))
+		}
+		for _, g := range removed {
+			fmt.Fprintf(a.out, "Removed %s, built %s\n", printable(g.Name), g.Built.UTC().Format(time.RFC3339))
+		}
+		if len(removed) == 0 {
+			fmt.Fprintln(a.out, "There was nothing to remove.")
+		}
+		return nil
+	}
+	return c
+}
