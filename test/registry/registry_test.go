@@ -192,7 +192,7 @@ func (w *world) fault(blob bool) (kind string, over func()) {
 	switch p := w.random.Float64(); {
 	case p < 0.0002:
 		kind = "429 with seconds"
-	case p < 0.0003:
+	case p < 0.0005:
 		kind = "503 with a date"
 	case p < 0.001:
 		kind = "429"
@@ -383,7 +383,7 @@ func TestLargeRegistry(t *testing.T) {
 		}
 		after := 0
 		if killed < kills {
-			after = 100 + random.IntN(900)
+			after = 100 + random.IntN(600)
 		}
 		var memory int64
 		exit, memory, said = w.run(t, binary, environment, after, args...)
