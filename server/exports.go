@@ -96,15 +96,19 @@ func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) error {
 		}
 		return s.ended(s.Store.EachImage(r.Context(), f, func(m store.Image) error { return out.row(cellsOf(m)...) }), out)
 	}
-	if err := out.row(append(append([]string{}, imageCells...), "Cluster", "Namespace", "Pod", "Container")...); err != nil {
+	if err := out.row(append(append([]string{}, imageCells...), "Cluster", "Namespace", "Pod", "Container", "Stale")...); err != nil {
 		return err
 	}
-	return s.ended(s.Store.EachPod(r.Context(), f, func(m store.Image, list []api.Instance) error {
+	return s.ended(s.Store.EachPod(r.Context(), f, func(m store.Image, list []store.StaleInstance) error {
 		if len(list) == 0 {
-			list = []api.Instance{{}}
+			list = []store.StaleInstance{{}}
 		}
 		for _, i := range list {
-			if err := out.row(append(cellsOf(m), i.Cluster, i.Namespace, i.Pod, i.Container)...); err != nil {
+			stale := ""
+			if i.Pod != "" {
+				stale = strconv.FormatBool(i.Stale)
+			}
+			if err := out.row(append(cellsOf(m), i.Cluster, i.Namespace, i.Pod, i.Container, stale)...); err != nil {
 				return err
 			}
 		}

@@ -18,7 +18,7 @@ func filter(q *query, id auth.Identity) store.Filter {
 	f := store.Filter{
 		Registry: q.text("registry"), Repository: q.text("repository"), Tag: q.text("tag"), Digest: q.text("digest"), Search: q.text("search"),
 		CVE: q.text("cve"), Package: q.text("package"), Version: q.text("version"), Cluster: q.text("cluster"), Namespace: q.text("namespace"),
-		Running: q.flag("running"), KEV: q.flag("kev"), Fixable: q.flag("fixable"), Dismissed: q.flag("dismissed"),
+		Running: q.flag("running"), Stale: q.flag("stale"), KEV: q.flag("kev"), Fixable: q.flag("fixable"), Dismissed: q.flag("dismissed"),
 		EPSS: q.number("epss", 0, 1), Score: q.number("score", 0, 10), ScannedAfter: q.time("scannedAfter"), ScannedBefore: q.time("scannedBefore"),
 		Within: id.Scope.Registry,
 	}
@@ -93,7 +93,7 @@ func (s *Server) below(ctx context.Context, f store.PackageFilter, limit string)
 var filterParameters = []parameter{
 	{"registry", "all of the name but its last component, such as docker.io/library"}, {"repository", "the last component of the name"}, {"tag", ""}, {"digest", ""},
 	{"search", "part of the reference, in any case"}, {"cve", "the id of a vulnerability, or an alias"}, {"package", "the name of a package"}, {"version", "of a package"}, {"below", "versions of the package that come before this one"},
-	{"cluster", "where it runs"}, {"namespace", "where it runs"}, {"running", "true or false"}, {"kev", "whether a vulnerability is known to be exploited"},
+	{"cluster", "where it runs"}, {"namespace", "where it runs"}, {"running", "true or false"}, {"stale", "whether it runs on a node that fell silent"}, {"kev", "whether a vulnerability is known to be exploited"},
 	{"fixable", "whether a vulnerability has a fixed version"}, {"dismissed", "true shows those that are; else those that are not"}, {"epss", "at least, 0 to 1"},
 	{"score", "the maximum at least, 0 to 10"}, {"scannedAfter", "RFC 3339"}, {"scannedBefore", "RFC 3339"}, {"result", "Pass, Warn, Fail, Unknown, with commas"},
 }

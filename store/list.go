@@ -32,6 +32,7 @@ type Filter struct {
 	Versions                          []string // of Package; nil: any, empty: none
 	Cluster, Namespace                string
 	Running, KEV, Fixable             *bool
+	Stale                             *bool    // whether it runs on a node that fell silent
 	Dismissed                         *bool    // nil: those that are not
 	EPSS, Score                       *float64 // at least
 	ScannedAfter, ScannedBefore       time.Time
@@ -190,7 +191,7 @@ func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool,
 		}
 		c.add("l.image_id IN (SELECT x.image_id FROM packages p JOIN image_packages x ON x.package_id = p.id"+inner.where()+")", inner.args...)
 	}
-	if f.Cluster != "" || f.Namespace != "" {
+	if f.Cluster != "" || f.Namespace != "" || f.Stale != nil {
 		inner := conditions{parts: []string{"n.listing_id = l.id"}}
 		if f.Cluster != "" {
 			inner.add("n.cluster = ?", clean(f.Cluster))
@@ -198,6 +199,7 @@ func (t *Tx) conditions(ctx context.Context, f Filter) (c conditions, none bool,
 		if f.Namespace != "" {
 			inner.add("n.namespace = ?", clean(f.Namespace))
 		}
+		inner.stale(f.Stale, t.silent())
 		c.add("EXISTS (SELECT 1 FROM instances n"+inner.where()+")", inner.args...)
 	}
 	if f.Running != nil {
@@ -602,7 +604,7 @@ type RunningInstance struct {
 	Instance
 	Result  api.Result `json:"result"`
 	MaxCVSS *float64   `json:"max_cvss,omitempty"`
-	// Stale says that its node fell silent, so that it may be gone.
+	// Stale says that its node fell silent after LastSeen, so that it may be gone.
 	Stale bool `json:"stale,omitempty"`
 }
 
@@ -626,9 +628,8 @@ func (s *Store) Instances(ctx context.Context, f Filter, p Page) (list List[Runn
 	}
 	return list, s.View(ctx, func(t *Tx) error {
 		list = List[RunningInstance]{Items: []RunningInstance{}}
-		silent := documents.Time(s.now().Add(-StaleAfter))
-		cluster, namespace := f.Cluster, f.Namespace
-		f.Cluster, f.Namespace = "", ""
+		cluster, namespace, stale := f.Cluster, f.Namespace, f.Stale
+		f.Cluster, f.Namespace, f.Stale = "", "", nil
 		c, none, err := t.conditions(ctx, f)
 		if err != nil || none {
 			return err
@@ -639,13 +640,14 @@ func (s *Store) Instances(ctx context.Context, f Filter, p Page) (list List[Runn
 		if namespace != "" {
 			c.add("n.namespace = ?", clean(namespace))
 		}
+		c.stale(stale, t.silent())
 		if place != nil {
 			c.add("(n.cluster, n.namespace, n.pod, n.container) > (?, ?, ?, ?)", place[0], place[1], place[2], place[3])
 		}
-		return t.each(ctx, `SELECT n.cluster, n.namespace, n.pod, n.container, n.node, n.image, n.digest, n.config_digest, n.first_seen, n.last_seen,
+		return t.each(ctx, `SELECT n.cluster, n.namespace, n.pod, n.container, n.node, n.image, n.digest, n.config_digest, n.first_seen, CASE WHEN d.epoch <> '' AND d.heard > n.last_seen THEN d.heard ELSE n.last_seen END,
 			CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END, l.max_cvss, CASE WHEN d.epoch <> '' AND d.heard < ? THEN TRUE ELSE FALSE END
 			FROM instances n JOIN listings l ON l.id = n.listing_id LEFT JOIN nodes d ON d.cluster = n.cluster AND d.node = n.node`+c.where()+`
-			ORDER BY n.cluster, n.namespace, n.pod, n.container LIMIT ?`, append(append([]any{silent}, c.args...), limit+1), func(scan func(...any) error) error {
+			ORDER BY n.cluster, n.namespace, n.pod, n.container LIMIT ?`, append(append([]any{t.silent()}, c.args...), limit+1), func(scan func(...any) error) error {
 			var r RunningInstance
 			if err := scan(&r.Cluster, &r.Namespace, &r.Pod, &r.Container, &r.Node, &r.Image, &r.Digest, &r.ConfigDigest, &r.FirstSeen, &r.LastSeen, &r.Result, &r.MaxCVSS, &r.Stale); err != nil {
 				return err
@@ -662,20 +664,46 @@ func (s *Store) Instances(ctx context.Context, f Filter, p Page) (list List[Runn
 	})
 }
 
-// instancesOf are the containers that run a listing.
-func (t *Tx) instancesOf(ctx context.Context, listing int64) (list []api.Instance, err error) {
-	found, err := t.running(ctx, []Verdict{{Task: Task{Listing: listing}}})
-	return found[listing], err
+// StaleInstance is a container, and whether its node fell silent.
+type StaleInstance struct {
+	api.Instance
+	Stale bool
 }
 
-// EachPod calls fn with each image that fits a filter and the containers that run it.
-func (s *Store) EachPod(ctx context.Context, f Filter, fn func(Image, []api.Instance) error) error {
+// instancesOf are the containers of a filter that run a listing.
+func (t *Tx) instancesOf(ctx context.Context, listing int64, f Filter) (list []StaleInstance, err error) {
+	c := conditions{parts: []string{"n.listing_id = ?"}, args: []any{t.silent(), listing}}
+	if f.Cluster != "" {
+		c.add("n.cluster = ?", f.Cluster)
+	}
+	if f.Namespace != "" {
+		c.add("n.namespace = ?", f.Namespace)
+	}
+	c.stale(f.Stale, t.silent())
+	return list, t.each(ctx, "SELECT n.cluster, n.namespace, n.pod, n.container, CASE WHEN "+staleHere+" THEN TRUE ELSE FALSE END FROM instances n"+c.where()+
+		" ORDER BY n.cluster, n.namespace, n.pod, n.container", c.args, func(scan func(...any) error) error {
+		var i StaleInstance
+		err := scan(&i.Cluster, &i.Namespace, &i.Pod, &i.Container, &i.Stale)
+		list = append(list, i)
+		return err
+	})
+}
+
+// stale adds that instances n are on a node that fell silent, or are not.
+func (c *conditions) stale(want *bool, silent string) {
+	if want != nil {
+		c.add(map[bool]string{true: "", false: "NOT "}[*want]+staleHere, silent)
+	}
+}
+
+// EachPod calls fn with each image that fits a filter, and the containers of the filter that run it.
+func (s *Store) EachPod(ctx context.Context, f Filter, fn func(Image, []StaleInstance) error) error {
 	return s.View(ctx, func(t *Tx) error {
 		return t.eachImage(ctx, f, func(m Image) error {
-			var pods []api.Instance
+			var pods []StaleInstance
 			if m.Instances > 0 {
 				var err error
-				if pods, err = t.instancesOf(ctx, m.ID); err != nil {
+				if pods, err = t.instancesOf(ctx, m.ID, f); err != nil {
 					return err
 				}
 			}

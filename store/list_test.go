@@ -113,7 +113,7 @@ func TestLists(t *testing.T) {
 			t.Fatalf("only %d images", len(all))
 		}
 		at := map[string]map[string]bool{}
-		if err := s.EachPod(t.Context(), store.Filter{}, func(m store.Image, pods []api.Instance) error {
+		if err := s.EachPod(t.Context(), store.Filter{}, func(m store.Image, pods []store.StaleInstance) error {
 			at[m.Image+m.Digest] = map[string]bool{}
 			for _, p := range pods {
 				at[m.Image+m.Digest][p.Namespace] = true

@@ -96,8 +96,11 @@ func on(node string, list []Instance) []Instance {
 	return list
 }
 
-// StaleAfter is how long a node that owes heartbeats may be silent.
-const StaleAfter = 5 * time.Minute
+// staleHere says of instances n that their node owes heartbeats, and was last heard before a time.
+const staleHere = "EXISTS (SELECT 1 FROM nodes d WHERE d.cluster = n.cluster AND d.node = n.node AND d.epoch <> '' AND d.heard < ?)"
+
+// silent is the time before which a node that was not heard since is stale.
+func (s *Store) silent() string { return documents.Time(s.now().Add(-s.stale)) }
 
 // Cluster is what reports, and when it was heard. What runs in a cluster that fell silent stays
 // as it was told last.
@@ -106,7 +109,7 @@ type Cluster struct {
 	// Count is how many containers are known to run there.
 	Count     int    `json:"count"`
 	LastHeard string `json:"last_heard,omitempty"`
-	// Nodes report by themselves; StaleNodes of them were not heard for StaleAfter.
+	// Nodes report by themselves; StaleNodes of them were not heard for Config.StaleAfter.
 	Nodes      int `json:"nodes"`
 	StaleNodes int `json:"stale_nodes"`
 	// Stale says that all of them are.
@@ -115,11 +118,10 @@ type Cluster struct {
 
 // Clusters are all that ever reported and were not removed, by name.
 func (s *Store) Clusters(ctx context.Context) (list []Cluster, err error) {
-	silent := documents.Time(s.now().Add(-StaleAfter))
 	return list, s.View(ctx, func(t *Tx) error {
 		list = []Cluster{}
 		return t.each(ctx, "SELECT c.cluster, SUM(c.n), SUM(c.nodes), SUM(c.stale), MAX(c.heard) FROM (SELECT cluster, COUNT(*) AS n, 0 AS nodes, 0 AS stale, '' AS heard FROM instances GROUP BY cluster UNION ALL "+
-			"SELECT cluster, 0, CASE WHEN epoch <> '' THEN 1 ELSE 0 END, CASE WHEN epoch <> '' AND heard < ? THEN 1 ELSE 0 END, heard FROM nodes) c GROUP BY c.cluster ORDER BY c.cluster", []any{silent}, func(scan func(...any) error) error {
+			"SELECT cluster, 0, CASE WHEN epoch <> '' THEN 1 ELSE 0 END, CASE WHEN epoch <> '' AND heard < ? THEN 1 ELSE 0 END, heard FROM nodes) c GROUP BY c.cluster ORDER BY c.cluster", []any{s.silent()}, func(scan func(...any) error) error {
 			var c Cluster
 			if err := scan(&c.Name, &c.Count, &c.Nodes, &c.StaleNodes, &c.LastHeard); err != nil {
 				return err
@@ -153,7 +155,8 @@ func (t *Tx) RemoveCluster(ctx context.Context, name string) error {
 }
 
 // ForgetNodes removes nodes that were silent for a time while others of their cluster were heard:
-// nodes die every day. Of a cluster that is silent as a whole nothing is removed.
+// nodes die every day. Of a cluster that is silent as a whole nothing is removed. Claims that
+// ended long ago go too.
 func (s *Store) ForgetNodes(ctx context.Context, after time.Duration) error {
 	now := s.now()
 	type place struct{ cluster, node string }
@@ -162,7 +165,7 @@ func (s *Store) ForgetNodes(ctx context.Context, after time.Duration) error {
 		gone = nil
 		return t.each(ctx, `SELECT n.cluster, n.node FROM nodes n WHERE n.epoch <> '' AND n.heard < ?
 			AND EXISTS (SELECT 1 FROM nodes o WHERE o.cluster = n.cluster AND o.epoch <> '' AND o.heard >= ?)`,
-			[]any{documents.Time(now.Add(-cmp.Or(after, 24*time.Hour))), documents.Time(now.Add(-StaleAfter))}, func(scan func(...any) error) error {
+			[]any{documents.Time(now.Add(-cmp.Or(after, 24*time.Hour))), s.silent()}, func(scan func(...any) error) error {
 				var p place
 				err := scan(&p.cluster, &p.node)
 				gone = append(gone, p)
@@ -184,5 +187,11 @@ func (s *Store) ForgetNodes(ctx context.Context, after time.Duration) error {
 			return err
 		}
 	}
-	return nil
+	return s.Write(ctx, func(t *Tx) error {
+		_, err := t.exec(ctx, "DELETE FROM claims WHERE until < ?", documents.Time(now.Add(-claimsKept)))
+		return err
+	})
 }
+
+// claimsKept is longer than any pause after a failure.
+const claimsKept = 7 * 24 * time.Hour

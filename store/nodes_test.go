@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/store"
 	"github.com/assay-dev/assay/store/storetest"
 )
@@ -104,6 +105,49 @@ func TestChangesOfNodes(t *testing.T) {
 		}
 		now = now.Add(4 * time.Minute)
 		want("after 8 minutes", "eu/b stale", "eu/c", "us/a stale")
+		yes, no := true, false
+		for _, c := range []struct {
+			filter store.Filter
+			want   []string
+		}{
+			{store.Filter{Stale: &yes}, []string{"eu/b stale", "us/a stale"}},
+			{store.Filter{Stale: &no}, []string{"eu/c"}},
+			{store.Filter{Stale: &yes, Cluster: "us"}, []string{"us/a stale"}},
+			{store.Filter{Stale: &no, Cluster: "us"}, nil},
+			{store.Filter{Cluster: "eu", Namespace: "shop"}, []string{"eu/b stale", "eu/c"}},
+		} {
+			if got := pods(t, s, c.filter); !slices.Equal(got, c.want) {
+				t.Errorf("%+v: %v, not %v", c.filter, got, c.want)
+			}
+			var exported []string
+			if err := s.EachPod(ctx, c.filter, func(_ store.Image, list []store.StaleInstance) error {
+				if len(list) == 0 {
+					t.Errorf("%+v: an image that runs nowhere", c.filter)
+				}
+				for _, i := range list {
+					name := i.Cluster + "/" + i.Pod
+					if i.Stale {
+						name += " stale"
+					}
+					exported = append(exported, name)
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if slices.Sort(exported); !slices.Equal(exported, c.want) {
+				t.Errorf("%+v: %v is exported, not %v", c.filter, exported, c.want)
+			}
+		}
+		list, err := s.Instances(ctx, store.Filter{}, store.Page{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []time.Time{day, day.Add(4 * time.Minute), day} { // a heartbeat tells of all that runs on the node
+			if got := list.Items[i].LastSeen; got != documents.Time(want) {
+				t.Errorf("%s was last seen at %s, not %s", list.Items[i].Pod, got, want)
+			}
+		}
 		clusters, err := s.Clusters(ctx)
 		if err != nil || len(clusters) != 2 || clusters[0].Nodes != 2 || clusters[0].StaleNodes != 1 || clusters[0].Stale || clusters[0].Count != 2 || !clusters[1].Stale || clusters[1].Count != 1 {
 			t.Errorf("%+v, %v", clusters, err)

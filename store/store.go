@@ -57,6 +57,8 @@ type Config struct {
 	URL string
 	// Connections that read; 0 is the number of CPUs, at least four.
 	Connections int
+	// StaleAfter is how long a node that owes heartbeats may be silent; 0 is 5 minutes.
+	StaleAfter time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -68,6 +70,7 @@ type Store struct {
 	write     *sql.DB // of SQLite a single connection
 	pool      *pgxpool.Pool
 	now       func() time.Time
+	stale     time.Duration // Config.StaleAfter
 	committed chan struct{}
 	// interned are ids of names of vulnerabilities and packages that were
 	// committed: rows of these tables never change their id.
@@ -76,7 +79,7 @@ type Store struct {
 
 // Open opens the database and migrates it.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	s := &Store{dialect: SQLite, now: c.Now, committed: make(chan struct{}, 1), interned: newInterned()}
+	s := &Store{dialect: SQLite, now: c.Now, stale: cmp.Or(c.StaleAfter, 5*time.Minute), committed: make(chan struct{}, 1), interned: newInterned()}
 	if s.now == nil {
 		s.now = time.Now
 	}

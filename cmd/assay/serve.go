@@ -108,6 +108,7 @@ say where --trace sends spans to.`,
 	flags.DurationVar(&config.Retention.Decisions, "keep-decisions", 30*day, "keep decisions")
 	flags.DurationVar(&config.Retention.Alerts, "keep-alerts", 90*day, "keep alerts that ended")
 	flags.DurationVar(&config.Retention.Deliveries, "keep-deliveries", 30*day, "keep notifications that were given up")
+	flags.DurationVar(&config.StaleAfter, "stale-after", 5*time.Minute, "show a node of a cluster as stale after it was silent for so long")
 	flags.DurationVar(&config.ForgetNodes, "forget-nodes-after", day, "forget a node of a cluster, and what ran there, after it was silent for so long while others were heard")
 	flags.StringVar(&reportsAt, "reports-listen", "", "address to serve reports.assay.dev on, an API that a cluster's API server aggregates")
 	flags.StringVar(&served.CertFile, "reports-tls-cert", "", "certificate in PEM of --reports-listen (default --tls-cert)")

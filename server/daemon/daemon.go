@@ -72,6 +72,8 @@ type Config struct {
 	ScanImages []string
 	// Registries are listed from time to time, and what is new in them is scanned.
 	Registries []Registry
+	// StaleAfter is when a node that reports by itself is stale; 0 is 5 minutes.
+	StaleAfter time.Duration
 	// ForgetNodes is when a node that is silent is forgotten, while others of its cluster are heard. 0 is a day.
 	ForgetNodes time.Duration
 	// Attestations says whose SBOMs are taken, where images that the server scans have
@@ -104,7 +106,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Reports != nil {
 		defer func() { _ = c.Reports.Listener.Close() }()
 	}
-	s, err := store.Open(ctx, store.Config{URL: database(c)})
+	s, err := store.Open(ctx, store.Config{URL: database(c), StaleAfter: c.StaleAfter})
 	if err != nil {
 		return err
 	}

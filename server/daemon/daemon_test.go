@@ -683,6 +683,7 @@ var (
 func TestMetrics(t *testing.T) {
 	w := start(t, "", nil)
 	w.want(201, "POST", "/api/v1/scans", report("nginx:1", 1, clock, nil))
+	w.want(204, "PUT", "/api/v1/instances", `{"cluster":"prod","node":"n","instances":[]}`)
 	w.until("jobs", func() bool {
 		_, _, text := w.send("GET", "/metrics", w.admin, nil, nil)
 		return strings.Contains(string(text), "assay_job_duration_seconds_count")

@@ -21,7 +21,7 @@ func define(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob("../../../deploy/crds/*.yaml")
 	optional, err2 := filepath.Glob("../../../deploy/crds/optional/*.yaml")
-	if err != nil || err2 != nil || len(files) < 5 || len(optional) != 2 {
+	if err != nil || err2 != nil || len(files) < 5 || len(optional) != 3 {
 		t.Fatal(err, err2, files, optional)
 	}
 	for _, name := range append(files, optional...) {
