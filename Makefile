@@ -42,6 +42,10 @@ e2e: ## run the tests on a real Kubernetes and containerd (the first run builds 
 deploy-test: ## lint and render the chart, and hold manifests, definitions and images to it
 	cd test/deploy && $(GO) vet ./... && $(GO) test -count=1 $(TESTFLAGS) ./...
 
+.PHONY: console-test
+console-test: ## use the console's pages in headless Chromium, as people do
+	cd test/console && $(GO) vet ./... && $(GO) test -count=1 $(TESTFLAGS) ./...
+
 VERSION ?= dev
 .PHONY: image
 image: ## OCI archives of both programs in dist, without Docker
