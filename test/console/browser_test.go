@@ -170,10 +170,7 @@ func (b *tab) open(path string) {
 	b.do(chromedp.Navigate(b.w.base + path))
 }
 
-func quote(s string) string {
-	text, _ := json.Marshal(s)
-	return string(text)
-}
+func quote(s string) string { return quoteAny(s) }
 
 // see waits until all the texts can be read.
 func (b *tab) see(texts ...string) {

@@ -147,13 +147,36 @@ func (w *world) until(what string, holds func() bool) {
 // send asks the API as the administrator and insists on the status; in and out are JSON.
 func (w *world) send(status int, method, path string, in, out any) {
 	w.t.Helper()
+	got, text := w.ask(method, path, in)
+	if got != status {
+		w.t.Fatalf("%s %s: %d, want %d: %.500s", method, path, got, status, text)
+	}
+	if out != nil {
+		if err := json.Unmarshal(text, out); err != nil {
+			w.t.Fatalf("%s %s: %v", method, path, err)
+		}
+	}
+}
+
+// took is 1 where the API did what it was asked, 0 where it refused.
+func (w *world) took(method, path string, in any) int {
+	w.t.Helper()
+	got, text := w.ask(method, path, in)
+	switch {
+	case got < 300:
+		return 1
+	case got >= 500:
+		w.t.Errorf("%s %.100s: %d: %.300s", method, path, got, text)
+	}
+	return 0
+}
+
+// ask asks the API as the administrator; in is JSON, or its text.
+func (w *world) ask(method, path string, in any) (status int, text []byte) {
+	w.t.Helper()
 	body, ok := in.(string)
 	if !ok && in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		body = string(text)
+		body = quoteAny(in)
 	}
 	r, err := http.NewRequest(method, w.base+"/api/v1"+path, strings.NewReader(body))
 	if err != nil {
@@ -166,18 +189,19 @@ func (w *world) send(status int, method, path string, in, out any) {
 		w.t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
+	if text, err = io.ReadAll(answer.Body); err != nil {
 		w.t.Fatal(err)
 	}
-	if answer.StatusCode != status {
-		w.t.Fatalf("%s %s: %d, want %d: %.500s", method, path, answer.StatusCode, status, text)
+	return answer.StatusCode, text
+}
+
+// quoteAny is a value as JSON.
+func quoteAny(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // values of tests only
 	}
-	if out != nil {
-		if err := json.Unmarshal(text, out); err != nil {
-			w.t.Fatalf("%s %s: %v", method, path, err)
-		}
-	}
+	return string(text)
 }
 
 // token makes a token of a role.
