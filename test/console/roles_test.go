@@ -83,16 +83,16 @@ func TestRoles(t *testing.T) {
 		form url.Values
 		role string
 	}{
-		"/images":                   {url.Values{"id": {digest(1)}, "action": {"delete"}}, "editor"},
-		"/exceptions/new":           {url.Values{"cve": {"CVE-2023-0286"}, "scope": {"any"}, "justification": {"because"}, "do": {"save"}}, "editor"},
-		"/exceptions/delete":        {url.Values{"id": {"glibc"}}, "editor"},
-		"/exceptions/import":        {url.Values{"text": {"CVE,Registry,Repository,Tags,Justification,Scope\nCVE-2023-0286,,,,why,any\n"}, "do": {"save"}}, "editor"},
-		"/settings/thresholds":      {url.Values{"warn": {"1"}, "fail": {"2"}, "do": {"save"}}, "editor"},
-		"/settings/tokens":          {url.Values{"name": {"mine"}, "role": {"admin"}}, "admin"},
-		"/settings/tokens/end":      {url.Values{"id": {"1"}}, "admin"},
-		"/alerts/test":              {url.Values{"rule": {"x"}}, "viewer"},
-		"/views":                    {url.Values{"name": {"x"}, "address": {"/images"}}, "viewer"},
-		"/api/v1/jobs/1/cancel":     {nil, "editor"},
+		"/images":               {url.Values{"id": {digest(1)}, "action": {"delete"}}, "editor"},
+		"/exceptions/new":       {url.Values{"cve": {"CVE-2023-0286"}, "scope": {"any"}, "justification": {"because"}, "do": {"save"}}, "editor"},
+		"/exceptions/delete":    {url.Values{"id": {"glibc"}}, "editor"},
+		"/exceptions/import":    {url.Values{"text": {"CVE,Registry,Repository,Tags,Justification,Scope\nCVE-2023-0286,,,,why,any\n"}, "do": {"save"}}, "editor"},
+		"/settings/thresholds":  {url.Values{"warn": {"1"}, "fail": {"2"}, "do": {"save"}}, "editor"},
+		"/settings/tokens":      {url.Values{"name": {"mine"}, "role": {"admin"}}, "admin"},
+		"/settings/tokens/end":  {url.Values{"id": {"1"}}, "admin"},
+		"/alerts/test":          {url.Values{"rule": {"x"}}, "viewer"},
+		"/views":                {url.Values{"name": {"x"}, "address": {"/images"}}, "viewer"},
+		"/api/v1/jobs/1/cancel": {nil, "editor"},
 	}
 	rank := map[string]int{"": -1, "scanner": -1, "viewer": 0, "editor": 1, "admin": 2}
 	before := w.state()
