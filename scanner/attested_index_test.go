@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"bytes"
 
@@ -89,5 +91,71 @@ func TestAttestedInIndexes(t *testing.T) {
 		if text := strings.Join(o.Scan.Warnings, "; "); !strings.Contains(text, want) {
 			t.Errorf("warnings are %q, want %q", text, want)
 		}
+	}
+}
+
+// A registry that answers without end, or lists without end, costs a bounded search.
+func TestAttestationsOfHostileRegistries(t *testing.T) {
+	img := debianImage(t)
+	digest := digestOf(t, img)
+	trusted := trusting(attestation.Config{KeyFiles: []string{pemFile(t, ecdsaKey(elliptic.P256()))}, Timeout: 5 * time.Second})
+	for what, x := range map[string]struct {
+		answer func(w http.ResponseWriter, r *http.Request) bool
+		want   string
+	}{
+		"a manifest without end": {func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, ".att") {
+				return false
+			}
+			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
+			for range 64 {
+				if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+					break
+				}
+			}
+			return true
+		}, "more than 4194304 bytes"},
+		"referrers without end": {func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/referrers/") {
+				return false
+			}
+			w.Header().Set("Content-Type", string(types.OCIImageIndex))
+			index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex}
+			for i := range 2000 {
+				index.Manifests = append(index.Manifests, v1.Descriptor{MediaType: types.OCIManifestSchema1, ArtifactType: bundleType, Digest: v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%064x", i)}})
+			}
+			_ = json.NewEncoder(w).Encode(index)
+			return true
+		}, "more than 100 referrers"},
+		"a registry that never answers": {func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, ".sig") {
+				return false
+			}
+			<-r.Context().Done()
+			return true
+		}, "longer than 5s"},
+		"a registry that fails": {func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, ".att") {
+				return false
+			}
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}, "attestations could not be looked for"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			host := startRegistry(t, func(h http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if !x.answer(w, r) {
+						h.ServeHTTP(w, r)
+					}
+				})
+			})
+			push(t, host+"/team/app:1", img)
+			o := newScanner(t, trusted).Scan(t.Context(), "registry:"+host+"/team/app:1", nil)
+			mustPass(t, o, wantPackages)
+			if text := strings.Join(o.Scan.Warnings, "; "); !strings.Contains(text, x.want) {
+				t.Errorf("%s: warnings are %q", digest, text)
+			}
+		})
 	}
 }
