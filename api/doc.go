@@ -17,8 +17,10 @@ const (
 	SchemaDatabase   = "assay.dev/database/v1"
 	// SchemaGenerations is of the databases that are kept.
 	SchemaGenerations = "assay.dev/database-generations/v1"
-	SchemaBackup      = "assay.dev/backup/v1"
-	SchemaPriorities  = "assay.dev/priorities/v1"
+	// SchemaDatabaseExport is of the archive that was written.
+	SchemaDatabaseExport = "assay.dev/database-export/v1"
+	SchemaBackup         = "assay.dev/backup/v1"
+	SchemaPriorities     = "assay.dev/priorities/v1"
 )
 
 // API groups and kinds that a policies folder may hold.

@@ -13,6 +13,7 @@ import (
 func (a *app) dbCommand() *cobra.Command {
 	var dir, maxAge string
 	var keep int
+	var advisories []string
 	c := &cobra.Command{
 		Use:   "db",
 		Short: "Keep the vulnerability database: update, import, list, roll back, build",
@@ -28,6 +29,7 @@ rollback' goes back in one step, too. Servers follow within half a minute.`,
 	c.PersistentFlags().StringVar(&dir, "dir", "", "folder of the database")
 	c.PersistentFlags().StringVar(&maxAge, "max-age", "120h", "age from which a database is refused; 0 for any age")
 	c.PersistentFlags().IntVar(&keep, "keep", vulndb.DefaultKeep, "generations that update, import and prune keep")
+	c.PersistentFlags().StringSliceVar(&advisories, "advisories", nil, "file or folder of own advisories (OSV JSON) that update, import and merge put into the database; may be repeated")
 	open := func() (*vulndb.Store, error) {
 		age, err := time.ParseDuration(maxAge)
 		if err != nil {
@@ -44,9 +46,9 @@ rollback' goes back in one step, too. Servers follow within half a minute.`,
 				return nil, err
 			}
 		}
-		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age, Keep: keep})
+		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age, Keep: keep, Advisories: advisories})
 	}
-	c.AddCommand(a.dbUpdate(open), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep))
+	c.AddCommand(a.dbUpdate(open), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep), a.dbMerge(open, &advisories), a.dbExport(open))
 	return c
 }
 
@@ -118,16 +120,23 @@ func (a *app) dbImport(open storeOpener) *cobra.Command {
 		Short: "Install a database from an archive, for sites without the internet",
 		Long: `Verifies a database archive (.tar.zst, .tar.gz or .tar.xz, as 'assay db build' and
 Grype publish them) and puts it in the place of the one before in one step.`,
-		Example: "  assay db import vulnerability-db.tar.zst",
+		Example: "  assay db import vulnerability-db.tar.zst\n  assay db import vulnerability-db.tar.zst --checksum sha256:…",
 		Args:    cobra.ExactArgs(1),
 	}
+	var sum string
+	c.Flags().StringVar(&sum, "checksum", "", "sha256 checksum that the archive must have, as 'assay db export' prints it")
 	out := outputFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		store, err := open()
 		if err != nil {
 			return err
 		}
-		st, err := store.Import(c.Context(), args[0])
+		var st *vulndb.Status
+		if c.Flags().Changed("checksum") {
+			st, err = store.ImportSum(c.Context(), args[0], sum)
+		} else {
+			st, err = store.Import(c.Context(), args[0])
+		}
 		if err != nil {
 			return err
 		}

@@ -50,6 +50,9 @@ func Build(ctx context.Context, paths []string, out string, built time.Time) (re
 	if err != nil {
 		return nil, err
 	}
+	if len(advisories) == 0 {
+		return nil, fmt.Errorf("%w: there are no advisories to build a database from", ErrAdvisory)
+	}
 	archive := strings.HasSuffix(out, ".tar.zst")
 	if err := errors.Join(checkPath(out), checkOut(out, archive)); err != nil {
 		return nil, err
@@ -87,7 +90,7 @@ func Build(ctx context.Context, paths []string, out string, built time.Time) (re
 	}
 	if archive {
 		packed := filepath.Join(work, "packed")
-		if err := pack(dir, packed, built); err != nil {
+		if err := pack(ctx, dir, packed, built); err != nil {
 			return nil, fmt.Errorf("packing the vulnerability database: %w", err)
 		}
 		return res, os.Rename(packed, out)
@@ -164,9 +167,6 @@ func readAdvisories(ctx context.Context, paths []string) ([]*advisory, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: there are no advisories to build a database from", ErrAdvisory)
-	}
 	slices.SortFunc(out, func(a, b *advisory) int { return strings.Compare(a.id, b.id) })
 	return out, nil
 }
@@ -176,6 +176,10 @@ func advisoryFiles(paths []string) (files []string, errs []error) {
 		err := filepath.WalkDir(p, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
+			}
+			// A mounted ConfigMap has its files a second time, in a folder "..date".
+			if d.IsDir() && path != p && strings.HasPrefix(d.Name(), "..") {
+				return fs.SkipDir
 			}
 			// A file that is named counts whatever its name; in folders only .json does.
 			if !d.IsDir() && (path == p || strings.EqualFold(filepath.Ext(path), ".json")) {

@@ -3,7 +3,6 @@ package vulndb
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,6 +46,8 @@ type Generation struct {
 	Source string
 	// Bytes is its size on disk.
 	Bytes int64
+	// Advisories is the number of own advisories that are merged in.
+	Advisories int
 	// Current says that this one serves.
 	Current bool
 	// Err is why it cannot be read; nil when it can.
@@ -56,6 +57,10 @@ type Generation struct {
 // generationRecord is what a generation says of itself in recordFile.
 type generationRecord struct {
 	Imported time.Time `json:"imported"`
+	// Advisories is the number of own advisories that were merged in, and Digest
+	// that of their content; empty without any.
+	Advisories int    `json:"advisories,omitempty"`
+	Digest     string `json:"digest,omitempty"`
 }
 
 // Generations lists the databases that are kept, newest first by when they
@@ -100,11 +105,10 @@ func describe(dir string) (g Generation) {
 	if info, err := os.Stat(dir); err == nil {
 		g.Imported = info.ModTime().UTC()
 	}
-	if content, err := readBounded(filepath.Join(dir, recordFile), 1<<16); err == nil {
-		var r generationRecord
-		if json.Unmarshal(content, &r) == nil && !r.Imported.IsZero() {
-			g.Imported = r.Imported
-		}
+	r := readRecord(dir)
+	g.Advisories = r.Advisories
+	if !r.Imported.IsZero() {
+		g.Imported = r.Imported
 	}
 	info, err := os.Stat(file)
 	if err != nil {

@@ -2,6 +2,8 @@ package vulndb
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +40,9 @@ type Config struct {
 	MaxAge time.Duration
 	// Keep is how many generations are kept; the current one always is. Absent: 3.
 	Keep int
+	// Advisories are files and folders of own advisories in OSV's format, which
+	// are merged into each database that comes, and by Merge. Absent: none.
+	Advisories []string
 	// LatestURL is the listing of databases, as Grype's `db.update-url`: the
 	// JSON document or the folder above v6/latest.json. Absent: Grype's own.
 	LatestURL string
@@ -128,10 +133,28 @@ func (s *Store) work() (string, error) {
 	return dir, nil
 }
 
-// activate makes a prepared directory the current generation, in one step.
+// activate merges own advisories into a prepared directory and makes it the
+// current generation, in one step.
 func (s *Store) activate(ctx context.Context, work string) error {
-	now := s.cfg.Now().UTC()
-	content, err := json.Marshal(generationRecord{Imported: now})
+	list, digest, err := s.own(ctx)
+	if err != nil {
+		return err
+	}
+	if err := mergeInto(ctx, work, list); err != nil {
+		return err
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.place(ctx, work, generationRecord{Advisories: len(list), Digest: digest})
+}
+
+// place makes a prepared directory the current generation. The lock is the caller's.
+func (s *Store) place(ctx context.Context, work string, r generationRecord) error {
+	r.Imported = s.cfg.Now().UTC()
+	content, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
@@ -144,12 +167,7 @@ func (s *Store) activate(ctx context.Context, work string) error {
 	if err := syncFile(filepath.Join(work, v6.VulnerabilityDBFileName)); err != nil {
 		return fmt.Errorf("writing the vulnerability database: %w", err)
 	}
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	generation := filepath.Join(s.cfg.Dir, generationPrefix+now.Format("20060102T150405Z")+"-"+strings.TrimPrefix(filepath.Base(work), workPrefix))
+	generation := filepath.Join(s.cfg.Dir, generationPrefix+r.Imported.Format("20060102T150405Z")+"-"+strings.TrimPrefix(filepath.Base(work), workPrefix))
 	if err := os.Rename(work, generation); err != nil {
 		return fmt.Errorf("placing the vulnerability database: %w", err)
 	}
@@ -187,6 +205,23 @@ func writeAtomically(path string, content []byte) error {
 // .tar, recognised by content) the current one.
 func (s *Store) Import(ctx context.Context, archive string) (*Status, error) {
 	return s.install(ctx, archive, "import")
+}
+
+// ImportSum is Import of an archive that must have a sha256 checksum:
+// "sha256:…", or its 64 digits alone.
+func (s *Store) ImportSum(ctx context.Context, archive, sum string) (*Status, error) {
+	want := strings.ToLower(strings.TrimPrefix(sum, "sha256:"))
+	if b, err := hex.DecodeString(want); err != nil || len(b) != sha256.Size {
+		return nil, fmt.Errorf("%q is no sha256 checksum", sum)
+	}
+	got, err := fileSum(archive)
+	if err != nil {
+		return nil, fmt.Errorf("importing %s: %w", filepath.Base(archive), err)
+	}
+	if got != "sha256:"+want {
+		return nil, fmt.Errorf("importing %s: %w", filepath.Base(archive), corrupt("the archive has the checksum "+got+" and should have sha256:"+want, nil))
+	}
+	return s.Import(ctx, archive)
 }
 
 func (s *Store) install(ctx context.Context, archive, source string) (*Status, error) {

@@ -240,7 +240,7 @@ func TestOtherSchema(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, v6.ImportMetadataFileName), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := pack(dir, out, builtAt()); err != nil {
+	if err := pack(t.Context(), dir, out, builtAt()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := testStore(t).Import(t.Context(), out); !errors.Is(err, ErrCorrupt) {

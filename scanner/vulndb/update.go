@@ -25,7 +25,7 @@ const maxListing = 1 << 20
 
 // UpdateResult tells what an update did.
 type UpdateResult struct {
-	// Updated says that a newer database was installed.
+	// Updated says that a newer database was installed, or own advisories were merged anew.
 	Updated bool
 	// Status is that of the database that is current now.
 	Status *Status
@@ -54,10 +54,10 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 	// One that was left by Rollback is not fetched again.
 	if now, err := s.Status(ctx); err == nil && !latest.Built.After(now.Built) {
 		res.Status = now
-		return res, nil
+		return s.remerge(ctx, res)
 	} else if held := s.held(); err == nil && !latest.Built.After(held) {
 		res.Status, res.Held = now, held
-		return res, nil
+		return s.remerge(ctx, res)
 	}
 	work, err := s.work()
 	if err != nil {
@@ -87,6 +87,19 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 	res.Updated = true
 	res.Status, err = s.Status(ctx)
 	return res, err
+}
+
+// remerge makes a new generation where own advisories changed since.
+func (s *Store) remerge(ctx context.Context, res *UpdateResult) (*UpdateResult, error) {
+	if len(s.cfg.Advisories) == 0 {
+		return res, nil
+	}
+	merged, err := s.Merge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res.Updated, res.Status = merged.Merged, merged.Status
+	return res, nil
 }
 
 // latest reads the listing and gives its URL, to which archives are relative.
