@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/assay-dev/assay/api"
@@ -11,7 +13,7 @@ import (
 )
 
 func (a *app) dbCommand() *cobra.Command {
-	var dir, maxAge string
+	var dir, maxAge, url string
 	var keep int
 	var advisories []string
 	c := &cobra.Command{
@@ -28,8 +30,10 @@ rollback' goes back in one step, too. Servers follow within half a minute.`,
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", "", "folder of the database")
 	c.PersistentFlags().StringVar(&maxAge, "max-age", "120h", "age from which a database is refused; 0 for any age")
+	c.PersistentFlags().StringVar(&url, "url", "", "listing of databases at a mirror, or the folder above v6/latest.json (default ASSAY_DB_URL, or Grype's)")
 	c.PersistentFlags().IntVar(&keep, "keep", vulndb.DefaultKeep, "generations that update, import and prune keep")
 	c.PersistentFlags().StringSliceVar(&advisories, "advisories", nil, "file or folder of own advisories (OSV JSON) that update, import and merge put into the database; may be repeated")
+	progress := &databaseProgress{app: a}
 	open := func() (*vulndb.Store, error) {
 		age, err := time.ParseDuration(maxAge)
 		if err != nil {
@@ -46,9 +50,10 @@ rollback' goes back in one step, too. Servers follow within half a minute.`,
 				return nil, err
 			}
 		}
-		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age, Keep: keep, Advisories: advisories})
+		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age, Keep: keep, Advisories: advisories,
+			LatestURL: cmp.Or(url, os.Getenv("ASSAY_DB_URL")), Progress: progress.report})
 	}
-	c.AddCommand(a.dbUpdate(open), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep), a.dbMerge(open, &advisories), a.dbExport(open))
+	c.AddCommand(a.dbUpdate(open, progress), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep), a.dbMerge(open, &advisories), a.dbExport(open))
 	return c
 }
 
@@ -84,12 +89,16 @@ func (a *app) printDatabase(out *format, st *vulndb.Status, updated bool) error 
 	return nil
 }
 
-func (a *app) dbUpdate(open storeOpener) *cobra.Command {
+func (a *app) dbUpdate(open storeOpener, progress *databaseProgress) *cobra.Command {
 	c := &cobra.Command{
-		Use:     "update",
-		Short:   "Download the newest published database",
-		Long:    "Downloads Grype's newest database, verifies it, and puts it in the place of the one before in one step.",
-		Example: "  assay db update",
+		Use:   "update",
+		Short: "Download the newest published database",
+		Long: `Downloads Grype's newest database, verifies it, and puts it in the place of the one
+before in one step. A download that broke off goes on where it stopped, at the next
+update too. While another process updates the same folder, this one waits.
+
+Exit status: 0 the newest is current; 2 it is not, and what was current stays.`,
+		Example: "  assay db update\n  assay db update --url https://mirror.example.com/databases",
 		Args:    cobra.NoArgs,
 	}
 	out := outputFlag(c)
@@ -99,6 +108,7 @@ func (a *app) dbUpdate(open storeOpener) *cobra.Command {
 			return err
 		}
 		result, err := store.Update(c.Context())
+		progress.end()
 		if err != nil {
 			return err
 		}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 )
@@ -69,5 +71,44 @@ func (d *drawing) Report(e scanner.Event) {
 	if e.Stage == scanner.Pulling && e.Total > 0 {
 		bar.SetTotal(max(e.Total, e.Done+1), false)
 		bar.SetCurrent(e.Done)
+	}
+}
+
+// databaseProgress draws how far the download of a database has come, where
+// standard error is a terminal, and says who is waited for.
+type databaseProgress struct {
+	app      *app
+	progress *mpb.Progress
+	bar      *mpb.Bar
+	stage    atomic.Value
+}
+
+func (d *databaseProgress) report(e vulndb.Event) {
+	if e.Stage == vulndb.Waiting {
+		fmt.Fprintf(d.app.err, "Waiting for %s, which changes the same databases.\n", cmp.Or(e.Holder, "another process"))
+		return
+	}
+	if !isTerminal(d.app.err) {
+		return
+	}
+	d.stage.Store(string(e.Stage))
+	if d.bar == nil {
+		d.progress = mpb.New(mpb.WithOutput(d.app.err), mpb.WithWidth(24))
+		d.bar = d.progress.AddBar(0, mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
+			return fmt.Sprintf("database %-11s", d.stage.Load())
+		})), mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f")))
+	}
+	if e.Stage == vulndb.Downloading {
+		d.bar.SetTotal(max(e.Total, e.Done+1), false)
+		d.bar.SetCurrent(e.Done)
+	}
+}
+
+// end takes the line away.
+func (d *databaseProgress) end() {
+	if d.bar != nil {
+		d.bar.Abort(true)
+		d.progress.Wait()
+		d.bar = nil
 	}
 }

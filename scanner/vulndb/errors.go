@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"time"
+
+	sqlite "github.com/glebarez/go-sqlite"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -19,6 +22,8 @@ var (
 	ErrSchema = errors.New("the vulnerability database has another schema")
 	// ErrTooLarge: an archive, or what it holds, is over a bound.
 	ErrTooLarge = errors.New("the vulnerability database is too large")
+	// ErrNoRoom: there is no room left on the disk.
+	ErrNoRoom = errors.New("there is no room for the vulnerability database")
 	// ErrAdvisory: an advisory cannot be used. It comes as an [*AdvisoryError].
 	ErrAdvisory = errors.New("bad advisory")
 )
@@ -33,7 +38,7 @@ func corrupt(what string, err error) error {
 	if err == nil {
 		return fmt.Errorf("%w: %s", ErrCorrupt, what)
 	}
-	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTooLarge) {
+	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrTooLarge) || isFull(err) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrCorrupt, what, err)
@@ -87,3 +92,35 @@ func (e *AdvisoryError) Error() string {
 func (e *AdvisoryError) Is(target error) bool { return target == ErrAdvisory }
 
 func (e *AdvisoryError) Unwrap() error { return e.Err }
+
+// isFull says whether an error comes of a disk, a quota or a file size that ran out.
+func isFull(err error) bool {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
+		return true
+	}
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		code := lite.Code()
+		return code == sqliteFull || code == sqliteIOWrite
+	}
+	return false
+}
+
+// Codes of SQLite: no room, and a write that failed.
+const (
+	sqliteFull    = 13
+	sqliteIOWrite = 10 | 3<<8
+)
+
+// roomFor says, where there is no room, how much there is and what to do.
+func (s *Store) roomFor(err error) error {
+	if !isFull(err) {
+		return err
+	}
+	free := ""
+	var st syscall.Statfs_t
+	if syscall.Statfs(s.cfg.Dir, &st) == nil {
+		free = fmt.Sprintf(" (%.1f GB free)", float64(st.Bavail)*float64(st.Bsize)/1e9)
+	}
+	return fmt.Errorf("%w in %s%s; remove old ones with `assay db prune`, or name another folder with ASSAY_DB; the database before stays: %w", ErrNoRoom, s.cfg.Dir, free, err)
+}

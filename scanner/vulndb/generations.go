@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -27,7 +28,10 @@ const (
 	currentFile      = "current"
 	// heldFile has the time of building up to which updates fetch nothing.
 	heldFile = "held"
-	lockFile = "lock"
+	// lockFile is held while generations change, updateLockFile during all of an
+	// update. The number of the process that holds one is in it.
+	lockFile       = "lock"
+	updateLockFile = "update.lock"
 	// recordFile is beside each database, and says when it came.
 	recordFile = "generation.json"
 )
@@ -141,7 +145,7 @@ func describe(dir string) (g Generation) {
 // Rollback to its name goes forward again.
 func (s *Store) Rollback(ctx context.Context, name string) (st *Status, err error) {
 	defer guard(&err)
-	unlock, err := s.lock(ctx)
+	unlock, err := s.lock(ctx, lockFile)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +238,7 @@ func (s *Store) Prune(ctx context.Context, keep int) ([]Generation, error) {
 	if keep < 1 {
 		return nil, errors.New("at least one generation is kept")
 	}
-	unlock, err := s.lock(ctx)
+	unlock, err := s.lock(ctx, lockFile)
 	if err != nil {
 		return nil, err
 	}
@@ -248,6 +252,8 @@ const (
 	// settleAfter is when a generation may go by itself: another process may be
 	// about to open a young one.
 	settleAfter = 10 * time.Minute
+	// tellAfter is when who waits for another process is told so.
+	tellAfter = 500 * time.Millisecond
 )
 
 // sweep removes generations beyond the newest keep that are older than settle,
@@ -285,7 +291,7 @@ func (s *Store) sweep(ctx context.Context, keep int, settle time.Duration) ([]Ge
 			continue
 		}
 		if strings.HasPrefix(e.Name(), removedPrefix) ||
-			strings.HasPrefix(e.Name(), workPrefix) && time.Since(info.ModTime()) > staleAfter {
+			(strings.HasPrefix(e.Name(), workPrefix) || strings.HasPrefix(e.Name(), partialPrefix)) && time.Since(info.ModTime()) > staleAfter {
 			errs = append(errs, os.RemoveAll(filepath.Join(s.cfg.Dir, e.Name())))
 		}
 	}
@@ -300,30 +306,43 @@ func (s *Store) point(generation string) error {
 	return nil
 }
 
-// lock keeps other processes from changing which generations there are. It ends
-// with the process, however that ends.
-func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+// lock keeps other processes from doing the same. It ends with the process,
+// however that ends. Who waits is told for whom.
+func (s *Store) lock(ctx context.Context, name string) (unlock func(), err error) {
 	if s.cfg.Dir == "" {
 		return nil, errors.New("the directory of the vulnerability database is not set")
 	}
 	if _, err := os.Stat(s.cfg.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(s.cfg.Dir)
 	}
-	f, err := os.OpenFile(filepath.Join(s.cfg.Dir, lockFile), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(s.cfg.Dir, name), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("locking the vulnerability databases: %w", err)
 	}
+	begin, holder, told := time.Now(), "", false
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
+			// Who holds it is for people; the lock is held without it, too.
+			if f.Truncate(0) == nil {
+				_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+			}
 			return func() { _ = f.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(fmt.Errorf("locking the vulnerability databases: %w", err), f.Close())
 		}
+		if !told && time.Since(begin) > tellAfter {
+			told = true
+			if content, err := readBounded(f.Name(), 32); err == nil && len(content) > 0 {
+				holder = "process " + strings.TrimSpace(string(content))
+			}
+			s.report(Event{Stage: Waiting, Holder: holder})
+		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), f.Close())
+			return nil, errors.Join(fmt.Errorf("waiting for %s, which changes the vulnerability databases in %s: %w",
+				cmp.Or(holder, "another process"), s.cfg.Dir, ctx.Err()), f.Close())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

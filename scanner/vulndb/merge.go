@@ -47,7 +47,7 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 	if len(s.cfg.Advisories) == 0 {
 		return nil, errors.New("no own advisories are configured")
 	}
-	unlock, err := s.lock(ctx)
+	unlock, err := s.lock(ctx, lockFile)
 	if err != nil {
 		return nil, err
 	}
@@ -74,10 +74,10 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	if err := linkDatabase(upstream, work); err != nil {
+	if err := s.roomFor(linkDatabase(upstream, work)); err != nil {
 		return nil, fmt.Errorf("merging own advisories: %w", err)
 	}
-	if err := mergeInto(ctx, work, list); err != nil {
+	if err := s.roomFor(mergeInto(ctx, work, list)); err != nil {
 		return nil, err
 	}
 	if err := s.place(ctx, work, generationRecord{Advisories: len(list), Digest: digest}); err != nil {

@@ -49,6 +49,11 @@ type Config struct {
 	// HTTPClient fetches the listing and archives. Absent: one with the
 	// proxies and certificates of the environment.
 	HTTPClient *http.Client
+	// Timeout bounds an update. Absent: an hour.
+	Timeout time.Duration
+	// Progress is told how far an update has come; from one goroutine at a time
+	// for each call. Absent: nobody.
+	Progress func(Event)
 	// MaxArchiveBytes and MaxBytes bound an archive and what it unpacks to.
 	// Absent: 4 GiB and 16 GiB.
 	MaxArchiveBytes, MaxBytes int64
@@ -58,7 +63,39 @@ type Config struct {
 
 // Store is the place of the database on disk. It is safe for concurrent use,
 // also by several processes.
-type Store struct{ cfg Config }
+type Store struct {
+	cfg Config
+	// pause is the time before another attempt, stall how long a download may be silent.
+	pause, stall time.Duration
+}
+
+// Stage is a part of an update.
+type Stage string
+
+// Stages of an update.
+const (
+	// Waiting is for another process, Holder, which changes the same directory.
+	Waiting Stage = "waiting"
+	// Downloading counts bytes.
+	Downloading Stage = "downloading"
+	// Verifying unpacks and reads through what came.
+	Verifying Stage = "verifying"
+)
+
+// Event tells how far an update has come.
+type Event struct {
+	Stage Stage
+	// Done and Total count bytes; Total is 0 when it is not known.
+	Done, Total int64
+	// Holder is who is waited for, such as "process 4711"; "" when it is not known.
+	Holder string
+}
+
+func (s *Store) report(e Event) {
+	if s.cfg.Progress != nil {
+		s.cfg.Progress(e)
+	}
+}
 
 // New makes a Store. Nothing is read or written.
 func New(c Config) (*Store, error) {
@@ -84,12 +121,15 @@ func New(c Config) (*Store, error) {
 		c.LatestURL = DefaultLatestURL
 	}
 	if c.HTTPClient == nil {
-		c.HTTPClient = &http.Client{Timeout: 30 * time.Minute}
+		c.HTTPClient = newClient()
+	}
+	if c.Timeout == 0 {
+		c.Timeout = time.Hour
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Store{cfg: c}, nil
+	return &Store{cfg: c, pause: time.Second, stall: stallAfter}, nil
 }
 
 // current is the directory of the database that serves.
@@ -115,16 +155,23 @@ func currentOf(dir string) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// work makes a directory to prepare a database in.
-func (s *Store) work() (string, error) {
+func (s *Store) makeDir() error {
 	if s.cfg.Dir == "" {
-		return "", errors.New("the directory of the vulnerability database is not set")
+		return errors.New("the directory of the vulnerability database is not set")
 	}
 	if err := checkPath(s.cfg.Dir); err != nil {
-		return "", err
+		return err
 	}
 	if err := os.MkdirAll(s.cfg.Dir, 0o755); err != nil {
-		return "", fmt.Errorf("making the directory of the vulnerability database: %w", err)
+		return fmt.Errorf("making the directory of the vulnerability database: %w", err)
+	}
+	return nil
+}
+
+// work makes a directory to prepare a database in.
+func (s *Store) work() (string, error) {
+	if err := s.makeDir(); err != nil {
+		return "", err
 	}
 	dir, err := os.MkdirTemp(s.cfg.Dir, workPrefix)
 	if err != nil {
@@ -140,10 +187,10 @@ func (s *Store) activate(ctx context.Context, work string) error {
 	if err != nil {
 		return err
 	}
-	if err := mergeInto(ctx, work, list); err != nil {
+	if err := s.roomFor(mergeInto(ctx, work, list)); err != nil {
 		return err
 	}
-	unlock, err := s.lock(ctx)
+	unlock, err := s.lock(ctx, lockFile)
 	if err != nil {
 		return err
 	}
@@ -242,7 +289,7 @@ func (s *Store) install(ctx context.Context, archive, source string) (*Status, e
 // prepare unpacks and verifies an archive in an empty directory.
 func (s *Store) prepare(ctx context.Context, archive, dir, source string) error {
 	if err := unpack(ctx, archive, dir, s.cfg.MaxArchiveBytes, s.cfg.MaxBytes); err != nil {
-		return err
+		return s.roomFor(err)
 	}
-	return accept(ctx, dir, source)
+	return s.roomFor(accept(ctx, dir, source))
 }

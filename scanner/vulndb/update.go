@@ -1,16 +1,13 @@
 package vulndb
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -38,7 +35,21 @@ type UpdateResult struct {
 
 // Update installs the newest published database, unless the current one is as
 // new. The archive must have the published checksum and build time.
+//
+// What was downloaded when an update broke off is used by the next one. Of several
+// processes that update one directory, one does and the others wait.
 func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout,
+		fmt.Errorf("the update took longer than %s; the next one goes on with what was downloaded", s.cfg.Timeout))
+	defer cancel()
+	if err := s.makeDir(); err != nil {
+		return nil, err
+	}
+	unlock, err := s.lock(ctx, updateLockFile)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	latest, base, err := s.latest(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the newest vulnerability database: %w", err)
@@ -64,11 +75,12 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	archive := work + ".archive"
-	defer os.Remove(archive)
-	from, err := s.download(ctx, base, &latest.Archive, archive)
+	archive, from, err := s.download(ctx, base, &latest.Archive)
 	if err == nil {
-		err = s.prepare(ctx, archive, work, from)
+		s.report(Event{Stage: Verifying})
+		if err = s.prepare(ctx, archive, work, from); err == nil || ctx.Err() == nil && !isFull(err) {
+			err = errors.Join(err, removePartial(archive))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("updating the vulnerability database: %w", err)
@@ -112,65 +124,27 @@ func (s *Store) latest(ctx context.Context) (*distribution.LatestDocument, *url.
 	if err != nil {
 		return nil, nil, fmt.Errorf("the URL of the listing cannot be read: %w", err)
 	}
-	body, err := s.get(ctx, u)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("%s does not answer within %s", u.Host, answerWithin))
+	defer cancel()
+	resp, err := s.get(ctx, u, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer body.Close()
-	doc, err := distribution.NewLatestFromReader(&boundedReader{r: body, left: maxListing, max: maxListing})
+	defer resp.Body.Close()
+	body, err := io.ReadAll(&boundedReader{r: resp.Body, left: maxListing, max: maxListing})
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", u.Redacted(), err)
+		return nil, nil, fmt.Errorf("reading %s: %w", u.Redacted(), err)
+	}
+	doc, err := distribution.NewLatestFromReader(bytes.NewReader(body))
+	if err != nil {
+		begin, _, _ := strings.Cut(strings.TrimSpace(string(body[:min(len(body), 60)])), "\n")
+		return nil, nil, fmt.Errorf("%s is no listing of databases, it begins %q: does a proxy or a page to sign in at answer? (%w)", u.Redacted(), begin, err)
 	}
 	if doc == nil || doc.Path == "" || doc.Built.IsZero() {
 		return nil, nil, fmt.Errorf("%s names no database", u.Redacted())
 	}
 	if doc.SchemaVersion.Model != v6.ModelVersion {
-		return nil, nil, fmt.Errorf("%s: %w: %s", u.Redacted(), ErrSchema, doc.SchemaVersion)
+		return nil, nil, fmt.Errorf("%s: %w: %s, where Assay reads v%d: upgrade Assay, or name a listing of that schema", u.Redacted(), ErrSchema, doc.SchemaVersion, v6.ModelVersion)
 	}
 	return doc, u, nil
-}
-
-func (s *Store) get(ctx context.Context, u *url.URL) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("User-Agent", "assay")
-	resp, err := s.cfg.HTTPClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		_ = resp.Body.Close()
-		return nil, fmt.Errorf("%s answers %s", u.Redacted(), resp.Status)
-	}
-	return resp.Body, nil
-}
-
-// download fetches an archive and verifies its checksum.
-func (s *Store) download(ctx context.Context, base *url.URL, a *distribution.Archive, to string) (from string, err error) {
-	want, ok := strings.CutPrefix(a.Checksum, "sha256:")
-	if !ok {
-		return "", fmt.Errorf("the listing gives no sha256 checksum but %q", a.Checksum)
-	}
-	u := *base
-	u.Path, u.RawPath = path.Join(path.Dir(base.Path), path.Clean("/"+a.Path)), ""
-	body, err := s.get(ctx, &u)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.New()
-	_, err = io.Copy(io.MultiWriter(f, sum), &boundedReader{r: body, left: s.cfg.MaxArchiveBytes, max: s.cfg.MaxArchiveBytes})
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("downloading %s: %w", u.Redacted(), err)
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); !strings.EqualFold(got, want) {
-		return "", corrupt(fmt.Sprintf("the archive has the sha256 checksum %s, the listing says %s", got, want), nil)
-	}
-	return u.Redacted(), nil
 }
