@@ -17,6 +17,10 @@ const (
 	SchemaDatabase   = "assay.dev/database/v1"
 	// SchemaGenerations is of the databases that are kept.
 	SchemaGenerations = "assay.dev/database-generations/v1"
+	// SchemaDatabaseState is of all that is known of them.
+	SchemaDatabaseState = "assay.dev/database-state/v1"
+	// SchemaDatabaseDiff is of what one database changed against another.
+	SchemaDatabaseDiff = "assay.dev/database-diff/v1"
 	// SchemaDatabaseExport is of the archive that was written.
 	SchemaDatabaseExport = "assay.dev/database-export/v1"
 	SchemaBackup         = "assay.dev/backup/v1"

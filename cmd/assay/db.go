@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -53,7 +54,7 @@ rollback' goes back in one step, too. Servers follow within half a minute.`,
 		return vulndb.New(vulndb.Config{Dir: dir, MaxAge: age, Keep: keep, Advisories: advisories,
 			LatestURL: cmp.Or(url, os.Getenv("ASSAY_DB_URL")), Progress: progress.report})
 	}
-	c.AddCommand(a.dbUpdate(open, progress), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep), a.dbMerge(open, &advisories), a.dbExport(open))
+	c.AddCommand(a.dbUpdate(open, progress), a.dbImport(open), a.dbBuild(), a.dbStatus(open), a.dbList(open), a.dbRollback(open), a.dbPrune(open, &keep), a.dbMerge(open, &advisories), a.dbExport(open), a.dbDiff(open))
 	return c
 }
 
@@ -70,12 +71,26 @@ type databaseReport struct {
 	Valid   bool      `json:"valid"`
 	Error   string    `json:"error,omitempty"`
 	Updated bool      `json:"updated,omitempty"`
+	// Providers are the sources, Changes what it changed against the one before it.
+	Providers  []api.DatabaseProvider `json:"providers,omitempty"`
+	Changes    *api.DatabaseChanges   `json:"changes,omitempty"`
+	LastUpdate *api.DatabaseUpdate    `json:"lastUpdate,omitempty"`
 }
 
-func (a *app) printDatabase(out *format, st *vulndb.Status, updated bool) error {
+func (a *app) printDatabase(ctx context.Context, out *format, store *vulndb.Store, st *vulndb.Status, updated bool) error {
 	r := databaseReport{Schema: api.SchemaDatabase, Path: st.Path, Built: st.Built, Version: st.Schema, Sum: st.Checksum, Source: st.Source, Valid: st.Err == nil, Updated: updated}
 	if st.Err != nil {
 		r.Error = st.Err.Error()
+	}
+	all, err := store.State(ctx)
+	if err != nil {
+		return err
+	}
+	r.Providers, r.LastUpdate = all.Providers, all.LastUpdate
+	for _, g := range all.Generations {
+		if g.Current {
+			r.Changes = g.Changes
+		}
 	}
 	if *out == "json" {
 		return writeJSON(a.out, r)
@@ -86,6 +101,12 @@ func (a *app) printDatabase(out *format, st *vulndb.Status, updated bool) error 
 	}
 	fmt.Fprintf(a.out, "Path:      %s\nBuilt:     %s (%s ago)\nSchema:    %s\nChecksum:  %s\nSource:    %s\nStatus:    %s\n",
 		st.Path, st.Built.UTC().Format(time.RFC3339), st.Age.Round(time.Minute), st.Schema, st.Checksum, printable(st.Source), state)
+	if r.Changes != nil {
+		fmt.Fprintf(a.out, "Changes:   %s\n", r.Changes)
+	}
+	if u := r.LastUpdate; !updated && u != nil && u.Error != "" {
+		fmt.Fprintf(a.out, "Update:    failed on %s: %s\n", u.At.Format(time.RFC3339), printable(u.Error))
+	}
 	return nil
 }
 
@@ -97,7 +118,8 @@ func (a *app) dbUpdate(open storeOpener, progress *databaseProgress) *cobra.Comm
 before in one step. A download that broke off goes on where it stopped, at the next
 update too. While another process updates the same folder, this one waits.
 
-Exit status: 0 the newest is current; 2 it is not, and what was current stays.`,
+Exit status: 0 the newest is current; 2 it is not, and what was current stays, or
+own advisories cannot be used, and the last good ones are merged into the newest.`,
 		Example: "  assay db update\n  assay db update --url https://mirror.example.com/databases",
 		Args:    cobra.NoArgs,
 	}
@@ -119,9 +141,17 @@ Exit status: 0 the newest is current; 2 it is not, and what was current stays.`,
 			fmt.Fprintf(a.err, "Nothing newer is published than the database of %s, which was rolled back from: it is not fetched again.\n",
 				result.Held.UTC().Format(time.RFC3339))
 		}
-		return a.printDatabase(out, result.Status, result.Updated)
+		return errors.Join(a.printDatabase(c.Context(), out, store, result.Status, result.Updated), lastGood(result.Refused))
 	}
 	return c
+}
+
+// lastGood says that own advisories could not be used, and others were.
+func lastGood(refused error) error {
+	if refused == nil {
+		return nil
+	}
+	return fmt.Errorf("the last good advisories are in the database, since the newest cannot be used: %w", refused)
 }
 
 func (a *app) dbImport(open storeOpener) *cobra.Command {
@@ -150,7 +180,7 @@ Grype publish them) and puts it in the place of the one before in one step.`,
 		if err != nil {
 			return err
 		}
-		return a.printDatabase(out, st, true)
+		return a.printDatabase(c.Context(), out, store, st, true)
 	}
 	return c
 }
@@ -207,7 +237,7 @@ Exit status: 0 it is valid; 2 it is missing, damaged or too old.`,
 		if st == nil || err != nil && !errors.Is(err, vulndb.ErrExpired) {
 			return err
 		}
-		if err := a.printDatabase(out, st, false); err != nil {
+		if err := a.printDatabase(c.Context(), out, store, st, false); err != nil {
 			return err
 		}
 		if st.Err != nil {

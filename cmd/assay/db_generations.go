@@ -11,35 +11,16 @@ import (
 	"github.com/assay-dev/assay/scanner/vulndb"
 )
 
-// generationReport is one database in the document of `assay db list`.
-type generationReport struct {
-	Name     string    `json:"name"`
-	Path     string    `json:"path"`
-	Built    time.Time `json:"built,omitzero"`
-	Imported time.Time `json:"imported"`
-	Version  string    `json:"version,omitempty"`
-	Sum      string    `json:"checksum,omitempty"`
-	Source   string    `json:"source,omitempty"`
-	Bytes    int64     `json:"bytes"`
-	Current  bool      `json:"current,omitempty"`
-	Error    string    `json:"error,omitempty"`
-}
-
 // generationsReport is the document of `assay db list` and `assay db prune`.
 type generationsReport struct {
-	Schema      string             `json:"schema"`
-	Generations []generationReport `json:"generations"`
+	Schema      string                   `json:"schema"`
+	Generations []api.DatabaseGeneration `json:"generations"`
 }
 
 func reportGenerations(list []vulndb.Generation) generationsReport {
-	r := generationsReport{Schema: api.SchemaGenerations, Generations: []generationReport{}}
+	r := generationsReport{Schema: api.SchemaGenerations, Generations: []api.DatabaseGeneration{}}
 	for _, g := range list {
-		one := generationReport{Name: g.Name, Path: g.Path, Built: g.Built, Imported: g.Imported, Version: g.Schema,
-			Sum: g.Checksum, Source: g.Source, Bytes: g.Bytes, Current: g.Current}
-		if g.Err != nil {
-			one.Error = g.Err.Error()
-		}
-		r.Generations = append(r.Generations, one)
+		r.Generations = append(r.Generations, g.Report())
 	}
 	return r
 }
@@ -113,7 +94,7 @@ Exit status: 0 it is current; 2 there is none, or it is damaged: nothing changed
 		if err != nil {
 			return err
 		}
-		return a.printDatabase(out, st, true)
+		return a.printDatabase(c.Context(), out, store, st, true)
 	}
 	return c
 }
@@ -148,6 +129,65 @@ alone what came within ten minutes.`,
 			fmt.Fprintln(a.out, "There was nothing to remove.")
 		}
 		return nil
+	}
+	return c
+}
+
+// diffReport is the document of `assay db diff`.
+type diffReport struct {
+	Schema  string               `json:"schema"`
+	Older   string               `json:"older"`
+	Newer   string               `json:"newer"`
+	Summary *api.DatabaseChanges `json:"summary"`
+	*vulndb.Changes
+}
+
+func (a *app) dbDiff(open storeOpener) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "diff [OLD [NEW]]",
+		Short: "Show what one database changed against another",
+		Long: `Shows which vulnerabilities the newer of two databases that are kept adds, removes
+and changes, and which packages they concern. Without names, the current one is
+compared with the one that came before it. Names are those of 'assay db list'; the
+beginning is enough. Rescored ones are the same but for EPSS or KEV.`,
+		Example: "  assay db diff\n  assay db diff 20260102T 20260103T -o json",
+		Args:    cobra.MaximumNArgs(2),
+	}
+	out := outputFlag(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		store, err := open()
+		if err != nil {
+			return err
+		}
+		args = append(args, "", "")
+		changes, from, to, err := store.Compare(c.Context(), args[0], args[1])
+		if err != nil {
+			return err
+		}
+		counts := changes.Counts(from.Checksum)
+		if *out == "json" {
+			return writeJSON(a.out, diffReport{Schema: api.SchemaDatabaseDiff, Older: from.Name, Newer: to.Name, Summary: counts, Changes: changes})
+		}
+		fmt.Fprintf(a.out, "%s (built %s) against %s (built %s): %s\n", printable(to.Name), to.Built.UTC().Format(time.RFC3339),
+			printable(from.Name), from.Built.UTC().Format(time.RFC3339), counts)
+		w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		if len(changes.Vulnerabilities) > 0 {
+			fmt.Fprintln(w, "\nVULNERABILITY\tCHANGE")
+		}
+		for _, v := range changes.Vulnerabilities {
+			fmt.Fprintf(w, "%s\t%s\n", printable(v.ID), v.Kind)
+		}
+		if len(changes.Packages) > 0 {
+			fmt.Fprintln(w, "\nPACKAGE\tECOSYSTEM\tCHANGE")
+		}
+		for _, p := range changes.Packages {
+			what := "text, score or date"
+			if p.Affected {
+				what = "what is affected"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\n", printable(p.Name), printable(p.Ecosystem), what)
+		}
+		return w.Flush()
 	}
 	return c
 }

@@ -20,8 +20,8 @@ format, unless they are in it as they are. Advisories that were removed from the
 folder are removed. Matches of own advisories have a namespace that begins with
 "own:".
 
-When advisories cannot be used, all that is wrong with them is said, and the
-generation before stays current: exit status 2.`,
+When advisories cannot be used, all that is wrong with them is said, and the last
+good ones stay in the database: exit status 2.`,
 		Example: "  assay db merge --advisories advisories\n  assay db update --advisories advisories",
 		Args:    cobra.NoArgs,
 	}
@@ -38,7 +38,7 @@ generation before stays current: exit status 2.`,
 		if err != nil {
 			return err
 		}
-		return a.printDatabase(out, result.Status, result.Merged)
+		return errors.Join(a.printDatabase(c.Context(), out, store, result.Status, result.Merged), lastGood(result.Refused))
 	}
 	return c
 }

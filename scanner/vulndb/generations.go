@@ -16,6 +16,8 @@ import (
 
 	v6 "github.com/anchore/grype/grype/db/v6"
 	"github.com/spf13/afero"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // ErrNoGeneration says that there is no such generation, or none to go back to.
@@ -50,8 +52,13 @@ type Generation struct {
 	Source string
 	// Bytes is its size on disk.
 	Bytes int64
-	// Advisories is the number of own advisories that are merged in.
-	Advisories int
+	// Advisories is the number of own advisories that are merged in, Digest that
+	// of their content, Base the checksum of the published database below them.
+	Advisories   int
+	Digest, Base string
+	// Changes is how it differs from the one that was current when it came; nil
+	// where that is not known.
+	Changes *api.DatabaseChanges
 	// Current says that this one serves.
 	Current bool
 	// Err is why it cannot be read; nil when it can.
@@ -65,6 +72,10 @@ type generationRecord struct {
 	// that of their content; empty without any.
 	Advisories int    `json:"advisories,omitempty"`
 	Digest     string `json:"digest,omitempty"`
+	// Base is the checksum of the published database below them.
+	Base string `json:"base,omitempty"`
+	// Own says that own advisories were configured, if only none.
+	Own bool `json:"own,omitempty"`
 }
 
 // Generations lists the databases that are kept, newest first by when they
@@ -110,7 +121,7 @@ func describe(dir string) (g Generation) {
 		g.Imported = info.ModTime().UTC()
 	}
 	r := readRecord(dir)
-	g.Advisories = r.Advisories
+	g.Advisories, g.Digest, g.Base, g.Changes = r.Advisories, r.Digest, r.Base, readChanges(dir)
 	if !r.Imported.IsZero() {
 		g.Imported = r.Imported
 	}

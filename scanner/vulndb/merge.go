@@ -2,9 +2,7 @@ package vulndb
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +13,8 @@ import (
 
 	v6 "github.com/anchore/grype/grype/db/v6"
 	"github.com/spf13/afero"
+
+	"github.com/assay-dev/assay/api"
 )
 
 const (
@@ -35,13 +35,20 @@ type MergeResult struct {
 	Advisories int
 	// Status is that of the database that is current now.
 	Status *Status
+	// Changes is what the new generation changed; nil without one, or where that
+	// could not be found out.
+	Changes *api.DatabaseChanges
+	// Refused is why the newest advisories cannot be used, and the last good ones
+	// are in the current database instead; nil when they can. It joins one
+	// [*AdvisoryError] for each problem.
+	Refused error
 }
 
 // Merge makes a new generation of the current one's published database and the
 // own advisories of the configuration, unless they are in it as they are. With
 // no advisories in the folders it is the published database alone. When an
-// advisory cannot be used, the error joins one [*AdvisoryError] for each
-// problem, and the current generation stays.
+// advisory cannot be used, the last good ones are merged, and where there are
+// none, the current generation stays and the error says what is wrong.
 func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 	defer guard(&err)
 	if len(s.cfg.Advisories) == 0 {
@@ -51,7 +58,7 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer func() { unlock() }()
 	dir, err := s.current()
 	if err != nil {
 		return nil, err
@@ -60,12 +67,12 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 	if exists(filepath.Join(dir, upstreamDir, v6.VulnerabilityDBFileName)) {
 		upstream = filepath.Join(dir, upstreamDir)
 	}
-	list, digest, err := s.own(ctx)
+	own, err := s.own(ctx)
 	if err != nil {
 		return nil, err
 	}
-	res = &MergeResult{Advisories: len(list)}
-	if have := readRecord(dir); have.Digest == digest {
+	res = &MergeResult{Advisories: len(own.list), Refused: own.refused}
+	if have := readRecord(dir); have.Digest == own.digest {
 		res.Status, err = s.Status(ctx)
 		return res, err
 	}
@@ -77,35 +84,17 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 	if err := s.roomFor(linkDatabase(upstream, work)); err != nil {
 		return nil, fmt.Errorf("merging own advisories: %w", err)
 	}
-	if err := s.roomFor(mergeInto(ctx, work, list)); err != nil {
+	if err := s.roomFor(s.mergeOwn(ctx, work, own)); err != nil {
 		return nil, err
 	}
-	if err := s.place(ctx, work, generationRecord{Advisories: len(list), Digest: digest}); err != nil {
+	if err := s.place(ctx, work, own.record(work)); err != nil {
 		return nil, err
 	}
-	res.Merged = true
+	unlock()
+	unlock = func() {}
+	res.Merged, res.Changes = true, s.noteChanges(ctx, dir)
 	res.Status, err = s.Status(ctx)
 	return res, err
-}
-
-// own reads the own advisories and gives the digest of all; "" without any.
-func (s *Store) own(ctx context.Context) ([]*advisory, string, error) {
-	if len(s.cfg.Advisories) == 0 {
-		return nil, "", nil
-	}
-	list, err := readAdvisories(ctx, s.cfg.Advisories)
-	if err != nil {
-		return nil, "", fmt.Errorf("reading own advisories: %w", err)
-	}
-	if len(list) == 0 {
-		return nil, "", nil
-	}
-	content, err := json.Marshal(recordsOf(list, ""))
-	if err != nil {
-		return nil, "", err
-	}
-	sum := sha256.Sum256(content)
-	return list, "sha256:" + hex.EncodeToString(sum[:]), nil
 }
 
 // readRecord reads what a generation says of itself; empty where it says nothing.

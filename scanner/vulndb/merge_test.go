@@ -99,8 +99,9 @@ func TestMerge(t *testing.T) {
 	// All that is wrong is told, and what was good goes on.
 	put(t, dir, "bad.json", `{"id":`)
 	put(t, dir, "worse.json", `{"id":"ACME-2"}`)
-	if _, err := s.Merge(t.Context()); !errors.Is(err, ErrAdvisory) || !strings.Contains(err.Error(), "bad.json:1") || !strings.Contains(err.Error(), "worse.json: ACME-2") {
-		t.Errorf("bad advisories: %v", err)
+	res, err = s.Merge(t.Context())
+	if err != nil || res.Merged || !errors.Is(res.Refused, ErrAdvisory) || !strings.Contains(res.Refused.Error(), "bad.json:1") || !strings.Contains(res.Refused.Error(), "worse.json: ACME-2") {
+		t.Errorf("bad advisories: %+v, %v", res, err)
 	}
 	if _, err := s.Import(t.Context(), archive); !errors.Is(err, ErrAdvisory) {
 		t.Errorf("importing with bad advisories: %v", err)
@@ -168,5 +169,113 @@ func TestExport(t *testing.T) {
 	}
 	if _, _, err := s.Export(t.Context(), t.TempDir(), false); err == nil {
 		t.Error("a folder was replaced")
+	}
+}
+
+// A newer published database gets the last good advisories, while the newest are bad.
+func TestLastGoodAdvisories(t *testing.T) {
+	const ghsa, own = "github:language:javascript GHSA-35jh-r3h4-6jhm", "own:language:javascript ACME-2026-1"
+	dir := t.TempDir()
+	put(t, dir, "own.json", `{"id":`)
+	clock := builtAt().Add(time.Hour)
+	configure := func(c *Config) {
+		c.Advisories = []string{dir}
+		c.Now = func() time.Time { clock = clock.Add(time.Second); return clock }
+	}
+	newer := builtAt().Add(time.Minute)
+	s := testStore(t, configure)
+	s.cfg.LatestURL = published(t, read(t, testArchive(t, builtAt())), builtAt(), nil)
+	if _, err := s.Update(t.Context()); !errors.Is(err, ErrAdvisory) {
+		t.Fatalf("bad ones, and none before: %v", err)
+	}
+	if _, err := s.Status(t.Context()); !errors.Is(err, ErrMissing) {
+		t.Fatalf("a database without the advisories was installed: %v", err)
+	}
+	put(t, dir, "own.json", ownAdvisory)
+	first, err := s.Update(t.Context())
+	if err != nil || first.Refused != nil {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	put(t, dir, "own.json", `{"id":`)
+	s.cfg.LatestURL = published(t, read(t, testArchive(t, newer)), newer, nil)
+	res, err := s.Update(t.Context())
+	if err != nil || !res.Updated || !errors.Is(res.Refused, ErrAdvisory) || !strings.Contains(res.Refused.Error(), "own.json:1") || !res.Status.Built.Equal(newer) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if got := npmNames(t, s, "lodash"); !slices.Equal(got, []string{ghsa, own}) {
+		t.Errorf("without the last good ones: %v", got)
+	}
+	list, err := s.Generations(t.Context())
+	if err != nil || list[0].Digest == "" || list[0].Digest != list[1].Digest || list[0].Base == "" || list[0].Base == list[1].Base || list[0].Base == list[0].Checksum {
+		t.Errorf("origins: %+v, %v", list, err)
+	}
+
+	// A published database that came without them is made whole by a merge.
+	plain := testStore(t, func(c *Config) { c.Dir, c.Now = s.cfg.Dir, s.cfg.Now })
+	newest := newer.Add(time.Minute)
+	if _, err := plain.Import(t.Context(), testArchive(t, newest)); err != nil {
+		t.Fatal(err)
+	}
+	merged, err := s.Merge(t.Context())
+	if err != nil || !merged.Merged || !errors.Is(merged.Refused, ErrAdvisory) || !merged.Status.Built.Equal(newest) {
+		t.Fatalf("%+v, %v", merged, err)
+	}
+	if got := npmNames(t, s, "lodash"); !slices.Equal(got, []string{ghsa, own}) {
+		t.Errorf("merged: %v", got)
+	}
+	// None at all is a good state, too.
+	put(t, dir, "own.json", `[]`)
+	if _, err := s.Merge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "own.json", `{"id":`)
+	if res, err := s.Merge(t.Context()); err != nil || res.Merged || res.Refused == nil || res.Advisories != 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+func TestState(t *testing.T) {
+	dir := t.TempDir()
+	s := testStore(t)
+	st, err := s.State(t.Context())
+	if err != nil || !strings.Contains(st.Error, "there is no") || st.LastUpdate != nil || len(st.Generations) > 0 {
+		t.Fatalf("without a database: %+v, %v", st, err)
+	}
+	s.cfg.LatestURL = published(t, read(t, testArchive(t, builtAt())), builtAt(), nil)
+	if _, err := s.Update(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.LatestURL += "/none"
+	if _, err := s.Update(t.Context()); err == nil {
+		t.Fatal("no error")
+	}
+	s.cfg.Advisories = []string{dir}
+	s.cfg.Now = func() time.Time { return builtAt().Add(2 * time.Hour) }
+	put(t, dir, "own.json", ownAdvisory)
+	res, err := s.Merge(t.Context())
+	if err != nil || res.Changes == nil || res.Changes.Added != 2 || res.Changes.Removed != 0 || res.Changes.Packages != 2 {
+		t.Fatalf("merge: %+v, %v", res, err)
+	}
+	st, err = s.State(t.Context())
+	if err != nil || st.Error != "" || len(st.Generations) != 2 || st.Generations[0].Changes == nil || *st.Generations[0].Changes != *res.Changes ||
+		st.Generations[0].Changes.Against != st.Generations[1].Checksum || st.Generations[0].Base != st.Generations[1].Checksum {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if st.LastUpdate == nil || st.LastUpdate.Updated || !strings.Contains(st.LastUpdate.Error, "404") {
+		t.Errorf("last update: %+v", st.LastUpdate)
+	}
+	names := []string{}
+	for _, p := range st.Providers {
+		names = append(names, p.Name)
+		if p.Captured.IsZero() {
+			t.Errorf("%s: no date", p.Name)
+		}
+	}
+	if !slices.Contains(names, "own") || !slices.Contains(names, "nvd") {
+		t.Errorf("providers: %v", names)
+	}
+	s.cfg.MaxAge = time.Minute
+	if st, err := s.State(t.Context()); err != nil || !strings.Contains(st.Error, "too old") {
+		t.Errorf("old: %+v, %v", st, err)
 	}
 }

@@ -133,7 +133,7 @@ func parseOSV(file string, content []byte) ([]*advisory, []error) {
 			errs = append(errs, bad(id, err))
 		}
 		if len(problems) == 0 {
-			a.file = file
+			a.file, a.raw = file, r
 			out = append(out, a)
 		}
 	}
@@ -168,6 +168,7 @@ func nth(i, of int) string {
 // advisory is one that was checked, in the terms of the builder.
 type advisory struct {
 	file                string
+	raw                 json.RawMessage
 	id                  string
 	aliases             []string
 	cves                []string

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	v6 "github.com/anchore/grype/grype/db/v6"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // Defaults of [Config].
@@ -181,21 +183,25 @@ func (s *Store) work() (string, error) {
 }
 
 // activate merges own advisories into a prepared directory and makes it the
-// current generation, in one step.
-func (s *Store) activate(ctx context.Context, work string) error {
-	list, digest, err := s.own(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.roomFor(mergeInto(ctx, work, list)); err != nil {
-		return err
+// current generation, in one step. It tells what changed.
+func (s *Store) activate(ctx context.Context, work string, own ownAdvisories) (*api.DatabaseChanges, error) {
+	if err := s.roomFor(s.mergeOwn(ctx, work, own)); err != nil {
+		return nil, err
 	}
 	unlock, err := s.lock(ctx, lockFile)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer unlock()
-	return s.place(ctx, work, generationRecord{Advisories: len(list), Digest: digest})
+	before, err := s.current()
+	if err != nil {
+		before = "" // whatever is wrong with it, a sound one replaces it
+	}
+	err = s.place(ctx, work, own.record(work))
+	unlock()
+	if err != nil {
+		return nil, s.roomFor(err)
+	}
+	return s.noteChanges(ctx, before), nil
 }
 
 // place makes a prepared directory the current generation. The lock is the caller's.
@@ -280,7 +286,11 @@ func (s *Store) install(ctx context.Context, archive, source string) (*Status, e
 	if err := s.prepare(ctx, archive, work, source); err != nil {
 		return nil, fmt.Errorf("importing %s: %w", filepath.Base(archive), err)
 	}
-	if err := s.activate(ctx, work); err != nil {
+	own, err := s.own(ctx)
+	if err = errors.Join(err, own.refused); err != nil {
+		return nil, err
+	}
+	if _, err := s.activate(ctx, work, own); err != nil {
 		return nil, err
 	}
 	return s.Status(ctx)

@@ -15,6 +15,8 @@ import (
 
 	v6 "github.com/anchore/grype/grype/db/v6"
 	"github.com/anchore/grype/grype/db/v6/distribution"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // maxListing bounds the listing of databases.
@@ -31,6 +33,12 @@ type UpdateResult struct {
 	Held time.Time
 	// Warning is what the publisher says of the schema's future; else empty.
 	Warning string
+	// Changes is what the new generation changed; nil without one, or where that
+	// could not be found out.
+	Changes *api.DatabaseChanges
+	// Refused is why the newest own advisories are not in it, but the last good
+	// ones; nil when they are. It joins one [*AdvisoryError] for each problem.
+	Refused error
 }
 
 // Update installs the newest published database, unless the current one is as
@@ -38,7 +46,10 @@ type UpdateResult struct {
 //
 // What was downloaded when an update broke off is used by the next one. Of several
 // processes that update one directory, one does and the others wait.
-func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
+//
+// When own advisories cannot be used, the last good ones are merged, and where
+// there are none, nothing is installed.
+func (s *Store) Update(ctx context.Context) (res *UpdateResult, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout,
 		fmt.Errorf("the update took longer than %s; the next one goes on with what was downloaded", s.cfg.Timeout))
 	defer cancel()
@@ -50,11 +61,12 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 		return nil, err
 	}
 	defer unlock()
+	defer func() { s.noteUpdate(err == nil && res.Updated, err) }()
 	latest, base, err := s.latest(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the newest vulnerability database: %w", err)
 	}
-	res := &UpdateResult{}
+	res = &UpdateResult{}
 	switch latest.Status {
 	case distribution.StatusDeprecated:
 		res.Warning = "databases of this schema will soon no longer be published: upgrade Assay"
@@ -93,10 +105,14 @@ func (s *Store) Update(ctx context.Context) (*UpdateResult, error) {
 		return nil, fmt.Errorf("updating the vulnerability database: %w",
 			corrupt(fmt.Sprintf("it was built on %s, the listing says %s", d.Built, latest.Built), nil))
 	}
-	if err := s.activate(ctx, work); err != nil {
+	own, err := s.own(ctx)
+	if err != nil {
 		return nil, err
 	}
-	res.Updated = true
+	if res.Changes, err = s.activate(ctx, work, own); err != nil {
+		return nil, err
+	}
+	res.Updated, res.Refused = true, own.refused
 	res.Status, err = s.Status(ctx)
 	return res, err
 }
@@ -110,7 +126,7 @@ func (s *Store) remerge(ctx context.Context, res *UpdateResult) (*UpdateResult, 
 	if err != nil {
 		return nil, err
 	}
-	res.Updated, res.Status = merged.Merged, merged.Status
+	res.Updated, res.Status, res.Changes, res.Refused = merged.Merged, merged.Status, merged.Changes, merged.Refused
 	return res, nil
 }
 
