@@ -488,6 +488,19 @@ func (s *Server) getVersion(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, v)
 }
 
+func (s *Server) getDatabase(w http.ResponseWriter, r *http.Request) error {
+	st := &api.DatabaseState{Schema: api.SchemaDatabaseState, Generations: []api.DatabaseGeneration{}}
+	if s.Databases != nil {
+		var err error
+		if st, err = s.Databases(r.Context()); err != nil {
+			return err
+		}
+	} else if s.Database != nil {
+		st.InUse = s.Database()
+	}
+	return answer(w, http.StatusOK, st)
+}
+
 func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 	return answer(w, http.StatusOK, json.RawMessage(openAPI))
 }

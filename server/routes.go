@@ -54,6 +54,7 @@ func (s *Server) table() []route {
 	const at = " /api/v1"
 	return []route{
 		{pattern: "GET" + at + "/version", roles: reader, summary: "What answers, with which policies, data and database", gives: VersionView{}, scoped: true, handle: s.getVersion},
+		{pattern: "GET" + at + "/database", roles: reader, summary: "The vulnerability databases: which is in use, which are kept and where they came from, and how the last update went", gives: api.DatabaseState{}, scoped: true, handle: s.getDatabase},
 		{pattern: "GET" + at + "/openapi.json", roles: []auth.Role{auth.Public}, summary: "This description", gives: map[string]any{}, scoped: true, handle: s.getOpenAPI},
 
 		{pattern: "POST" + at + "/scans", roles: scanner, summary: "Store a scan report of `assay scan -o json`, or one scan: all or nothing. 202 where the results are not computed yet", body: api.ScanReport{}, status: http.StatusCreated, gives: UploadedList{}, scoped: true, handle: s.postScans},

@@ -67,6 +67,8 @@ type Config struct {
 	MayScan func(image string) error
 	// Database is the vulnerability database in use; nil when there is none.
 	Database func() *api.ScanDatabase
+	// Databases tells of all that are kept; nil: of the one in use alone.
+	Databases func(context.Context) (*api.DatabaseState, error)
 	// Observe, where given, is called after each request.
 	Observe func(route string, status int, took time.Duration)
 	Limits  Limits

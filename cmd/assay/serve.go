@@ -40,6 +40,7 @@ func (a *app) serveCommand() *cobra.Command {
 		policies   string
 		database   string
 		listing    string
+		advisories []string
 		registries string
 		file       string
 		anonymous  string
@@ -88,6 +89,7 @@ say where --trace sends spans to.`,
 	flags.StringVar(&database, "db", "", "vulnerability database to use instead of that of 'assay db'")
 	flags.BoolVar(&config.Update, "db-update", false, "fetch newer vulnerability databases")
 	flags.StringVar(&listing, "db-url", "", "listing of databases at a mirror, or the folder above v6/latest.json (default ASSAY_DB_URL, or Grype's)")
+	flags.StringSliceVar(&advisories, "advisories", nil, "file or folder of own advisories (OSV JSON), followed and merged into each database; may be repeated")
 	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
 	flags.StringSliceVar(&config.ScanImages, "scan-images", nil, "scan images of these names, such as registry.example.com/shop, or * for all, from their registries when a webhook meets one that nobody scanned; may be repeated")
 	flags.StringVar(&registries, "registries", "", "YAML file of registries to list from time to time, and to scan what is new in them (docs/registries.md)")
@@ -170,7 +172,10 @@ say where --trace sends spans to.`,
 		if maxAge == 0 {
 			maxAge = -1 // any age
 		}
-		if config.Vulnerabilities, err = vulndb.New(vulndb.Config{Dir: dir, MaxAge: maxAge, LatestURL: cmp.Or(listing, os.Getenv("ASSAY_DB_URL"))}); err != nil {
+		if database != "" && len(advisories) > 0 {
+			return errors.New("--advisories are merged into the databases of 'assay db', not into that of --db")
+		}
+		if config.Vulnerabilities, err = vulndb.New(vulndb.Config{Dir: dir, MaxAge: maxAge, LatestURL: cmp.Or(listing, os.Getenv("ASSAY_DB_URL")), Advisories: advisories}); err != nil {
 			return err
 		}
 		config.VulnerabilityPath = database

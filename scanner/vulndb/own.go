@@ -122,3 +122,7 @@ func (s *Store) CheckAge(built time.Time) error { return s.expired(built) }
 
 // Advisories are the files and folders of own advisories that are configured.
 func (s *Store) Advisories() []string { return s.cfg.Advisories }
+
+// Current is the directory of the current database: the same as long as none
+// other becomes current.
+func (s *Store) Current() (string, error) { return s.current() }

@@ -61,7 +61,7 @@ type Config struct {
 	Notifications string
 	Key           *bundles.SigningKey // of the bundles; nil leaves them unsigned
 	// Vulnerabilities has the databases; VulnerabilityPath is another one, that never
-	// changes; Update fetches newer ones.
+	// changes; Update fetches newer ones. The store's own advisories are followed.
 	Vulnerabilities   *vulndb.Store
 	VulnerabilityPath string
 	Update            bool
@@ -178,9 +178,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 
-	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database,
+	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
 		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
-	m.registry.MustRegister(state{store: s, database: matcher.Database, waiting: handler.Waiting,
+	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
 	mux, routes := http.NewServeMux(), api.Routes()
 	mux.Handle("/api/v1/", api)
@@ -226,6 +226,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follower.Run(behind) })
 	group.Go(func() error { return work.Run(ctx) })
+	group.Go(func() error { return matcher.Follow(ctx) })
 	group.Go(func() error { return api.KeepRanking(ctx) })
 	group.Go(func() error {
 		c.whenDue(ctx, s, func(registry string) { work.Kick(ctx, jobs.Registry, registry) })

@@ -74,14 +74,18 @@ func (m *metrics) job(kind string, took time.Duration, err error) {
 type state struct {
 	store    *store.Store
 	database func() *api.ScanDatabase
-	refused  func() bool
-	ready    func() bool
-	waiting  func() int
+	// databases tells of those that are kept.
+	databases func(context.Context) (*api.DatabaseState, error)
+	refused   func() bool
+	ready     func() bool
+	waiting   func() int
 }
 
 var (
 	imagesDesc   = prometheus.NewDesc("assay_images", "References with a digest, by result.", []string{"result"}, nil)
 	databaseDesc = prometheus.NewDesc("assay_vulnerability_database_built_timestamp_seconds", "When the vulnerability database in use was built.", nil, nil)
+	updateDesc   = prometheus.NewDesc("assay_vulnerability_database_update_failed", "1 while the last try to update the vulnerability database failed.", nil, nil)
+	ownDesc      = prometheus.NewDesc("assay_advisories_refused", "1 while the site's newest own advisories cannot be used, and the last good ones stay.", nil, nil)
 	refusedDesc  = prometheus.NewDesc("assay_policies_refused", "1 while the newest state of the policies is refused, and the last good one stays.", nil, nil)
 	readyDesc    = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
 	heardDesc    = prometheus.NewDesc("assay_cluster_last_heard_timestamp_seconds", "When something of a cluster was heard last.", []string{"cluster"}, nil)
@@ -90,7 +94,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s state) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, refusedDesc, readyDesc, waitingDesc, heardDesc} {
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc} {
 		out <- d
 	}
 }
@@ -109,6 +113,10 @@ func (s state) Collect(out chan<- prometheus.Metric) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	if st, err := s.databases(ctx); err == nil {
+		gauge(updateDesc, truth[st.LastUpdate != nil && st.LastUpdate.Error != ""])
+		gauge(ownDesc, truth[st.Advisories != ""])
+	}
 	clusters, err := s.store.Clusters(ctx)
 	if err != nil {
 		return

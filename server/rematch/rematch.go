@@ -50,6 +50,7 @@ type Rematch struct {
 
 	mu     sync.Mutex
 	looked time.Time
+	own    own
 }
 
 // New makes a Rematch, which must be closed.
@@ -94,6 +95,9 @@ func (r *Rematch) look(ctx context.Context) error {
 		return nil
 	}
 	r.looked = r.Now()
+	if keep, err := r.merge(ctx); keep || err != nil {
+		return err
+	}
 	if r.db != nil {
 		status, err := r.Databases.Status(ctx)
 		if err != nil {
@@ -118,23 +122,6 @@ func (r *Rematch) look(ctx context.Context) error {
 	r.using.Unlock()
 	r.Log.Info("vulnerability database opened", "built", db.Info.Built, "checksum", db.Info.Checksum)
 	return before.Close()
-}
-
-// UpdateDatabase fetches a newer database, where that is wanted and there is one.
-func (r *Rematch) UpdateDatabase(ctx context.Context) error {
-	if !r.Update || r.Path != "" {
-		return nil
-	}
-	result, err := r.Databases.Update(ctx)
-	if err != nil {
-		return err
-	}
-	if result.Updated {
-		r.mu.Lock()
-		r.looked = time.Time{}
-		r.mu.Unlock()
-	}
-	return nil
 }
 
 // Due are the digests of at most limit SBOMs that must be matched.
