@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/assay-dev/assay/api"
@@ -20,7 +21,9 @@ type SBOM struct {
 	Scan     api.Scan
 	Format   string
 	Document []byte // Syft JSON
-	State    SBOMState
+	// Compact is what matching needs of the document, once it was matched.
+	Compact []byte
+	State   SBOMState
 	// Names of the packages, for search.
 	Packages []Package
 }
@@ -29,7 +32,8 @@ type SBOM struct {
 type SBOMState struct {
 	Sum       string // SHA-256 of the document
 	MatchedAt string // documents.Time of the last match; "" is never
-	Checksum  string // of the database of the last match
+	Checksum  string // of the database of the last match, or of one with the same answer
+	Matcher   string // the version of what matched
 }
 
 // Package is a package of an image.
@@ -78,8 +82,15 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	}
 	if _, err := t.exec(ctx, `INSERT INTO sboms (image_id, reference, sha256, format, header, document, received) VALUES (`+marks(7)+`)
 		ON CONFLICT (image_id) DO UPDATE SET reference = excluded.reference, sha256 = excluded.sha256, format = excluded.format, header = excluded.header, document = excluded.document,
-		received = excluded.received, matched_at = '', checksum = '', error = ''`,
+		received = excluded.received`,
 		*image, ref.String(), key, b.Format, string(header), compress(b.Document), t.at); err != nil {
+		return false, err
+	}
+	if _, err := t.exec(ctx, `INSERT INTO matches (image_id) VALUES (?)
+		ON CONFLICT (image_id) DO UPDATE SET matched_at = '', checksum = '', matcher = '', error = '', urgent = FALSE`, *image); err != nil {
+		return false, err
+	}
+	if _, err := t.exec(ctx, "DELETE FROM compacts WHERE image_id = ?", *image); err != nil {
 		return false, err
 	}
 	if before != key {
@@ -117,9 +128,12 @@ func (t *Tx) setPackages(ctx context.Context, image int64, list []Package) error
 // SBOM is that of a digest, without its packages.
 func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 	return b, s.View(ctx, func(t *Tx) error {
+		b = SBOM{}
 		var header string
 		var document []byte
-		if err := t.one(ctx, "SELECT b.format, b.sha256, b.matched_at, b.checksum, b.header, b.document FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &header, &document); err != nil {
+		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.matcher, b.header, b.document
+			FROM sboms b JOIN matches m ON m.image_id = b.image_id JOIN images i ON i.id = b.image_id WHERE i.digest = ?`,
+			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Matcher, &header, &document); err != nil {
 			return err
 		}
 		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
@@ -130,19 +144,53 @@ func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 	})
 }
 
-// SBOMState is that of the SBOM of a digest.
-func (t *Tx) SBOMState(ctx context.Context, digest string) (state SBOMState, err error) {
-	return state, t.one(ctx, "SELECT b.sha256, b.matched_at, b.checksum FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{digest}, &state.Sum, &state.MatchedAt, &state.Checksum)
+// CompactSBOM is the SBOM of a digest with Compact, which may be nil, and without its document and packages.
+func (s *Store) CompactSBOM(ctx context.Context, digest string) (b SBOM, err error) {
+	return b, s.View(ctx, func(t *Tx) error {
+		b = SBOM{}
+		var header string
+		var compact []byte
+		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.matcher, b.header, c.packages FROM images i
+			JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id LEFT JOIN compacts c ON c.image_id = i.id WHERE i.digest = ?`,
+			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Matcher, &header, &compact); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
+			return fmt.Errorf("reading the SBOM: %w", err)
+		}
+		if compact != nil {
+			b.Compact, err = decompress(compact)
+		}
+		return err
+	})
 }
 
-// DueSBOMs are the digests of SBOMs that were never matched, not since a moment, or
-// with another database than that of a checksum; the longest waiting first. One whose
+// SBOMState is that of the SBOM of a digest.
+func (t *Tx) SBOMState(ctx context.Context, digest string) (state SBOMState, err error) {
+	return state, t.one(ctx, "SELECT b.sha256, m.matched_at, m.checksum, m.matcher FROM images i JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id WHERE i.digest = ?",
+		[]any{digest}, &state.Sum, &state.MatchedAt, &state.Checksum, &state.Matcher)
+}
+
+// Due says which SBOMs must be matched: those that were never matched, not since a moment,
+// or not with a database or matcher.
+type Due struct {
+	Since             time.Time
+	Checksum, Matcher string
+}
+
+func (d Due) condition() (string, []any) {
+	return "(m.matched_at < ? OR m.checksum <> ? OR m.matcher <> ?)", []any{documents.Time(d.Since), d.Checksum, d.Matcher}
+}
+
+// DueSBOMs are the digests of SBOMs that must be matched: first those that a new
+// database may find another vulnerability in, then the longest waiting. One whose
 // match failed comes again after the same time.
-func (s *Store) DueSBOMs(ctx context.Context, since time.Time, checksum string, limit int) (digests []string, err error) {
+func (s *Store) DueSBOMs(ctx context.Context, due Due, limit int) (digests []string, err error) {
 	return digests, s.View(ctx, func(t *Tx) error {
 		digests = nil
-		return t.each(ctx, `SELECT i.digest FROM sboms b JOIN images i ON i.id = b.image_id WHERE b.matched_at < ? OR b.checksum <> ? ORDER BY b.matched_at, b.image_id LIMIT ?`,
-			[]any{documents.Time(since), checksum, limit}, func(scan func(...any) error) error {
+		where, args := due.condition()
+		return t.each(ctx, "SELECT i.digest FROM matches m JOIN images i ON i.id = m.image_id WHERE "+where+" ORDER BY m.urgent DESC, m.matched_at, m.image_id LIMIT ?",
+			append(args, limit), func(scan func(...any) error) error {
 				var d string
 				err := scan(&d)
 				digests = append(digests, d)
@@ -151,9 +199,160 @@ func (s *Store) DueSBOMs(ctx context.Context, since time.Time, checksum string, 
 	})
 }
 
-// Matched notes that the SBOM of a digest was matched with the database of a
-// checksum, or why it could not be. A scan that came of it is added in the same transaction.
-func (t *Tx) Matched(ctx context.Context, digest, checksum, fault string) error {
-	_, err := t.exec(ctx, "UPDATE sboms SET matched_at = ?, checksum = ?, error = ? WHERE image_id = (SELECT id FROM images WHERE digest = ?)", t.at, checksum, clean(fault), digest)
-	return err
+// MatchCounts counts SBOMs.
+type MatchCounts struct {
+	// SBOMs is how many there are, Due how many of them must be matched, Urgent how
+	// many of those a new database may find another vulnerability in, Failed how many
+	// could not be matched the last time.
+	SBOMs, Due, Urgent, Failed int
+}
+
+// MatchCounts tells how far matching is.
+func (s *Store) MatchCounts(ctx context.Context, due Due) (n MatchCounts, err error) {
+	return n, s.View(ctx, func(t *Tx) error {
+		where, args := due.condition()
+		return t.one(ctx, "SELECT COUNT(*), COALESCE(SUM(CASE WHEN "+where+" THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN m.urgent THEN 1 ELSE 0 END), 0), COALESCE(SUM(CASE WHEN m.error <> '' THEN 1 ELSE 0 END), 0) FROM matches m",
+			args, &n.SBOMs, &n.Due, &n.Urgent, &n.Failed)
+	})
+}
+
+// Matched is what came of matching an SBOM.
+type Matched struct {
+	Digest            string
+	Checksum, Matcher string // of the database, and of what matched
+	Fault             string // why it could not be matched; "": it could
+	Compact           []byte // what matching needs of the SBOM; nil: what is kept stays
+	Searches          []Searches
+}
+
+// Searches are the keys of what was looked up for a package.
+type Searches struct {
+	Package
+	Keys []string
+}
+
+// Matched notes that an SBOM was matched, or why it could not be. A scan that came of
+// it is added in the same transaction.
+func (t *Tx) Matched(ctx context.Context, m Matched) error {
+	var image int64
+	if err := t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{m.Digest}, &image); err != nil {
+		return err
+	}
+	if _, err := t.exec(ctx, "UPDATE matches SET matched_at = ?, checksum = ?, matcher = ?, error = ?, urgent = FALSE WHERE image_id = ?",
+		t.at, m.Checksum, m.Matcher, clean(m.Fault), image); err != nil {
+		return err
+	}
+	if m.Compact != nil {
+		if _, err := t.exec(ctx, "INSERT INTO compacts (image_id, packages) VALUES (?, ?) ON CONFLICT (image_id) DO UPDATE SET packages = excluded.packages",
+			image, compress(m.Compact)); err != nil {
+			return err
+		}
+	}
+	keys := make([]packageKey, len(m.Searches))
+	for i, s := range m.Searches {
+		keys[i] = packageKey{clean(s.Name), clean(s.Version), clean(s.Type)}
+	}
+	ids, err := t.packageIDs(ctx, keys)
+	if err != nil {
+		return err
+	}
+	var rows [][]any
+	for i, s := range m.Searches {
+		for _, key := range s.Keys {
+			rows = append(rows, []any{clean(key), ids[keys[i]]})
+		}
+	}
+	return t.bulk(ctx, "INSERT INTO searches (key, package_id)", "ON CONFLICT (key, package_id) DO NOTHING", rows)
+}
+
+// MatchedWith are the checksums of the databases that SBOMs were matched with by a matcher.
+func (s *Store) MatchedWith(ctx context.Context, matcher string) (checksums []string, err error) {
+	return checksums, s.View(ctx, func(t *Tx) error {
+		checksums = nil
+		return t.each(ctx, "SELECT DISTINCT checksum FROM matches WHERE matcher = ? AND checksum <> '' ORDER BY checksum", []any{matcher}, func(scan func(...any) error) error {
+			var c string
+			err := scan(&c)
+			checksums = append(checksums, c)
+			return err
+		})
+	})
+}
+
+// Carry says what a new database means for the SBOMs that a matcher matched with an older
+// one: where none of the searches finds anything else, the answer holds for the new
+// one too, which is noted. The others stay due, and those urgent in which the database may find another vulnerability.
+type Carry struct {
+	From, To string // checksums
+	Matcher  string
+	// Affected are the keys of searches that may find another vulnerability, Details of
+	// those that find the same with another text or score.
+	Affected, Details []string
+}
+
+// Carried counts the SBOMs of a [Carry]: those that the answer holds for, those to be matched
+// first, and those to be matched then.
+type Carried struct{ Same, Urgent, Later int }
+
+// Carry takes the answers over that a new database leaves as they are, in one step.
+func (t *Tx) Carry(ctx context.Context, c Carry) (n Carried, err error) {
+	affected, err := t.holding(ctx, c.Affected)
+	if err != nil {
+		return n, err
+	}
+	details, err := t.holding(ctx, c.Details)
+	if err != nil {
+		return n, err
+	}
+	var same, urgent []any
+	err = t.each(ctx, "SELECT image_id FROM matches WHERE checksum = ? AND matcher = ? AND error = ''", []any{c.From, c.Matcher}, func(scan func(...any) error) error {
+		var image int64
+		if err := scan(&image); err != nil {
+			return err
+		}
+		switch {
+		case affected[image]:
+			urgent = append(urgent, image)
+		case details[image]:
+			n.Later++
+		default:
+			same = append(same, image)
+		}
+		return nil
+	})
+	if err != nil {
+		return n, err
+	}
+	n.Same, n.Urgent = len(same), len(urgent)
+	for chunk := range slices.Chunk(same, bulkParameters-1) {
+		if _, err := t.exec(ctx, "UPDATE matches SET checksum = ? WHERE image_id IN ("+marks(len(chunk))+")", append([]any{c.To}, chunk...)...); err != nil {
+			return n, err
+		}
+	}
+	for chunk := range slices.Chunk(urgent, bulkParameters) {
+		if _, err := t.exec(ctx, "UPDATE matches SET urgent = TRUE WHERE image_id IN ("+marks(len(chunk))+")", chunk...); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// holding are the images with a package that something of the keys was looked up for.
+func (t *Tx) holding(ctx context.Context, keys []string) (map[int64]bool, error) {
+	images := map[int64]bool{}
+	for chunk := range slices.Chunk(keys, 500) {
+		args := make([]any, len(chunk))
+		for i, k := range chunk {
+			args[i] = clean(k)
+		}
+		err := t.each(ctx, "SELECT DISTINCT p.image_id FROM searches s JOIN image_packages p ON p.package_id = s.package_id WHERE s.key IN ("+marks(len(args))+")", args, func(scan func(...any) error) error {
+			var image int64
+			err := scan(&image)
+			images[image] = true
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return images, nil
 }

@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,18 +20,25 @@ import (
 )
 
 // convert makes the API's vulnerabilities of Grype's matches.
-func convert(ctx context.Context, matches []grypematch.Match, p vulnerability.Provider, layers map[string]int) ([]api.Vulnerability, error) {
-	c := converter{provider: p, layers: layers, related: map[string]related{}}
-	out := make([]api.Vulnerability, 0, len(matches))
-	for i := range matches {
+func convert(ctx context.Context, matches grypematch.Matches, p vulnerability.Provider, packages Packages, known *halves) ([]api.Vulnerability, error) {
+	c := converter{provider: p, known: known}
+	out := make([]api.Vulnerability, 0, matches.Count())
+	for _, list := range matches.AllByPkgID() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		v, err := c.vulnerability(&matches[i])
-		if err != nil {
-			return nil, err
+		for i := range list {
+			v, err := c.vulnerability(&list[i])
+			if err != nil {
+				return nil, err
+			}
+			at, err := strconv.Atoi(string(list[i].Package.ID))
+			if err != nil || at >= len(packages.rows) {
+				return nil, fmt.Errorf("there is no package %q", list[i].Package.ID)
+			}
+			v.Locations, v.Layer = packages.rows[at].Paths, packages.rows[at].Layer
+			out = append(out, v)
 		}
-		out = append(out, v)
 	}
 	slices.SortFunc(out, compare)
 	return slices.CompactFunc(out, func(a, b api.Vulnerability) bool { return reflect.DeepEqual(a, b) }), nil
@@ -54,8 +63,7 @@ func compare(a, b api.Vulnerability) int {
 
 type converter struct {
 	provider vulnerability.Provider
-	layers   map[string]int
-	related  map[string]related
+	known    *halves
 }
 
 // related is what the record of a related vulnerability adds.
@@ -127,7 +135,6 @@ func (c *converter) vulnerability(m *grypematch.Match) (api.Vulnerability, error
 	if published != nil && !published.IsZero() {
 		out.Published = published.UTC().Format(time.RFC3339)
 	}
-	out.Locations, out.Layer = c.places(p)
 	return out, nil
 }
 
@@ -146,11 +153,11 @@ func (c *converter) publisher() (publisher, bool) {
 	return out, ok
 }
 
-// lookUp reads the record of a related vulnerability, once for each.
+// lookUp reads the record of a related vulnerability, and remembers it.
 func (c *converter) lookUp(ref vulnerability.Reference) (related, error) {
 	key := ref.Namespace + "\x00" + ref.ID
-	if r, ok := c.related[key]; ok {
-		return r, nil
+	if r, ok := c.known.related.Load(key); ok {
+		return r.(related), nil
 	}
 	var r related
 	//lint:ignore SA1019 as Grype's own presenters do
@@ -166,7 +173,8 @@ func (c *converter) lookUp(ref vulnerability.Reference) (related, error) {
 			return r, err
 		}
 	}
-	c.related[key] = r
+	c.known.related.Store(key, r)
+	c.known.relatedEntries.Add(1)
 	return r, nil
 }
 
@@ -216,9 +224,9 @@ func fix(f vulnerability.Fix) api.Fix {
 	return out
 }
 
-// places gives the paths that show the package, and the lowest layer among
+// placesOf gives the paths that show the package, and the lowest layer among
 // them: files such as the status file of dpkg are rewritten by later layers.
-func (c *converter) places(p *pkg.Package) (paths []string, layer string) {
+func placesOf(p *pkg.Package, layers map[string]int) (paths []string, layer string) {
 	lowest := -1
 	for _, l := range p.Locations.ToSlice() {
 		if l.RealPath != "" {
@@ -227,11 +235,11 @@ func (c *converter) places(p *pkg.Package) (paths []string, layer string) {
 		if l.FileSystemID == "" {
 			continue
 		}
-		n, known := c.layers[l.FileSystemID]
+		n, known := layers[l.FileSystemID]
 		switch {
 		case known && (lowest < 0 || n < lowest):
 			lowest, layer = n, l.FileSystemID
-		case !known && layer == "" && len(c.layers) == 0:
+		case !known && layer == "" && len(layers) == 0:
 			layer = l.FileSystemID
 		}
 	}

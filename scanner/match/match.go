@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/anchore/grype/grype"
 	grypematch "github.com/anchore/grype/grype/match"
@@ -12,8 +13,10 @@ import (
 	"github.com/anchore/grype/grype/matcher/java"
 	"github.com/anchore/grype/grype/matcher/rpm"
 	"github.com/anchore/grype/grype/matcher/stock"
+	"github.com/anchore/grype/grype/pkg"
 	"github.com/anchore/grype/grype/version"
 	"github.com/anchore/grype/grype/vulnerability"
+	"github.com/anchore/syft/syft/artifact"
 	syftpkg "github.com/anchore/syft/syft/pkg"
 	"github.com/anchore/syft/syft/sbom"
 
@@ -23,16 +26,18 @@ import (
 // ErrNoDatabase says that a [Matcher] has no database to match against.
 var ErrNoDatabase = errors.New("there is no vulnerability database to match against")
 
-// Matcher matches SBOMs against one vulnerability database. It is safe for
-// concurrent use as long as its provider is, which Grype's is.
+// Matcher matches SBOMs against one vulnerability database, and remembers what it
+// found of each package. It is safe for concurrent use as long as its provider is, which
+// Grype's is.
 type Matcher struct {
 	provider vulnerability.Provider
+	memo     *memo
 }
 
 // New makes a Matcher over a database that stays open for as long as the
 // Matcher is used.
 func New(provider vulnerability.Provider) *Matcher {
-	return &Matcher{provider: provider}
+	return &Matcher{provider: provider, memo: newMemo()}
 }
 
 // Match finds the vulnerabilities of an SBOM: the highest score first (those
@@ -45,26 +50,81 @@ func (m *Matcher) Match(ctx context.Context, s sbom.SBOM) ([]api.Vulnerability, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	packages, pkgContext := packagesOf(s)
-	rec := &recorder{Provider: m.provider}
-	// Grype's VulnerabilityMatcher keeps state of its run, so each run has its own.
-	vm := grype.VulnerabilityMatcher{
-		VulnerabilityProvider: rec.provider(),
-		Matchers:              matcher.NewDefaultMatchers(matcherConfig()),
-		IgnoreRules:           kernelHeaderRules(),
+	packages, err := PackagesOf(s)
+	if err != nil {
+		return nil, err
 	}
-	found, _, err := vm.FindMatchesContext(ctx, packages, pkgContext)
+	out, _, err := m.MatchPackages(ctx, packages)
+	return out, err
+}
+
+// MatchPackages is Match of packages that were kept. It also tells what was looked
+// up for those packages that [Noted] was not said of.
+//
+// The matchers of Grype look at one package at a time, and their answers are remembered;
+// all that follows, across packages, is done by Grype each time.
+func (m *Matcher) MatchPackages(ctx context.Context, packages Packages) ([]api.Vulnerability, []Search, error) {
+	if m == nil || m.provider == nil {
+		return nil, nil, ErrNoDatabase
+	}
+	known := m.memo.use()
+	list, entries := make([]pkg.Package, len(packages.rows)), make(map[pkg.ID]*entry, len(packages.rows))
+	for i, r := range packages.rows {
+		e, err := known.entry(r.Content)
+		if err != nil {
+			return nil, nil, err
+		}
+		list[i] = e.pkg
+		list[i].ID = idAt(i)
+		entries[list[i].ID] = e
+	}
+	for i, r := range packages.rows {
+		if r.Related == nil {
+			continue
+		}
+		list[i].RelatedPackages = make(map[artifact.RelationshipType][]*pkg.Package, len(r.Related))
+		for relation, places := range r.Related {
+			for _, at := range places {
+				list[i].RelatedPackages[relation] = append(list[i].RelatedPackages[relation], &list[at])
+			}
+		}
+	}
+	rec := &recorder{Provider: m.provider}
+	matchers := matcher.NewDefaultMatchers(matcherConfig())
+	for i := range matchers {
+		matchers[i] = &remembering{Matcher: matchers[i], entries: entries, memo: known, faults: rec}
+	}
+	// Grype's VulnerabilityMatcher keeps state of its run, so each run has its own.
+	vm := grype.VulnerabilityMatcher{VulnerabilityProvider: silent{m.provider}, Matchers: matchers, IgnoreRules: kernelHeaderRules()}
+	found, _, err := vm.FindMatchesContext(ctx, list, pkg.Context{})
 	if cerr := ctx.Err(); cerr != nil {
-		return nil, cerr
+		return nil, nil, cerr
 	}
 	if err = errors.Join(err, rec.err()); err != nil {
-		return nil, fmt.Errorf("matching against the vulnerability database: %w", err)
+		return nil, nil, fmt.Errorf("matching against the vulnerability database: %w", err)
 	}
-	out, err := convert(ctx, found.Sorted(), rec, layerOrder(s))
+	out, err := convert(ctx, *found, rec, packages, known)
 	if err != nil {
-		return nil, fmt.Errorf("reading the vulnerability database: %w", err)
+		return nil, nil, fmt.Errorf("reading the vulnerability database: %w", err)
 	}
-	return out, nil
+	var searches []Search
+	for _, e := range entries {
+		if !e.noted.Load() {
+			searches = append(searches, e.search())
+		}
+	}
+	return out, searches, nil
+}
+
+// idAt is the id of the package at a place.
+func idAt(i int) pkg.ID { return pkg.ID(strconv.Itoa(i)) }
+
+// silent is a provider for what Grype asks to show the progress of a run, which is
+// the severity of each match again. Nobody looks.
+type silent struct{ vulnerability.Provider }
+
+func (silent) VulnerabilityMetadata(vulnerability.Reference) (*vulnerability.Metadata, error) {
+	return nil, nil
 }
 
 // matcherConfig is the default of the grype command (cmd/grype/cli/options).

@@ -6,16 +6,22 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anchore/grype/grype/db/v6/name"
 	"github.com/anchore/grype/grype/distro"
 	"github.com/anchore/grype/grype/search"
 	"github.com/anchore/grype/grype/version"
 	"github.com/anchore/grype/grype/vulnerability"
+	syftpkg "github.com/anchore/syft/syft/pkg"
+
+	"github.com/assay-dev/assay/scanner/vulndb"
 )
 
 // recorder keeps the errors of the database, which Grype's matching logs and
-// then forgets: a damaged database would look like one that knows nothing.
+// then forgets: a damaged database would look like one that knows nothing. It also
+// keeps what was looked up.
 type recorder struct {
 	vulnerability.Provider
+	searches map[string]bool // nil: they are not kept
 
 	mu    sync.Mutex
 	first error
@@ -41,13 +47,53 @@ func (e eolChecker) GetOperatingSystemEOL(d *distro.Distro) (eol, eoas *time.Tim
 func (r *recorder) FindVulnerabilities(criteria ...vulnerability.Criteria) ([]vulnerability.Vulnerability, error) {
 	found, err := r.Provider.FindVulnerabilities(criteria...)
 	if err != nil && search.ValidateCriteria(criteria) == nil && !aboutPackage(err) {
-		r.mu.Lock()
-		if r.first == nil {
-			r.first = err
+		r.note(err)
+	}
+	if r.searches != nil {
+		for _, set := range search.CriteriaIterator(criteria) {
+			r.mu.Lock()
+			for _, key := range keysOf(set) {
+				r.searches[key] = true
+			}
+			r.mu.Unlock()
 		}
-		r.mu.Unlock()
 	}
 	return found, err
+}
+
+func (r *recorder) note(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.first == nil {
+		r.first = err
+	}
+}
+
+// keysOf are the keys of a search. What it finds changes only if what the database
+// says under one of them does.
+func keysOf(criteria []vulnerability.Criteria) (keys []string) {
+	var names []string
+	var types []syftpkg.Type
+	for _, c := range criteria {
+		switch c := c.(type) {
+		case *search.PackageNameCriteria:
+			names = append(names, c.PackageName)
+		case *search.EcosystemCriteria:
+			types = append(types, c.PackageType)
+		case *search.CPECriteria:
+			keys = append(keys, vulndb.ProductKey(c.CPE.Attributes.Product))
+		}
+	}
+	for _, n := range names {
+		keys = append(keys, vulndb.NameKey(n))
+		for _, t := range types { // as Grype's provider words it
+			keys = append(keys, vulndb.NameKey(name.Normalize(n, t)))
+		}
+	}
+	if len(keys) == 0 {
+		return []string{vulndb.AnyKey}
+	}
+	return keys
 }
 
 func (r *recorder) err() error {

@@ -74,11 +74,18 @@ func (m *metrics) job(kind string, took time.Duration, err error) {
 type state struct {
 	store    *store.Store
 	database func() *api.ScanDatabase
+<<<<<<< HEAD
 	// databases tells of those that are kept.
 	databases func(context.Context) (*api.DatabaseState, error)
 	refused   func() bool
 	ready     func() bool
 	waiting   func() int
+=======
+	matching func(context.Context) (store.MatchCounts, error)
+	refused  func() bool
+	ready    func() bool
+	waiting  func() int
+>>>>>>> f9e951a (scanner/match, server/rematch: an SBOM is matched again from compact rows and what is known of its packages)
 }
 
 var (
@@ -89,12 +96,17 @@ var (
 	refusedDesc  = prometheus.NewDesc("assay_policies_refused", "1 while the newest state of the policies is refused, and the last good one stays.", nil, nil)
 	readyDesc    = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
 	heardDesc    = prometheus.NewDesc("assay_cluster_last_heard_timestamp_seconds", "When something of a cluster was heard last.", []string{"cluster"}, nil)
+	sbomsDesc    = prometheus.NewDesc("assay_rematch_sboms", "SBOMs: all, those due to be matched, those of them that a new database may find another vulnerability in (urgent), and those that could not be matched (failed).", []string{"state"}, nil)
 	waitingDesc  = prometheus.NewDesc("assay_bundle_requests_waiting", "Requests that wait for a bundle to change.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s state) Describe(out chan<- *prometheus.Desc) {
+<<<<<<< HEAD
 	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc} {
+=======
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc} {
+>>>>>>> f9e951a (scanner/match, server/rematch: an SBOM is matched again from compact rows and what is known of its packages)
 		out <- d
 	}
 }
@@ -125,6 +137,12 @@ func (s state) Collect(out chan<- prometheus.Metric) {
 		if at, err := time.Parse(time.RFC3339, c.LastHeard); err == nil {
 			gauge(heardDesc, float64(at.Unix()), c.Name)
 		}
+	}
+	if n, err := s.matching(ctx); err == nil {
+		gauge(sbomsDesc, float64(n.SBOMs), "all")
+		gauge(sbomsDesc, float64(n.Due), "due")
+		gauge(sbomsDesc, float64(n.Urgent), "urgent")
+		gauge(sbomsDesc, float64(n.Failed), "failed")
 	}
 	counts, err := s.store.Counts(ctx, store.Filter{})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +53,9 @@ type Rematch struct {
 	mu     sync.Mutex
 	looked time.Time
 	own    own
+
+	carrying sync.Mutex
+	carried  map[string]bool // by the checksums of the older and the newer database
 }
 
 // New makes a Rematch, which must be closed.
@@ -124,12 +129,100 @@ func (r *Rematch) look(ctx context.Context) error {
 	return before.Close()
 }
 
-// Due are the digests of at most limit SBOMs that must be matched.
+// Due are the digests of at most limit SBOMs that must be matched, those first in which
+// a new database may find another vulnerability.
 func (r *Rematch) Due(ctx context.Context, limit int) ([]string, error) {
 	if err := r.look(ctx); err != nil {
 		return nil, err
 	}
-	return r.Store.DueSBOMs(ctx, r.Now().Add(-r.Every), r.Database().Checksum, limit)
+	if err := r.carry(ctx); err != nil {
+		return nil, err
+	}
+	return r.Store.DueSBOMs(ctx, r.due(), limit)
+}
+
+func (r *Rematch) due() store.Due {
+	due := store.Due{Since: r.Now().Add(-r.Every), Matcher: match.Version}
+	if db := r.Database(); db != nil {
+		due.Checksum = db.Checksum
+	}
+	return due
+}
+
+// Counts tells how far matching is.
+func (r *Rematch) Counts(ctx context.Context) (store.MatchCounts, error) {
+	return r.Store.MatchCounts(ctx, r.due())
+}
+
+// carry takes over what the database in use leaves as it was: SBOMs that were matched with
+// another one that is still kept are matched again only if they have a package that the two
+// say something else of. Where the two cannot be compared, all are matched again.
+func (r *Rematch) carry(ctx context.Context) error {
+	r.carrying.Lock()
+	defer r.carrying.Unlock()
+	r.using.RLock()
+	var to, path string
+	if r.db != nil {
+		to, path = r.db.Info.Checksum, r.db.Path
+	}
+	r.using.RUnlock()
+	if to == "" || r.Path != "" {
+		return nil
+	}
+	checksums, err := r.Store.MatchedWith(ctx, match.Version)
+	if err != nil {
+		return err
+	}
+	var kept []vulndb.Generation
+	for _, from := range checksums {
+		if from == to || r.carried[from+" "+to] {
+			continue
+		}
+		if kept == nil {
+			if kept, err = r.Databases.Generations(ctx); err != nil {
+				return err
+			}
+		}
+		at := slices.IndexFunc(kept, func(g vulndb.Generation) bool { return g.Checksum == from && g.Err == nil })
+		if at < 0 {
+			r.Log.Info("the vulnerability database that images were matched with is gone: they are all matched again", "checksum", from)
+		} else if err := r.carryFrom(ctx, from, to, kept[at].Path, path); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			r.Log.Error("the vulnerability databases could not be compared: all images are matched again", "error", err)
+		}
+		if r.carried == nil {
+			r.carried = map[string]bool{}
+		}
+		r.carried[from+" "+to] = true
+	}
+	return nil
+}
+
+func (r *Rematch) carryFrom(ctx context.Context, from, to, older, newer string) error {
+	start := r.Now()
+	changes, err := vulndb.Diff(ctx, filepath.Dir(older), filepath.Dir(newer))
+	if err != nil {
+		return err
+	}
+	attributes := []any{"from", from, "to", to, "added", changes.Count(vulndb.Added), "changed", changes.Count(vulndb.Changed),
+		"removed", changes.Count(vulndb.Removed), "rescored", changes.Count(vulndb.Rescored), "packages", len(changes.Packages)}
+	if changes.All {
+		r.Log.Info("vulnerability database changed in what all searches depend on: all images are matched again", attributes...)
+		return nil
+	}
+	c := store.Carry{From: from, To: to, Matcher: match.Version}
+	c.Affected, c.Details = changes.Searches()
+	var n store.Carried
+	if err := r.Store.Write(ctx, func(t *store.Tx) (err error) {
+		n, err = t.Carry(ctx, c)
+		return err
+	}); err != nil {
+		return err
+	}
+	r.Log.Info("vulnerability database changed", append(attributes, "unchanged_images", n.Same, "images_first", n.Urgent, "images_then", n.Later, "seconds", r.Now().Sub(start).Seconds())...)
+	return nil
 }
 
 // Match matches the SBOM of a digest, if it is due, and stores the scan together with the
@@ -139,7 +232,7 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if err := r.look(ctx); err != nil {
 		return err
 	}
-	kept, err := r.Store.SBOM(ctx, digest)
+	kept, err := r.Store.CompactSBOM(ctx, digest)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -150,19 +243,24 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if database == nil {
 		return vulndb.ErrMissing
 	}
-	if kept.State.MatchedAt >= documents.Time(r.Now().Add(-r.Every)) && kept.State.Checksum == database.Checksum {
+	if kept.State.MatchedAt >= documents.Time(r.Now().Add(-r.Every)) && kept.State.Checksum == database.Checksum && kept.State.Matcher == match.Version {
 		return nil // not due
 	}
-	scan, err := r.scan(ctx, kept)
+	scan, done, err := r.scan(ctx, kept)
 	if err != nil && (ctx.Err() != nil || scan.Database == nil) {
 		return err // nothing is known of the SBOM
 	}
-	fault := ""
+	matched := store.Matched{Digest: digest, Checksum: scan.Database.Checksum, Matcher: match.Version, Compact: done.compact}
 	if err != nil {
-		scan.Error, fault = err.Error(), err.Error()
+		scan.Error, matched.Fault = err.Error(), err.Error()
 		scan.Vulnerabilities = nil
 	}
-	return errors.Join(err, r.Store.Write(ctx, func(t *store.Tx) error {
+	for _, s := range done.searches {
+		matched.Searches = append(matched.Searches, store.Searches{Package: store.Package{Name: s.Name, Version: s.Version, Type: s.Type}, Keys: s.Keys})
+	}
+	written := false
+	werr := r.Store.Write(ctx, func(t *store.Tx) error {
+		written = false
 		now, err := t.SBOMState(ctx, digest)
 		if errors.Is(err, store.ErrNotFound) || err == nil && now != kept.State {
 			return nil // it was removed, replaced or matched meanwhile
@@ -173,25 +271,55 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 		if _, err := t.AddScan(ctx, scan); err != nil {
 			return err
 		}
-		return t.Matched(ctx, digest, scan.Database.Checksum, fault)
-	}))
+		written = true
+		return t.Matched(ctx, matched)
+	})
+	if werr == nil && written {
+		match.Noted(done.searches)
+	}
+	return errors.Join(err, werr)
 }
 
-func (r *Rematch) scan(ctx context.Context, kept store.SBOM) (scan api.Scan, err error) {
+// outcome is what matching found out beside the vulnerabilities.
+type outcome struct {
+	compact  []byte // where none was kept
+	searches []match.Search
+}
+
+func (r *Rematch) scan(ctx context.Context, kept store.SBOM) (scan api.Scan, done outcome, err error) {
 	r.using.RLock()
 	defer r.using.RUnlock()
 	if r.db == nil {
-		return scan, vulndb.ErrMissing
+		return scan, done, vulndb.ErrMissing
 	}
 	scan = kept.Scan
 	info := r.db.Info
 	scan.Database, scan.ScannedAt = &info, r.Now().UTC()
+	var packages match.Packages
+	if kept.Compact == nil || packages.UnmarshalBinary(kept.Compact) != nil {
+		if packages, done.compact, err = r.compact(ctx, scan.Digest); err != nil {
+			return scan, done, err
+		}
+	}
+	scan.Vulnerabilities, done.searches, err = r.match.MatchPackages(ctx, packages)
+	return scan, done, err
+}
+
+// compact makes what matching needs of an SBOM anew.
+func (r *Rematch) compact(ctx context.Context, digest string) (packages match.Packages, compact []byte, err error) {
+	kept, err := r.Store.SBOM(ctx, digest)
+	if err != nil {
+		return packages, nil, err
+	}
 	bom, _, err := scanner.DecodeSBOM(bytes.NewReader(kept.Document))
 	if err != nil {
-		return scan, fmt.Errorf("reading the SBOM: %w", err)
+		return packages, nil, fmt.Errorf("reading the SBOM: %w", err)
 	}
-	scan.Vulnerabilities, err = r.match.Match(ctx, *bom)
-	return scan, err
+	if packages, err = match.PackagesOf(*bom); err != nil {
+		return packages, nil, err
+	}
+	compact, err = packages.MarshalBinary()
+	return packages, compact, err
 }
 
 // Decode reads an SBOM in any of the formats as the store keeps it. Image and digest,
