@@ -82,6 +82,48 @@ func (h *halves) entry(text []byte) (*entry, error) {
 	return kept.(*entry), nil
 }
 
+// Keep takes over what another Matcher knows, of a database that says the same as this one's
+// but under the keys that changed: [vulndb.Changes.Searches], all of them.
+func (m *Matcher) Keep(other *Matcher, changed ...[]string) {
+	touched := map[string]bool{}
+	for _, keys := range changed {
+		for _, k := range keys {
+			touched[k] = true
+		}
+	}
+	from, to := other.memo.use(), m.memo.use()
+	for _, half := range []*sync.Map{from.old, from.young} {
+		if half == nil {
+			continue
+		}
+		for key, e := range half.Range {
+			if fresh := e.(*entry).unless(touched); fresh != nil {
+				if _, there := to.young.LoadOrStore(key, fresh); !there {
+					to.weight.Add(1 + 4*fresh.matches.Load())
+				}
+			}
+		}
+	}
+}
+
+// unless copies an entry that nothing changed for; nil where something did.
+func (e *entry) unless(touched map[string]bool) *entry {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for k := range e.searches {
+		if touched[k] {
+			return nil
+		}
+	}
+	if len(e.found) == 0 {
+		return nil
+	}
+	out := &entry{pkg: e.pkg, found: maps.Clone(e.found), searches: maps.Clone(e.searches)}
+	out.matches.Store(e.matches.Load())
+	out.noted.Store(e.noted.Load())
+	return out
+}
+
 // anyID stands for the id of a package, which differs between SBOMs.
 const anyID pkg.ID = "any"
 

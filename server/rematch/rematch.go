@@ -54,6 +54,10 @@ type Rematch struct {
 	looked time.Time
 	own    own
 
+	// before is the matcher of the database before, for what it knows.
+	before         *match.Matcher
+	beforeChecksum string
+
 	carrying sync.Mutex
 	carried  map[string]bool // by the checksums of the older and the newer database
 }
@@ -123,6 +127,9 @@ func (r *Rematch) look(ctx context.Context) error {
 	}
 	r.using.Lock()
 	before := r.db
+	if before != nil {
+		r.before, r.beforeChecksum = r.match, before.Info.Checksum
+	}
 	r.db, r.match = db, match.New(db.Provider)
 	r.using.Unlock()
 	r.Log.Info("vulnerability database opened", "built", db.Info.Built, "checksum", db.Info.Checksum)
@@ -160,12 +167,14 @@ func (r *Rematch) Counts(ctx context.Context) (store.MatchCounts, error) {
 func (r *Rematch) carry(ctx context.Context) error {
 	r.carrying.Lock()
 	defer r.carrying.Unlock()
-	r.using.RLock()
+	r.using.Lock()
 	var to, path string
 	if r.db != nil {
 		to, path = r.db.Info.Checksum, r.db.Path
 	}
-	r.using.RUnlock()
+	before, of, matcher := r.before, r.beforeChecksum, r.match
+	r.before = nil // it is asked once, and then forgotten
+	r.using.Unlock()
 	if to == "" || r.Path != "" {
 		return nil
 	}
@@ -186,7 +195,12 @@ func (r *Rematch) carry(ctx context.Context) error {
 		at := slices.IndexFunc(kept, func(g vulndb.Generation) bool { return g.Checksum == from && g.Err == nil })
 		if at < 0 {
 			r.Log.Info("the vulnerability database that images were matched with is gone: they are all matched again", "checksum", from)
-		} else if err := r.carryFrom(ctx, from, to, kept[at].Path, path); err != nil {
+		} else if changes, err := r.carryFrom(ctx, from, to, kept[at].Path, path); err == nil {
+			if from == of && before != nil && changes != nil {
+				affected, details := changes.Searches()
+				matcher.Keep(before, affected, details)
+			}
+		} else {
 			if ctx.Err() != nil {
 				return err
 			}
@@ -200,17 +214,18 @@ func (r *Rematch) carry(ctx context.Context) error {
 	return nil
 }
 
-func (r *Rematch) carryFrom(ctx context.Context, from, to, older, newer string) error {
+// carryFrom gives what changed; nil where that is everything.
+func (r *Rematch) carryFrom(ctx context.Context, from, to, older, newer string) (*vulndb.Changes, error) {
 	start := r.Now()
 	changes, err := vulndb.Diff(ctx, filepath.Dir(older), filepath.Dir(newer))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	attributes := []any{"from", from, "to", to, "added", changes.Count(vulndb.Added), "changed", changes.Count(vulndb.Changed),
 		"removed", changes.Count(vulndb.Removed), "rescored", changes.Count(vulndb.Rescored), "packages", len(changes.Packages)}
 	if changes.All {
 		r.Log.Info("vulnerability database changed in what all searches depend on: all images are matched again", attributes...)
-		return nil
+		return nil, nil
 	}
 	c := store.Carry{From: from, To: to, Matcher: match.Version}
 	c.Affected, c.Details = changes.Searches()
@@ -219,10 +234,10 @@ func (r *Rematch) carryFrom(ctx context.Context, from, to, older, newer string) 
 		n, err = t.Carry(ctx, c)
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
 	r.Log.Info("vulnerability database changed", append(attributes, "unchanged_images", n.Same, "images_first", n.Urgent, "images_then", n.Later, "seconds", r.Now().Sub(start).Seconds())...)
-	return nil
+	return changes, nil
 }
 
 // Match matches the SBOM of a digest, if it is due, and stores the scan together with the
