@@ -180,11 +180,7 @@ func Run(ctx context.Context, c Config) (err error) {
 
 	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
 		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
-<<<<<<< HEAD
-	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, waiting: handler.Waiting,
-=======
-	m.registry.MustRegister(state{store: s, database: matcher.Database, matching: matcher.Counts, waiting: handler.Waiting,
->>>>>>> f9e951a (scanner/match, server/rematch: an SBOM is matched again from compact rows and what is known of its packages)
+	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
 	mux, routes := http.NewServeMux(), api.Routes()
 	mux.Handle("/api/v1/", api)

@@ -74,18 +74,12 @@ func (m *metrics) job(kind string, took time.Duration, err error) {
 type state struct {
 	store    *store.Store
 	database func() *api.ScanDatabase
-<<<<<<< HEAD
 	// databases tells of those that are kept.
 	databases func(context.Context) (*api.DatabaseState, error)
+	matching  func(context.Context) (store.MatchCounts, error)
 	refused   func() bool
 	ready     func() bool
 	waiting   func() int
-=======
-	matching func(context.Context) (store.MatchCounts, error)
-	refused  func() bool
-	ready    func() bool
-	waiting  func() int
->>>>>>> f9e951a (scanner/match, server/rematch: an SBOM is matched again from compact rows and what is known of its packages)
 }
 
 var (
@@ -102,11 +96,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (s state) Describe(out chan<- *prometheus.Desc) {
-<<<<<<< HEAD
-	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc} {
-=======
-	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc} {
->>>>>>> f9e951a (scanner/match, server/rematch: an SBOM is matched again from compact rows and what is known of its packages)
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc} {
 		out <- d
 	}
 }
