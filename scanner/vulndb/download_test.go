@@ -25,6 +25,7 @@ type mirror struct {
 	*httptest.Server
 	archive []byte
 	etag    string
+	built   time.Time
 	// serve answers for the archive; nil serves it whole, ranges too.
 	serve func(w http.ResponseWriter, r *http.Request, n int)
 
@@ -35,11 +36,11 @@ type mirror struct {
 
 func newMirror(t *testing.T, archive []byte) *mirror {
 	t.Helper()
-	m := &mirror{archive: archive, etag: `"1"`}
+	m := &mirror{archive: archive, etag: `"1"`, built: builtAt()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v6/latest.json", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"status":"active","schemaVersion":"v6.1.10","built":%q,"path":"db.tar.zst","checksum":"sha256:%x"}`,
-			builtAt().Format(time.RFC3339), sha256.Sum256(archive))
+			m.built.Format(time.RFC3339), sha256.Sum256(archive))
 	})
 	mux.HandleFunc("/v6/db.tar.zst", func(w http.ResponseWriter, r *http.Request) {
 		m.mu.Lock()

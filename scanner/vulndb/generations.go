@@ -31,9 +31,12 @@ const (
 	// heldFile has the time of building up to which updates fetch nothing.
 	heldFile = "held"
 	// lockFile is held while generations change, updateLockFile during all of an
-	// update. The number of the process that holds one is in it.
+	// update, workLockFile while directories with workPrefix come and go. The number of the process that holds one is in it.
 	lockFile       = "lock"
 	updateLockFile = "update.lock"
+	workLockFile   = "work.lock"
+	// busyFile is in a directory with workPrefix, and locked while that is used.
+	busyFile = "busy"
 	// recordFile is beside each database, and says when it came.
 	recordFile = "generation.json"
 )
@@ -302,11 +305,27 @@ func (s *Store) sweep(ctx context.Context, keep int, settle time.Duration) ([]Ge
 			continue
 		}
 		if strings.HasPrefix(e.Name(), removedPrefix) ||
-			(strings.HasPrefix(e.Name(), workPrefix) || strings.HasPrefix(e.Name(), partialPrefix)) && time.Since(info.ModTime()) > staleAfter {
+			strings.HasPrefix(e.Name(), partialPrefix) && time.Since(info.ModTime()) > staleAfter {
 			errs = append(errs, os.RemoveAll(filepath.Join(s.cfg.Dir, e.Name())))
 		}
 	}
-	return removed, errors.Join(errs...)
+	unlock, err := s.lock(ctx, workLockFile)
+	if err != nil {
+		return removed, errors.Join(append(errs, err)...)
+	}
+	defer unlock()
+	return removed, errors.Join(append(errs, s.sweepWork())...)
+}
+
+// named lists what begins with a prefix in the directory of the store.
+func (s *Store) named(prefix string) (paths []string, err error) {
+	entries, err := os.ReadDir(s.cfg.Dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			paths = append(paths, filepath.Join(s.cfg.Dir, e.Name()))
+		}
+	}
+	return paths, err
 }
 
 // point makes a generation current, in one step.

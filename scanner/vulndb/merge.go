@@ -76,11 +76,11 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 		res.Status, err = s.Status(ctx)
 		return res, err
 	}
-	work, err := s.work()
+	work, done, err := s.work(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work)
+	defer done()
 	if err := s.roomFor(linkDatabase(upstream, work)); err != nil {
 		return nil, fmt.Errorf("merging own advisories: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	v6 "github.com/anchore/grype/grype/db/v6"
@@ -170,16 +171,59 @@ func (s *Store) makeDir() error {
 	return nil
 }
 
-// work makes a directory to prepare a database in.
-func (s *Store) work() (string, error) {
+// work makes a directory to prepare a database in, and removes those of
+// processes that ended in between. Done removes it, unless it was placed.
+func (s *Store) work(ctx context.Context) (dir string, done func(), err error) {
 	if err := s.makeDir(); err != nil {
-		return "", err
+		return "", nil, err
 	}
-	dir, err := os.MkdirTemp(s.cfg.Dir, workPrefix)
+	unlock, err := s.lock(ctx, workLockFile)
 	if err != nil {
-		return "", fmt.Errorf("making a directory for the vulnerability database: %w", err)
+		return "", nil, err
 	}
-	return dir, nil
+	defer unlock()
+	if err := s.sweepWork(); err != nil {
+		return "", nil, s.roomFor(fmt.Errorf("removing what interrupted updates left: %w", err))
+	}
+	dir, err = os.MkdirTemp(s.cfg.Dir, workPrefix)
+	if err != nil {
+		return "", nil, s.roomFor(fmt.Errorf("making a directory for the vulnerability database: %w", err))
+	}
+	// The lock ends with the process, and says by that whose directory is dead.
+	f, err := os.OpenFile(filepath.Join(dir, busyFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
+		return "", nil, errors.Join(s.roomFor(fmt.Errorf("locking a directory for the vulnerability database: %w", err)), os.RemoveAll(dir))
+	}
+	return dir, func() { _ = os.RemoveAll(dir); _ = f.Close() }, nil
+}
+
+// sweepWork removes the directories that processes which are gone prepared
+// databases in. The work lock is the caller's: without it, a directory that is
+// about to be locked looks like one that is left.
+func (s *Store) sweepWork() error {
+	dirs, err := s.named(workPrefix)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range dirs {
+		f, err := os.Open(filepath.Join(dir, busyFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, os.RemoveAll(dir)) // its process ended before it was locked
+			continue
+		} else if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			errs = append(errs, os.RemoveAll(dir))
+		}
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // activate merges own advisories into a prepared directory and makes it the
@@ -219,6 +263,9 @@ func (s *Store) place(ctx context.Context, work string, r generationRecord) erro
 	}
 	if err := syncFile(filepath.Join(work, v6.VulnerabilityDBFileName)); err != nil {
 		return fmt.Errorf("writing the vulnerability database: %w", err)
+	}
+	if err := os.Remove(filepath.Join(work, busyFile)); err != nil {
+		return fmt.Errorf("placing the vulnerability database: %w", err)
 	}
 	generation := filepath.Join(s.cfg.Dir, generationPrefix+r.Imported.Format("20060102T150405Z")+"-"+strings.TrimPrefix(filepath.Base(work), workPrefix))
 	if err := os.Rename(work, generation); err != nil {
@@ -278,11 +325,11 @@ func (s *Store) ImportSum(ctx context.Context, archive, sum string) (*Status, er
 }
 
 func (s *Store) install(ctx context.Context, archive, source string) (*Status, error) {
-	work, err := s.work()
+	work, done, err := s.work(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work)
+	defer done()
 	if err := s.prepare(ctx, archive, work, source); err != nil {
 		return nil, fmt.Errorf("importing %s: %w", filepath.Base(archive), err)
 	}

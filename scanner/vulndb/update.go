@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -82,11 +81,11 @@ func (s *Store) Update(ctx context.Context) (res *UpdateResult, err error) {
 		res.Status, res.Held = now, held
 		return s.remerge(ctx, res)
 	}
-	work, err := s.work()
+	work, done, err := s.work(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work)
+	defer done()
 	archive, from, err := s.download(ctx, base, &latest.Archive)
 	if err == nil {
 		s.report(Event{Stage: Verifying})
