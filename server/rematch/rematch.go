@@ -125,6 +125,11 @@ func (r *Rematch) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if r.ownAdvisories() && filepath.Dir(db.Path) != r.own.merged {
+		// Another came between, without the advisories.
+		r.looked = time.Time{}
+		return errors.Join(errors.New("the vulnerability database changed while it was opened: it is opened again"), db.Close())
+	}
 	r.using.Lock()
 	before := r.db
 	if before != nil {
