@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -105,6 +106,27 @@ func npmImage(t *testing.T, name, version string) v1.Image {
 	return image
 }
 
+// mirror publishes what a script puts in its folder mirror, db.tar.zst and the time
+// in built, as Grype's databases are; it gives the URL of the folder above the listing.
+func mirror(e *testscript.Env) string {
+	dir := filepath.Join(e.WorkDir, "mirror")
+	mux := http.NewServeMux()
+	mux.HandleFunc("/v6/latest.json", func(w http.ResponseWriter, _ *http.Request) {
+		built, err := os.ReadFile(filepath.Join(dir, "built"))
+		archive, err2 := os.ReadFile(filepath.Join(dir, "db.tar.zst"))
+		if err := errors.Join(err, err2); err != nil {
+			http.Error(w, err.Error(), http.StatusNotFound)
+			return
+		}
+		fmt.Fprintf(w, `{"status":"active","schemaVersion":"v6.1.10","built":%q,"path":"db.tar.zst","checksum":"sha256:%x"}`,
+			strings.TrimSpace(string(built)), sha256.Sum256(archive))
+	})
+	mux.Handle("/v6/", http.StripPrefix("/v6/", http.FileServer(http.Dir(dir))))
+	s := httptest.NewServer(mux)
+	e.Defer(s.Close)
+	return s.URL
+}
+
 func TestScripts(t *testing.T) {
 	examples, err := filepath.Abs("../../examples")
 	if err != nil {
@@ -115,6 +137,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLES", examples)
 			e.Setenv("HOST", host)
+			e.Setenv("MIRROR", mirror(e))
 			// The user of the registry's one repository that asks for credentials.
 			config := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, host, base64.StdEncoding.EncodeToString([]byte(registryUser+":"+registryPassword)))
 			return errors.Join(os.Mkdir(filepath.Join(e.WorkDir, "docker"), 0o755), os.WriteFile(filepath.Join(e.WorkDir, "docker", "config.json"), []byte(config), 0o600))

@@ -90,10 +90,11 @@ func (s *Store) Merge(ctx context.Context) (res *MergeResult, err error) {
 	if err := s.place(ctx, work, own.record(work)); err != nil {
 		return nil, err
 	}
+	res.Merged = true
+	res.Status, err = s.Status(ctx) // of the merged one: none can come between yet
 	unlock()
 	unlock = func() {}
-	res.Merged, res.Changes = true, s.noteChanges(ctx, dir)
-	res.Status, err = s.Status(ctx)
+	res.Changes = s.noteChanges(ctx, dir)
 	return res, err
 }
 

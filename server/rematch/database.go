@@ -3,6 +3,7 @@ package rematch
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"time"
 
 	"github.com/assay-dev/assay/api"
@@ -62,10 +63,7 @@ func (r *Rematch) merge(ctx context.Context) (keep bool, err error) {
 		return true, r.Databases.CheckAge(r.db.Info.Built)
 	}
 	r.refuse(result.Refused)
-	r.own.stale = false
-	if r.own.merged, err = r.Databases.Current(); err != nil {
-		return false, err
-	}
+	r.own.stale, r.own.merged = false, filepath.Dir(result.Status.Path)
 	if result.Merged {
 		r.Log.Info("own advisories merged", "advisories", result.Advisories, "changes", changed(result.Changes))
 	}
