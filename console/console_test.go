@@ -124,8 +124,9 @@ func TestHostileTexts(t *testing.T) {
 		"GET /alerts": server.Items[store.Episode]{Items: []store.Episode{alert}}, "GET /alerts/rules": server.Items[server.AlertRow]{Items: []server.AlertRow{{Name: evil, Kind: evil, Query: evil, Place: evil, Error: evil, Rule: evil}}},
 		"GET /alerts/deliveries": server.Items[store.DeliveryStatus]{Items: []store.DeliveryStatus{{Receiver: evil, Reason: evil}}}, "GET /policies": server.PolicyList{Revision: evil, Items: []server.PolicyRow{policy.PolicyRow}, Refused: []server.Fault{{Pointer: evil, Detail: evil}}},
 		"GET /policies/x": policy, "GET /decisions": server.Items[store.StoredDecision]{Items: []store.StoredDecision{decision}}, "POST /explain": explained,
-		"GET /thresholds": server.ThresholdsView{Origin: evil}, "GET /version": server.VersionView{Version: evil, Policies: evil}, "GET /clusters": server.Items[store.Cluster]{Items: []store.Cluster{{Name: evil}}},
-		"GET /tokens": server.Items[store.Token]{Items: []store.Token{{ID: 1, Name: evil, Role: evil, Scope: evil, Creator: evil}}}, "GET /jobs": map[string]any{"items": []map[string]any{{"kind": evil, "subject": evil, "error": evil, "state": evil}}},
+		"GET /thresholds": server.ThresholdsView{Origin: evil}, "GET /version": server.VersionView{Version: evil, Policies: evil}, "GET /database": api.DatabaseState{Error: evil, Advisories: evil, LastUpdate: &api.DatabaseUpdate{Error: evil}, Generations: []api.DatabaseGeneration{{Source: evil, Current: true, Changes: &api.DatabaseChanges{Added: 2}}}},
+		"GET /clusters": server.Items[store.Cluster]{Items: []store.Cluster{{Name: evil}}},
+		"GET /tokens":   server.Items[store.Token]{Items: []store.Token{{ID: 1, Name: evil, Role: evil, Scope: evil, Creator: evil}}}, "GET /jobs": map[string]any{"items": []map[string]any{{"kind": evil, "subject": evil, "error": evil, "state": evil}}},
 		"GET /events": store.List[store.StoredEvent]{}, "GET /trend": map[string]any{"items": []map[string]any{{"day": evil, "all": map[string]int{"Fail": 1}, "running": map[string]int{"Fail": 1}}}}, "GET /new-vulnerabilities": server.Items[store.NewVulnerability]{Items: []store.NewVulnerability{{Vulnerability: row}}},
 		"GET /images/" + digest + "/priorities": priorities, "GET /priorities": priorities,
 		"GET /views": server.Items[store.SavedView]{Items: []store.SavedView{{Name: evil, Address: evil}}},
@@ -144,6 +145,9 @@ func TestHostileTexts(t *testing.T) {
 		}
 		if w.Code >= 500 {
 			t.Errorf("%s: %d", path, w.Code)
+		}
+		if path == "/settings" && (!strings.Contains(text, "update failed") || !strings.Contains(text, "2 vulnerabilities added; 0 packages") || !strings.Contains(text, "own advisories")) {
+			t.Errorf("the settings do not tell of the databases: %d %s", w.Code, text)
 		}
 		// What fields and buttons carry is not laid out as text.
 		text = regexp.MustCompile(` (?:value|data-copy|datetime|href|id|class|action)="[^"]*"|<textarea[^>]*>[^<]*`).ReplaceAllString(text, "")

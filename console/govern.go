@@ -276,6 +276,7 @@ type settingsBody struct {
 	Tokens     []store.Token
 	Made       *server.MadeToken
 	Version    server.VersionView
+	Database   api.DatabaseState
 	Clusters   []store.Cluster
 	Deliveries []store.DeliveryStatus
 	Origin     string
@@ -299,6 +300,9 @@ func (c *Console) settingsPage(r *http.Request) (*page, error) {
 		b.Origin = "set in the policies, at " + b.Thresholds.Origin
 	}
 	if err := c.get(r, "/version", nil, &b.Version); err != nil {
+		return nil, err
+	}
+	if err := c.get(r, "/database", nil, &b.Database); err != nil {
 		return nil, err
 	}
 	var clusters server.Items[store.Cluster]
