@@ -582,7 +582,9 @@ func (s *Store) Packages(ctx context.Context, f PackageFilter, p Page) (list Lis
 	c.parts, c.args = append(c.parts, after.parts...), append(c.args, after.args...)
 	return list, s.View(ctx, func(t *Tx) error {
 		list = List[PackageImages]{Items: []PackageImages{}}
-		return t.each(ctx, "SELECT p.id, p.name, p.version, p.type, (SELECT COUNT(*) FROM image_packages x WHERE x.package_id = p.id) FROM packages p"+c.where()+by+" LIMIT ?", append(c.args, limit+1),
+		// Images are counted for the rows of the page alone: for all that are sorted it would take a third of a second.
+		page := "SELECT p.id, p.name, p.version, p.type FROM packages p" + c.where() + by + " LIMIT ?"
+		return t.each(ctx, "SELECT p.id, p.name, p.version, p.type, (SELECT COUNT(*) FROM image_packages x WHERE x.package_id = p.id) FROM ("+page+") p"+by, append(c.args, limit+1),
 			func(scan func(...any) error) error {
 				var r PackageImages
 				if err := scan(&r.row, &r.Name, &r.Version, &r.Type, &r.Images); err != nil {
