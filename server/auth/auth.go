@@ -241,8 +241,9 @@ func (a *Auth) TLSConfig(base *tls.Config) *tls.Config {
 // Handler lets pass to next what the table of routes allows, with the
 // [Identity] in the context, and answers the rest with problem details: 401
 // without or with a wrong credential, even where anonymous access is on, 403
-// with a good one that does not suffice or from another site's page, 429 after
-// too many wrong ones, 503 when a credential cannot be checked now. The first
+// with a good one that does not suffice or from another site's page, 404 with a
+// good one for what is not in the table of routes, 429 after too many wrong
+// ones, 503 when a credential cannot be checked now. The first
 // credential of these decides: the Authorization header, which is taken off
 // the request; the session; the client certificate. What rewrites paths goes
 // around the Handler, so that next sees the path that was judged.
@@ -251,6 +252,9 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		id, via, err := a.admit(w, r)
 		if err != nil {
 			a.observe(r, via, id, err)
+			if id.Role != "" && (err.Status == http.StatusForbidden || err.Status == http.StatusNotFound) { // who was refused is known
+				r = r.WithContext(NewContext(r.Context(), id))
+			}
 			if a.config.Refused == nil || !a.config.Refused(w, r, err) {
 				err.Write(w)
 			}
@@ -306,7 +310,7 @@ func (a *Auth) allows(least []Role, id Identity) *Error {
 	case id.Role == "":
 		return forbidden("forbidden", fmt.Sprintf("%.200q has no role here; an administrator can bind one to this user or to a group", id.Name))
 	case len(least) == 0:
-		return forbidden("forbidden", "there is nothing here, or nothing that anyone may use")
+		return &Error{Status: http.StatusNotFound, Detail: "there is nothing at this address, or nothing that anyone may use", result: "forbidden"}
 	default:
 		return forbidden("forbidden", fmt.Sprintf("%.200q has the role %s; this needs %s", id.Name, id.Role, roles(least)))
 	}

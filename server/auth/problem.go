@@ -11,7 +11,7 @@ import (
 
 // Error says in users' terms why a request is refused.
 type Error struct {
-	// Status is 401, 403, 429 or 503.
+	// Status is 401, 403, 404, 429 or 503.
 	Status int
 	Detail string
 	// RetryAfter is when to come again, for 429 and 503.

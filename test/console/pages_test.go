@@ -47,7 +47,7 @@ func pages() map[string][]string {
 		"/decisions/1":                      {"web-0", "rejected", worst, "CVE-2021-44228"},
 		"/settings":                         {"Settings", "Thresholds", "first administrator"},
 		"/jobs":                             {"Jobs", "completed"},
-		"/no-such-page":                     {"Forbidden"},
+		"/no-such-page":                     {"Not Found", "Settings"},
 	}
 }
 

@@ -232,6 +232,10 @@ func TestImageAndException(t *testing.T) {
 	b.fillAt(`//section[@aria-labelledby="admission"]`+field("Labels of the namespace"), "environment=production")
 	b.do(chromedp.KeyEvent("\r"))
 	b.see("decides", "reject-failed", "To admit it")
+	b.wait("the question keeps what narrows the table", `document.querySelector("[name=covered]:not([type=hidden])").value === "true" && document.querySelector("section[aria-labelledby=vulnerabilities] tbody").innerText.includes("CVE-2019-1010022")`)
+	b.fill("Find", "CVE-2019")
+	b.do(chromedp.KeyEvent("\r"))
+	b.wait("what narrows the table keeps the question", `location.search.includes("find=CVE-2019") && document.querySelector("[name=labels]:not([type=hidden])").value === "environment=production"`)
 
 	b.open(imagePath(worst, 0))
 	b.click(`//a[normalize-space(.) = "except CVE-2021-44228"]`)
