@@ -175,7 +175,7 @@ say where --trace sends spans to.`,
 		if database != "" && len(advisories) > 0 {
 			return errors.New("--advisories are merged into the databases of 'assay db', not into that of --db")
 		}
-		if config.Vulnerabilities, err = vulndb.New(vulndb.Config{Dir: dir, MaxAge: maxAge, LatestURL: cmp.Or(listing, os.Getenv("ASSAY_DB_URL")), Advisories: advisories}); err != nil {
+		if config.Vulnerabilities, err = vulndb.New(vulndb.Config{Dir: dir, MaxAge: maxAge, LatestURL: cmp.Or(listing, os.Getenv("ASSAY_DB_URL")), Advisories: advisories, MaxCompareBytes: 256 << 20}); err != nil {
 			return err
 		}
 		config.VulnerabilityPath = database

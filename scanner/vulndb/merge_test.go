@@ -278,4 +278,9 @@ func TestState(t *testing.T) {
 	if st, err := s.State(t.Context()); err != nil || !strings.Contains(st.Error, "too old") {
 		t.Errorf("old: %+v, %v", st, err)
 	}
+	s.cfg.MaxAge, s.cfg.MaxCompareBytes = 0, 1000
+	put(t, dir, "own.json", strings.Replace(ownAdvisory, "ACME-2026-1", "ACME-2026-2", 1))
+	if res, err := s.Merge(t.Context()); err != nil || !res.Merged || res.Changes != nil {
+		t.Errorf("a comparison over its bound: %+v, %v", res, err)
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"path/filepath"
 
+	v6 "github.com/anchore/grype/grype/db/v6"
+
 	"github.com/assay-dev/assay/api"
 )
 
@@ -95,6 +97,9 @@ func providersOf(ctx context.Context, file string) (out []api.DatabaseProvider, 
 func (s *Store) noteChanges(ctx context.Context, before string) *api.DatabaseChanges {
 	now, err := s.current()
 	if err != nil || before == "" || before == now {
+		return nil
+	}
+	if limit := s.cfg.MaxCompareBytes; limit > 0 && sizeOf(filepath.Join(now, v6.VulnerabilityDBFileName)) > limit {
 		return nil
 	}
 	was := describe(before)

@@ -60,6 +60,9 @@ type Config struct {
 	// MaxArchiveBytes and MaxBytes bound an archive and what it unpacks to.
 	// Absent: 4 GiB and 16 GiB.
 	MaxArchiveBytes, MaxBytes int64
+	// MaxCompareBytes is the size of the largest database of which is told what it
+	// changed, which takes memory in proportion. Absent: any.
+	MaxCompareBytes int64
 	// Now is the clock. Absent: time.Now.
 	Now func() time.Time
 }
