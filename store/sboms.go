@@ -278,6 +278,13 @@ func (s *Store) MatchedWith(ctx context.Context, matcher string) (checksums []st
 	})
 }
 
+// CountMatched is how many SBOMs a matcher matched with a database.
+func (s *Store) CountMatched(ctx context.Context, checksum, matcher string) (n int, err error) {
+	return n, s.View(ctx, func(t *Tx) error {
+		return t.one(ctx, "SELECT COUNT(*) FROM matches WHERE checksum = ? AND matcher = ?", []any{checksum, matcher}, &n)
+	})
+}
+
 // Carry says what a new database means for the SBOMs that a matcher matched with an older
 // one: where none of the searches finds anything else, the answer holds for the new
 // one too, which is noted. The others stay due, and those urgent in which the database may find another vulnerability.
