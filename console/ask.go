@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/assay-dev/assay/server"
 )
 
@@ -89,3 +91,21 @@ func (c *Console) ask(r *http.Request, method, path string, query url.Values, me
 
 // segment is a value as one part of a path of the API.
 func segment(value string) string { return url.PathEscape(value) }
+
+// question is what a page asks the API, and where the answer goes.
+type question struct {
+	path  string
+	query url.Values
+	into  any
+}
+
+// getAll asks several questions, some at a time: a page of many parts is there sooner.
+func (c *Console) getAll(r *http.Request, list []question) error {
+	g, ctx := errgroup.WithContext(r.Context())
+	g.SetLimit(4)
+	r = r.WithContext(ctx)
+	for _, q := range list {
+		g.Go(func() error { return c.get(r, q.path, q.query, q.into) })
+	}
+	return g.Wait()
+}

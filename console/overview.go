@@ -34,71 +34,45 @@ const soon = 14 * 24 * time.Hour
 
 func (c *Console) overview(r *http.Request) (*page, error) {
 	var b overviewBody
-	var counts server.CountList
-	if err := c.get(r, "/counts", nil, &counts); err != nil {
-		return nil, err
-	}
-	b.All, b.AllTotal = bars(counts.Counts, "/images")
-	counts = server.CountList{}
-	if err := c.get(r, "/counts", url.Values{"running": {"true"}}, &counts); err != nil {
-		return nil, err
-	}
-	b.Running, b.RunningTotal = bars(counts.Counts, "/images", "running", "true")
-	b.Empty = b.AllTotal == 0
+	var all, running server.CountList
 	var worst store.List[store.Image]
-	if err := c.get(r, "/images", url.Values{"running": {"true"}, "sort": {"-score"}, "limit": {"8"}, "result": {"Fail,Warn"}}, &worst); err != nil {
-		return nil, err
-	}
-	b.Worst = worst.Items
 	var firing server.Items[store.Episode]
-	if err := c.get(r, "/alerts", url.Values{"firing": {"true"}, "limit": {"8"}}, &firing); err != nil {
+	var excepted server.Items[server.ListedException]
+	var exploited store.List[store.Vulnerability]
+	var events store.List[store.StoredEvent]
+	var found server.Items[store.NewVulnerability]
+	var trend server.Items[store.TrendDay]
+	var clusters server.Items[store.Cluster]
+	var queue server.Items[jobs.Job]
+	if err := c.getAll(r, []question{
+		{"/counts", nil, &all},
+		{"/counts", url.Values{"running": {"true"}}, &running},
+		{"/images", url.Values{"running": {"true"}, "sort": {"-score"}, "limit": {"8"}, "result": {"Fail,Warn"}}, &worst},
+		{"/alerts", url.Values{"firing": {"true"}, "limit": {"8"}}, &firing},
+		{"/exceptions", url.Values{"inForce": {"true"}}, &excepted},
+		{"/vulnerabilities", url.Values{"kev": {"true"}, "sort": {"-images"}, "limit": {"8"}}, &exploited},
+		{"/events", url.Values{"changed": {"true"}, "limit": {"10"}}, &events},
+		{"/new-vulnerabilities", url.Values{"limit": {"8"}}, &found},
+		{"/trend", url.Values{"days": {"60"}}, &trend},
+		{"/version", nil, &b.Version},
+		{"/clusters", nil, &clusters},
+		{"/jobs", url.Values{"limit": {"200"}}, &queue},
+	}); err != nil {
 		return nil, err
 	}
-	b.Firing = firing.Items
-	var all server.Items[server.ListedException]
-	if err := c.get(r, "/exceptions", url.Values{"inForce": {"true"}}, &all); err != nil {
-		return nil, err
-	}
-	for _, e := range all.Items {
+	b.All, b.AllTotal = bars(all.Counts, "/images")
+	b.Running, b.RunningTotal = bars(running.Counts, "/images", "running", "true")
+	b.Empty = b.AllTotal == 0
+	b.Worst, b.Firing, b.Exploited, b.Changes, b.New, b.Clusters = worst.Items, firing.Items, exploited.Items, events.Items, found.Items, clusters.Items
+	for _, e := range excepted.Items {
 		if end, ok := timeOf(e.Spec.Expires); ok && end.Sub(c.Now()) < soon && len(b.Ending) < 8 {
 			b.Ending = append(b.Ending, e)
 		}
 	}
-	var exploited store.List[store.Vulnerability]
-	if err := c.get(r, "/vulnerabilities", url.Values{"kev": {"true"}, "sort": {"-images"}, "limit": {"8"}}, &exploited); err != nil {
-		return nil, err
-	}
-	b.Exploited = exploited.Items
-	var events store.List[store.StoredEvent]
-	if err := c.get(r, "/events", url.Values{"changed": {"true"}, "limit": {"10"}}, &events); err != nil {
-		return nil, err
-	}
-	b.Changes = events.Items
-	var found server.Items[store.NewVulnerability]
-	if err := c.get(r, "/new-vulnerabilities", url.Values{"limit": {"8"}}, &found); err != nil {
-		return nil, err
-	}
-	b.New = found.Items
-	var trend server.Items[store.TrendDay]
-	if err := c.get(r, "/trend", url.Values{"days": {"60"}}, &trend); err != nil {
-		return nil, err
-	}
 	b.Trend = trendOf(trend.Items)
-	if err := c.get(r, "/version", nil, &b.Version); err != nil {
-		return nil, err
-	}
 	b.DatabaseOld = b.Version.Database != nil && c.Now().Sub(b.Version.Database.Built) > 5*24*time.Hour
-	var clusters server.Items[store.Cluster]
-	if err := c.get(r, "/clusters", nil, &clusters); err != nil {
-		return nil, err
-	}
-	b.Clusters = clusters.Items
-	var list server.Items[jobs.Job]
-	if err := c.get(r, "/jobs", url.Values{"limit": {"200"}}, &list); err != nil {
-		return nil, err
-	}
 	b.Queue = map[string]int{}
-	for _, j := range list.Items {
+	for _, j := range queue.Items {
 		b.Queue[string(j.State)]++
 		if j.Error != "" && j.State != "completed" && len(b.Failed) < 5 {
 			b.Failed = append(b.Failed, j)
