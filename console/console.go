@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-dev/assay/server"
 	"github.com/assay-dev/assay/server/auth"
 )
 
@@ -155,6 +156,7 @@ func (c *Console) table() {
 	view("GET /decisions/{id}", c.decision)
 	view("GET /settings", c.settings)
 	do("POST /settings/thresholds", c.setThresholds, auth.Editor)
+	do("POST /settings/runtime", c.setRuntimeView, auth.Editor)
 	do("POST /settings/tokens", c.makeToken, auth.Admin)
 	do("POST /settings/tokens/end", c.endToken, auth.Admin)
 	view("GET /jobs", c.jobs)
@@ -196,12 +198,14 @@ type page struct {
 	Fault  *fault // what was refused
 	Body   any
 
-	User    auth.Identity
-	Path    string
-	Query   url.Values
-	Now     time.Time
-	Version string
-	Assets  string
+	User auth.Identity
+	// NoRuntime says that what runs is not to be shown.
+	NoRuntime bool
+	Path      string
+	Query     url.Values
+	Now       time.Time
+	Version   string
+	Assets    string
 }
 
 // May says whether the user has a role.
@@ -268,6 +272,12 @@ func (c *Console) Refused(w http.ResponseWriter, r *http.Request, err *auth.Erro
 
 func (c *Console) render(w http.ResponseWriter, r *http.Request, p *page) {
 	p.User, _ = auth.FromContext(r.Context())
+	if p.User.Role != "" {
+		view := server.RuntimeView{Enabled: true}
+		if err := c.get(r, "/runtime-view", nil, &view); err == nil {
+			p.NoRuntime = !view.Enabled
+		}
+	}
 	if done, err := r.Cookie(doneCookie); err == nil {
 		text, _ := base64.RawURLEncoding.DecodeString(done.Value)
 		p.Notice = string(text)

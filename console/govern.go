@@ -355,6 +355,22 @@ func (c *Console) setThresholds(w http.ResponseWriter, r *http.Request) (*page, 
 	return p, p.refuse(err)
 }
 
+// setRuntimeView shows what runs on the pages, or hides it.
+func (c *Console) setRuntimeView(w http.ResponseWriter, r *http.Request) (*page, error) {
+	if err := r.ParseForm(); err != nil {
+		return nil, badForm(err)
+	}
+	on := r.PostForm.Get("do") == "on"
+	if err := c.send(r, http.MethodPut, "/runtime-view", server.RuntimeView{Enabled: on}, nil); err != nil {
+		return nil, err
+	}
+	text := "What runs is shown"
+	if !on {
+		text = "What runs is no longer shown"
+	}
+	return seeOther(w, r, "/settings", text)
+}
+
 func (c *Console) makeToken(_ http.ResponseWriter, r *http.Request) (*page, error) {
 	if err := r.ParseForm(); err != nil {
 		return nil, badForm(err)

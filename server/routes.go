@@ -99,6 +99,8 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/exports/exceptions.csv", roles: viewer, summary: "The exceptions of the API as CSV in Calico's columns and ours", gives: text(""), long: true, handle: s.exportExceptions},
 		{pattern: "GET" + at + "/thresholds", roles: viewer, summary: "The thresholds in force, and where they come from", gives: ThresholdsView{}, handle: s.getThresholds},
 		{pattern: "PUT" + at + "/thresholds", roles: editor, summary: "Set the thresholds, unless the policies do. 202 where stored results do not show it yet", body: api.ThresholdsSpec{}, gives: api.ThresholdsSpec{}, handle: s.putThresholds},
+		{pattern: "GET" + at + "/runtime-view", roles: viewer, summary: "Whether the pages show what runs", gives: RuntimeView{}, handle: s.getRuntimeView},
+		{pattern: "PUT" + at + "/runtime-view", roles: editor, summary: "Show what runs on the pages, or hide it. Nodes report all the same", body: RuntimeView{}, gives: RuntimeView{}, handle: s.putRuntimeView},
 
 		{pattern: "POST" + at + "/impact", roles: viewer, summary: "What exceptions or thresholds would change, if they were in force: results of images, and recorded decisions", body: ImpactQuestion{}, gives: Impact{}, handle: s.postImpact},
 		{pattern: "GET" + at + "/policies", roles: viewer, summary: "The policies in force, in the order that they apply", query: []parameter{{"modules", "true adds all Rego"}}, gives: PolicyList{}, handle: s.getPolicies},

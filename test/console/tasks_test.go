@@ -396,6 +396,19 @@ func TestSettings(t *testing.T) {
 		t.Errorf("thresholds: %v %v", *now.Warn, *now.Fail)
 	}
 
+	b.click(button("Hide what runs"))
+	b.see("What runs is no longer shown", "The pages do not show what runs")
+	b.click(link("Overview"))
+	b.at("Overview")
+	b.see("All images")
+	b.unseen("Worst running images")
+	b.open("/settings")
+	b.click(button("Show what runs"))
+	b.see("What runs is shown")
+	b.open("/")
+	b.see("Worst running images", "Running")
+	b.open("/settings")
+
 	b.fill("Name", "pipeline")
 	b.fill("Role", "viewer")
 	b.click(button("Make the token"))

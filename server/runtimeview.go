@@ -1,0 +1,43 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/assay-dev/assay/store"
+)
+
+// RuntimeView says whether the pages show what runs. It changes nothing but them: nodes
+// report, and policies and alerts look at what runs, all the same.
+type RuntimeView struct {
+	Enabled bool `json:"enabled"`
+}
+
+// settingRuntimeView is the key of a RuntimeView in the store; on, where it was never set.
+const settingRuntimeView = "runtimeView"
+
+func (s *Server) getRuntimeView(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	view := RuntimeView{Enabled: true}
+	err := s.Store.View(r.Context(), func(t *store.Tx) error { return t.Setting(r.Context(), settingRuntimeView, &view) })
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	return answer(w, http.StatusOK, view)
+}
+
+func (s *Server) putRuntimeView(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	var view RuntimeView
+	if err := s.decode(w, r, &view); err != nil {
+		return err
+	}
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.SetSetting(r.Context(), settingRuntimeView, view) }); err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, view)
+}
