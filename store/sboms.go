@@ -33,6 +33,7 @@ type SBOMState struct {
 	Sum       string // SHA-256 of the document
 	MatchedAt string // documents.Time of the last match; "" is never
 	Checksum  string // of the database of the last match, or of one with the same answer
+	Built     string // documents.Time of that database
 	Matcher   string // the version of what matched
 }
 
@@ -87,7 +88,7 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 		return false, err
 	}
 	if _, err := t.exec(ctx, `INSERT INTO matches (image_id) VALUES (?)
-		ON CONFLICT (image_id) DO UPDATE SET matched_at = '', checksum = '', matcher = '', error = '', urgent = FALSE`, *image); err != nil {
+		ON CONFLICT (image_id) DO UPDATE SET matched_at = '', checksum = '', built = '', matcher = '', error = '', urgent = FALSE`, *image); err != nil {
 		return false, err
 	}
 	if _, err := t.exec(ctx, "DELETE FROM compacts WHERE image_id = ?", *image); err != nil {
@@ -131,9 +132,9 @@ func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
 		b = SBOM{}
 		var header string
 		var document []byte
-		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.matcher, b.header, b.document
+		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.built, m.matcher, b.header, b.document
 			FROM sboms b JOIN matches m ON m.image_id = b.image_id JOIN images i ON i.id = b.image_id WHERE i.digest = ?`,
-			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Matcher, &header, &document); err != nil {
+			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Built, &b.State.Matcher, &header, &document); err != nil {
 			return err
 		}
 		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
@@ -150,9 +151,9 @@ func (s *Store) CompactSBOM(ctx context.Context, digest string) (b SBOM, err err
 		b = SBOM{}
 		var header string
 		var compact []byte
-		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.matcher, b.header, c.packages FROM images i
+		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.built, m.matcher, b.header, c.packages FROM images i
 			JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id LEFT JOIN compacts c ON c.image_id = i.id WHERE i.digest = ?`,
-			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Matcher, &header, &compact); err != nil {
+			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Built, &b.State.Matcher, &header, &compact); err != nil {
 			return err
 		}
 		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
@@ -167,19 +168,28 @@ func (s *Store) CompactSBOM(ctx context.Context, digest string) (b SBOM, err err
 
 // SBOMState is that of the SBOM of a digest.
 func (t *Tx) SBOMState(ctx context.Context, digest string) (state SBOMState, err error) {
-	return state, t.one(ctx, "SELECT b.sha256, m.matched_at, m.checksum, m.matcher FROM images i JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id WHERE i.digest = ?",
-		[]any{digest}, &state.Sum, &state.MatchedAt, &state.Checksum, &state.Matcher)
+	return state, t.one(ctx, "SELECT b.sha256, m.matched_at, m.checksum, m.built, m.matcher FROM images i JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id WHERE i.digest = ?",
+		[]any{digest}, &state.Sum, &state.MatchedAt, &state.Checksum, &state.Built, &state.Matcher)
 }
 
-// Due says which SBOMs must be matched: those that were never matched, not since a moment,
-// or not with a database or matcher.
+// Due says which SBOMs must be matched: those that were never matched, not since a moment, by
+// another matcher, or with another database. What a newer database said does not give way to an older one, which another
+// replica may still have, unless the older one was chosen.
 type Due struct {
 	Since             time.Time
 	Checksum, Matcher string
+	Built             time.Time // of the database
+	Chosen            bool      // it was gone back to
 }
 
 func (d Due) condition() (string, []any) {
-	return "(m.matched_at < ? OR m.checksum <> ? OR m.matcher <> ?)", []any{documents.Time(d.Since), d.Checksum, d.Matcher}
+	return "(m.matched_at < ? OR m.matcher <> ? OR m.checksum <> ? AND (m.built <= ? OR ?))",
+		[]any{documents.Time(d.Since), d.Matcher, d.Checksum, documents.Time(d.Built), d.Chosen}
+}
+
+// Of says whether an SBOM with a state must be matched.
+func (d Due) Of(s SBOMState) bool {
+	return s.MatchedAt < documents.Time(d.Since) || s.Matcher != d.Matcher || s.Checksum != d.Checksum && (s.Built <= documents.Time(d.Built) || d.Chosen)
 }
 
 // DueSBOMs are the digests of SBOMs that must be matched: first those that a new
@@ -219,9 +229,10 @@ func (s *Store) MatchCounts(ctx context.Context, due Due) (n MatchCounts, err er
 // Matched is what came of matching an SBOM.
 type Matched struct {
 	Digest            string
-	Checksum, Matcher string // of the database, and of what matched
-	Fault             string // why it could not be matched; "": it could
-	Compact           []byte // what matching needs of the SBOM; nil: what is kept stays
+	Checksum, Matcher string    // of the database, and of what matched
+	Built             time.Time // of the database
+	Fault             string    // why it could not be matched; "": it could
+	Compact           []byte    // what matching needs of the SBOM; nil: what is kept stays
 	Searches          []Searches
 }
 
@@ -238,8 +249,8 @@ func (t *Tx) Matched(ctx context.Context, m Matched) error {
 	if err := t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{m.Digest}, &image); err != nil {
 		return err
 	}
-	if _, err := t.exec(ctx, "UPDATE matches SET matched_at = ?, checksum = ?, matcher = ?, error = ?, urgent = FALSE WHERE image_id = ?",
-		t.at, m.Checksum, m.Matcher, clean(m.Fault), image); err != nil {
+	if _, err := t.exec(ctx, "UPDATE matches SET matched_at = ?, checksum = ?, built = ?, matcher = ?, error = ?, urgent = FALSE WHERE image_id = ?",
+		t.at, m.Checksum, documents.Time(m.Built), m.Matcher, clean(m.Fault), image); err != nil {
 		return err
 	}
 	if m.Compact != nil {
@@ -289,7 +300,8 @@ func (s *Store) CountMatched(ctx context.Context, checksum, matcher string) (n i
 // one: where none of the searches finds anything else, the answer holds for the new
 // one too, which is noted. The others stay due, and those urgent in which the database may find another vulnerability.
 type Carry struct {
-	From, To string // checksums
+	From, To string    // checksums
+	Built    time.Time // of the newer one
 	Matcher  string
 	// Affected are the keys of searches that may find another vulnerability, Details of
 	// those that find the same with another text or score.
@@ -330,8 +342,8 @@ func (t *Tx) Carry(ctx context.Context, c Carry) (n Carried, err error) {
 		return n, err
 	}
 	n.Same, n.Urgent = len(same), len(urgent)
-	for chunk := range slices.Chunk(same, bulkParameters-1) {
-		if _, err := t.exec(ctx, "UPDATE matches SET checksum = ? WHERE image_id IN ("+marks(len(chunk))+")", append([]any{c.To}, chunk...)...); err != nil {
+	for chunk := range slices.Chunk(same, bulkParameters-2) {
+		if _, err := t.exec(ctx, "UPDATE matches SET checksum = ?, built = ? WHERE image_id IN ("+marks(len(chunk))+")", append([]any{c.To, documents.Time(c.Built)}, chunk...)...); err != nil {
 			return n, err
 		}
 	}

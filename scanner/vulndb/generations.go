@@ -233,6 +233,10 @@ func choose(list []Generation, name string) (Generation, error) {
 	return Generation{}, fmt.Errorf("%w: none came before the current one", ErrNoGeneration)
 }
 
+// HeldUntil is the time of building up to which updates fetch nothing, since somebody went back to
+// an older generation; zero where nobody did.
+func (s *Store) HeldUntil() time.Time { return s.held() }
+
 // held is the time of building up to which updates fetch nothing; zero without one.
 func (s *Store) held() time.Time {
 	content, err := readBounded(filepath.Join(s.cfg.Dir, heldFile), 100)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
-	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/scanner/match"
 	"github.com/assay-dev/assay/scanner/vulndb"
@@ -156,7 +155,8 @@ func (r *Rematch) Due(ctx context.Context, limit int) ([]string, error) {
 func (r *Rematch) due() store.Due {
 	due := store.Due{Since: r.Now().Add(-r.Every), Matcher: match.Version}
 	if db := r.Database(); db != nil {
-		due.Checksum = db.Checksum
+		due.Checksum, due.Built = db.Checksum, db.Built
+		due.Chosen = r.Path != "" || !r.Databases.HeldUntil().IsZero()
 	}
 	return due
 }
@@ -174,8 +174,9 @@ func (r *Rematch) carry(ctx context.Context) error {
 	defer r.carrying.Unlock()
 	r.using.Lock()
 	var to, path string
+	var built time.Time
 	if r.db != nil {
-		to, path = r.db.Info.Checksum, r.db.Path
+		to, path, built = r.db.Info.Checksum, r.db.Path, r.db.Info.Built
 	}
 	before, of, matcher := r.before, r.beforeChecksum, r.match
 	r.before = nil // it is asked once, and then forgotten
@@ -204,9 +205,12 @@ func (r *Rematch) carry(ctx context.Context) error {
 			continue
 		}
 		at := slices.IndexFunc(kept, func(g vulndb.Generation) bool { return g.Checksum == from && g.Err == nil })
+		if at >= 0 && kept[at].Built.After(built) && r.Databases.HeldUntil().IsZero() {
+			continue // what a newer one said stays
+		}
 		if at < 0 {
 			r.Log.Info("the vulnerability database that images were matched with is gone: they are all matched again", "checksum", from)
-		} else if changes, err := r.carryFrom(ctx, from, to, kept[at].Path, path); err == nil {
+		} else if changes, err := r.carryFrom(ctx, store.Carry{From: from, To: to, Built: built, Matcher: match.Version}, kept[at].Path, path); err == nil {
 			if from == of && before != nil && changes != nil {
 				affected, details := changes.Searches()
 				matcher.Keep(before, affected, details)
@@ -241,19 +245,18 @@ func (r *Rematch) worth(ctx context.Context, from string, kept []vulndb.Generati
 }
 
 // carryFrom gives what changed; nil where that is everything.
-func (r *Rematch) carryFrom(ctx context.Context, from, to, older, newer string) (*vulndb.Changes, error) {
+func (r *Rematch) carryFrom(ctx context.Context, c store.Carry, older, newer string) (*vulndb.Changes, error) {
 	start := r.Now()
 	changes, err := vulndb.Diff(ctx, filepath.Dir(older), filepath.Dir(newer))
 	if err != nil {
 		return nil, err
 	}
-	attributes := []any{"from", from, "to", to, "added", changes.Count(vulndb.Added), "changed", changes.Count(vulndb.Changed),
+	attributes := []any{"from", c.From, "to", c.To, "added", changes.Count(vulndb.Added), "changed", changes.Count(vulndb.Changed),
 		"removed", changes.Count(vulndb.Removed), "rescored", changes.Count(vulndb.Rescored), "packages", len(changes.Packages)}
 	if changes.All {
 		r.Log.Info("vulnerability database changed in what all searches depend on: all images are matched again", attributes...)
 		return nil, nil
 	}
-	c := store.Carry{From: from, To: to, Matcher: match.Version}
 	c.Affected, c.Details = changes.Searches()
 	var n store.Carried
 	if err := r.Store.Write(ctx, func(t *store.Tx) (err error) {
@@ -284,14 +287,14 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if database == nil {
 		return vulndb.ErrMissing
 	}
-	if kept.State.MatchedAt >= documents.Time(r.Now().Add(-r.Every)) && kept.State.Checksum == database.Checksum && kept.State.Matcher == match.Version {
-		return nil // not due
+	if !r.due().Of(kept.State) {
+		return nil
 	}
 	scan, done, err := r.scan(ctx, kept)
 	if err != nil && (ctx.Err() != nil || scan.Database == nil) {
 		return err // nothing is known of the SBOM
 	}
-	matched := store.Matched{Digest: digest, Checksum: scan.Database.Checksum, Matcher: match.Version, Compact: done.compact}
+	matched := store.Matched{Digest: digest, Checksum: scan.Database.Checksum, Built: scan.Database.Built, Matcher: match.Version, Compact: done.compact}
 	if err != nil {
 		scan.Error, matched.Fault = err.Error(), err.Error()
 		scan.Vulnerabilities = nil

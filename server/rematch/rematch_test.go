@@ -370,3 +370,45 @@ func TestFull(t *testing.T) {
 		t.Errorf("counts: %+v, %v", counts, err)
 	}
 }
+
+// TestReplicas has two replicas with a folder of databases each: what the newer database said stays,
+// until somebody goes back to an older one.
+func TestReplicas(t *testing.T) {
+	f := newFleet(t, filepath.Join(t.TempDir(), "assay.db"), 4)
+	list := map[string]advisory{"CVE-2026-1": {id: "CVE-2026-1", ecosystem: "npm", name: "pkg1", fixed: "1"}}
+	f.publish(list)
+	other, err := vulndb.New(vulndb.Config{Dir: filepath.Join(t.TempDir(), "db"), MaxAge: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := filepath.Join(t.TempDir(), "db.tar.zst")
+	if _, _, err := f.databases.Export(t.Context(), archive, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Import(t.Context(), archive); err != nil {
+		t.Fatal(err)
+	}
+	list["CVE-2026-2"] = advisory{id: "CVE-2026-2", ecosystem: "Debian:12", name: "src1"}
+	f.publish(list)
+	if n := len(f.work()); n != 4 {
+		t.Fatalf("%d matched", n)
+	}
+	mine, slow := f.rematch, rematch.New(rematch.Config{Store: f.store, Databases: other, Now: func() time.Time { return f.clock }})
+	t.Cleanup(func() { _ = slow.Close() })
+	for range 3 {
+		for name, r := range map[string]*rematch.Rematch{"with the newer database": mine, "with the older database": slow} {
+			f.rematch = r
+			if n := len(f.work()); n != 0 {
+				t.Errorf("the replica %s matched %d", name, n)
+			}
+		}
+	}
+	f.rematch = mine
+	f.clock = f.clock.Add(time.Minute)
+	if _, err := f.databases.Rollback(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.work()); n != 4 {
+		t.Errorf("after going back: %d matched", n)
+	}
+}

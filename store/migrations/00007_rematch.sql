@@ -6,6 +6,7 @@ CREATE TABLE matches (
   image_id   BIGINT NOT NULL PRIMARY KEY REFERENCES sboms (image_id) ON DELETE CASCADE,
   matched_at {{text}} NOT NULL DEFAULT '', -- '' is never
   checksum   {{text}} NOT NULL DEFAULT '', -- of the database whose answer it still is
+  built      {{text}} NOT NULL DEFAULT '', -- when that database was built
   matcher    {{text}} NOT NULL DEFAULT '', -- the version of what matched
   error      {{text}} NOT NULL DEFAULT '',
   urgent     BOOLEAN NOT NULL DEFAULT FALSE -- a new database may find another vulnerability
