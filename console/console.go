@@ -152,6 +152,7 @@ func (c *Console) table() {
 	do("POST /alerts/test", c.testAlert, auth.Viewer)
 	view("GET /policies", c.policies)
 	view("GET /policies/{name}", c.policy)
+	do("POST /policies/test", c.testPolicies, auth.Editor)
 	view("GET /decisions", c.decisions)
 	view("GET /decisions/{id}", c.decision)
 	view("GET /settings", c.settings)

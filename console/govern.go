@@ -127,12 +127,37 @@ func (c *Console) testAlert(_ http.ResponseWriter, r *http.Request) (*page, erro
 	return p, p.refuse(c.send(r, http.MethodPost, "/alerts/test", q, &b.Answer))
 }
 
+type policiesBody struct {
+	server.PolicyList
+	Ran    *server.PolicyTests // where tests were run
+	Failed int
+}
+
 func (c *Console) policies(r *http.Request) (*page, error) {
-	var found server.PolicyList
-	if err := c.get(r, "/policies", nil, &found); err != nil {
+	var b policiesBody
+	if err := c.get(r, "/policies", nil, &b.PolicyList); err != nil {
 		return nil, err
 	}
-	return &page{name: "policies", Title: "Policies", Nav: "policies", Live: "policies", Body: found}, nil
+	return &page{name: "policies", Title: "Policies", Nav: "policies", Live: "policies", Body: &b}, nil
+}
+
+// testPolicies runs the tests that came with the policies.
+func (c *Console) testPolicies(_ http.ResponseWriter, r *http.Request) (*page, error) {
+	p, err := c.policies(r)
+	if err != nil {
+		return nil, err
+	}
+	b := p.Body.(*policiesBody)
+	p.Live = "" // what was found stays to be read
+	if err := c.send(r, http.MethodPost, "/policies/test", nil, &b.Ran); err != nil {
+		return p, p.refuse(err)
+	}
+	for _, t := range b.Ran.Tests {
+		if !t.Pass {
+			b.Failed++
+		}
+	}
+	return p, nil
 }
 
 type policyBody struct {

@@ -146,7 +146,7 @@ func (e *Engine) within(ctx context.Context, l *loaded, name string, input ast.V
 		var end context.CancelCauseFunc
 		ctx, end = context.WithCancelCause(ctx)
 		defer end(nil)
-		stop := guard(e.memory, end)
+		stop := Guard(e.memory, end)
 		defer stop()
 	}
 	value, ok, err := l.program.run(ctx, name, l.data, input, tracer)
@@ -168,9 +168,9 @@ func (e *Engine) within(ctx context.Context, l *loaded, name string, input ast.V
 	return value, nil
 }
 
-// guard ends an evaluation that runs while the heap grows by more than limit
+// Guard ends an evaluation that runs while the heap grows by more than limit
 // bytes, which it looks at every few milliseconds: most evaluations never see it.
-func guard(limit uint64, end context.CancelCauseFunc) (stop func()) {
+func Guard(limit uint64, end context.CancelCauseFunc) (stop func()) {
 	done := make(chan struct{})
 	var first uint64
 	timer := time.AfterFunc(guardEvery, func() {

@@ -15,6 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine/regotest"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/review"
 	"github.com/assay-dev/assay/server/auth"
@@ -37,6 +39,8 @@ type PolicyList struct {
 	// Refused says why a newer state of the source was not taken.
 	Refused []Fault     `json:"refused,omitempty"`
 	Items   []PolicyRow `json:"items"`
+	// Tests is the number of *_test.rego files that came with the policies.
+	Tests int `json:"tests"`
 	// Modules is the Rego of all of it, by file.
 	Modules map[string]string `json:"modules,omitempty"`
 }
@@ -62,7 +66,7 @@ func (s *Server) getPolicies(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list := PolicyList{Revision: revision, Items: []PolicyRow{}}
+	list := PolicyList{Revision: revision, Items: []PolicyRow{}, Tests: len(set.Tests)}
 	var diagnostics policies.Diagnostics
 	switch {
 	case fault == nil:
@@ -82,6 +86,45 @@ func (s *Server) getPolicies(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return answer(w, http.StatusOK, list)
+}
+
+// PolicyTests are the results of the tests that came with the policies in force.
+type PolicyTests struct {
+	Revision string            `json:"revision"`
+	Tests    []regotest.Result `json:"tests"`
+}
+
+// Bounds of a run of tests, all of them together.
+const (
+	testDeadline = 30 * time.Second
+	testMemory   = 512 << 20
+)
+
+// postPolicyTests runs the tests, one run at a time.
+func (s *Server) postPolicyTests(w http.ResponseWriter, r *http.Request) error {
+	if err := queryOf(r).err(); err != nil {
+		return err
+	}
+	set, revision, _, err := s.policies()
+	if err != nil {
+		return err
+	}
+	if !s.testing.TryLock() {
+		return &refused{status: http.StatusTooManyRequests, detail: "the tests are run for somebody else: try again in a moment"}
+	}
+	defer s.testing.Unlock()
+	b, err := bundles.Build(bundles.Content{Policies: set})
+	if err != nil {
+		return err
+	}
+	results, err := regotest.Run(r.Context(), set, b, regotest.Config{Deadline: testDeadline, Memory: testMemory})
+	if err != nil {
+		if r.Context().Err() != nil {
+			return r.Context().Err()
+		}
+		return &refused{status: http.StatusUnprocessableEntity, detail: "the tests could not be run: " + err.Error()}
+	}
+	return answer(w, http.StatusOK, PolicyTests{Revision: revision, Tests: results})
 }
 
 func rowOf(p policies.Policy) PolicyRow {

@@ -104,6 +104,7 @@ func (s *Server) table() []route {
 
 		{pattern: "POST" + at + "/impact", roles: viewer, summary: "What exceptions or thresholds would change, if they were in force: results of images, and recorded decisions", body: ImpactQuestion{}, gives: Impact{}, handle: s.postImpact},
 		{pattern: "GET" + at + "/policies", roles: viewer, summary: "The policies in force, in the order that they apply", query: []parameter{{"modules", "true adds all Rego"}}, gives: PolicyList{}, handle: s.getPolicies},
+		{pattern: "POST" + at + "/policies/test", roles: editor, summary: "Run the tests (*_test.rego) that came with the policies in force", gives: PolicyTests{}, handle: s.postPolicyTests},
 		{pattern: "GET" + at + "/policies/{name}", roles: viewer, summary: "A policy with its Rego and its last decisions", gives: PolicyView{}, handle: s.getPolicy},
 		{pattern: "POST" + at + "/classify", roles: reader, summary: "What the engine says of an image now, and why", body: Question{}, gives: engine.Classification{}, scoped: true, handle: s.postClassify},
 		{pattern: "POST" + at + "/admit", roles: viewer, summary: "Decide an AdmissionReview as the webhook would", body: map[string]any{}, gives: api.Decision{}, handle: s.postAdmit},

@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/assay-dev/assay/api"
@@ -86,6 +87,7 @@ type Server struct {
 	ranking *ranking.Ranking
 	uploads chan struct{}
 	waiting chan struct{}
+	testing sync.Mutex // held while tests of policies run
 }
 
 //go:embed openapi.json

@@ -7,12 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine/regotest"
 	"github.com/assay-dev/assay/policies"
-	"github.com/open-policy-agent/opa/v1/tester"
 	"github.com/spf13/cobra"
 )
 
@@ -159,7 +158,7 @@ Exit status: 0 all pass; 1 one fails; 2 usage, bad input, or no test was found.`
 		if len(set.Tests) == 0 {
 			return fmt.Errorf("%s: there is no *_test.rego file", args[0])
 		}
-		results, err := runTests(c.Context(), set, b, pattern)
+		results, err := regotest.Run(c.Context(), set, b, regotest.Config{Pattern: pattern})
 		if err != nil {
 			return err
 		}
@@ -171,7 +170,7 @@ Exit status: 0 all pass; 1 one fails; 2 usage, bad input, or no test was found.`
 		} else {
 			a.printTests(results)
 		}
-		if err == nil && slices.ContainsFunc(results, func(r testResult) bool { return !r.Pass }) {
+		if err == nil && slices.ContainsFunc(results, func(r regotest.Result) bool { return !r.Pass }) {
 			return answer(exitNo)
 		}
 		return err
@@ -179,27 +178,7 @@ Exit status: 0 all pass; 1 one fails; 2 usage, bad input, or no test was found.`
 	return c
 }
 
-// testResult is one test of `assay policy test -o json`.
-type testResult struct {
-	Name  string `json:"name"`
-	File  string `json:"file"`
-	Line  int    `json:"line"`
-	Pass  bool   `json:"pass"`
-	Error string `json:"error,omitempty"`
-}
-
-func newTestResult(r *tester.Result) testResult {
-	t := testResult{Name: strings.TrimPrefix(r.Package, "data.") + "." + r.Name, Pass: r.Pass()}
-	if r.Location != nil {
-		t.File, t.Line = r.Location.File, r.Location.Row
-	}
-	if r.Error != nil {
-		t.Error = r.Error.Error()
-	}
-	return t
-}
-
-func (a *app) printTests(results []testResult) {
+func (a *app) printTests(results []regotest.Result) {
 	failed := 0
 	for _, r := range results {
 		if r.Pass {

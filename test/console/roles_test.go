@@ -88,6 +88,7 @@ func TestRoles(t *testing.T) {
 		"/exceptions/delete":    {url.Values{"id": {"glibc"}}, "editor"},
 		"/exceptions/import":    {url.Values{"text": {"CVE,Registry,Repository,Tags,Justification,Scope\nCVE-2023-0286,,,,why,any\n"}, "do": {"save"}}, "editor"},
 		"/settings/thresholds":  {url.Values{"warn": {"1"}, "fail": {"2"}, "do": {"save"}}, "editor"},
+		"/policies/test":        {url.Values{}, "editor"},
 		"/settings/runtime":     {url.Values{"do": {"off"}}, "editor"},
 		"/settings/tokens":      {url.Values{"name": {"mine"}, "role": {"admin"}}, "admin"},
 		"/settings/tokens/end":  {url.Values{"id": {"1"}}, "admin"},

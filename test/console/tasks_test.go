@@ -372,6 +372,16 @@ func TestAlertsPoliciesDecisions(t *testing.T) {
 	b.see("CVE-2021-44228", worst, "To admit it")
 }
 
+func TestPolicyTests(t *testing.T) {
+	w := seeded(t)
+	b := w.tab().signIn(w.admin)
+	b.click(link("Policies"))
+	b.at("Policies")
+	b.see("1 file of tests came with the policies")
+	b.click(button("Run the tests"))
+	b.see("1 of 2 tests failed", "shop_test.test_rejected", "passed", "shop_test.test_wrong", "failed", "shop_test.rego:5")
+}
+
 func TestSettings(t *testing.T) {
 	w := seeded(t)
 	b := w.tab().signIn(w.admin)

@@ -85,6 +85,7 @@ func serve(t *testing.T, data string) *world {
 		write(t, filepath.Join(folder, name), string(text))
 	}
 	write(t, filepath.Join(folder, "alerts.yaml"), alerts)
+	write(t, filepath.Join(folder, "shop_test.rego"), "package shop_test\n\ntest_rejected if not data.assay.admission.decision.allowed with input as {}\n\ntest_wrong if 1 == 2\n")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
