@@ -170,7 +170,9 @@ func (a *Agent) runTask(ctx context.Context, t Task) (taskResult, usage, error) 
 		}
 	}
 	said := chatter.String()
-	if strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate memory") {
+	// Where it gets no more memory, the runtime of Go may also crash on its own.
+	crashed := strings.HasPrefix(said, "SIGSEGV") && t.Memory > 0 && u.Memory > t.Memory-t.Memory/16
+	if crashed || strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate memory") {
 		return taskResult{Error: fmt.Sprintf("the scan needs more memory than %s (--memory)", mebibytes(t.Memory))}, u, nil
 	}
 	a.Log.Warn("a scan ended by itself", "image", t.Name, "digest", t.Digest, "error", err, "output", firstLines(said))
