@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/server/daemon"
 )
 
 // all says that there are rows, and that each has the text.
@@ -352,6 +353,15 @@ func TestAlertsPoliciesDecisions(t *testing.T) {
 	b.see("image-fails", `result = "Fail"`)
 	b.click(link("Test it"))
 	b.at("Test an alert rule")
+	if rule := value[string](b, `document.querySelector("select[name=name]").value`); rule != "image-fails" {
+		t.Errorf("the rule to be tested is %q", rule)
+	}
+	b.fill("Looking back", "240h")
+	b.click(button("Test"))
+	b.see("would fire, looking back 240h", worst+" fails")
+	b.fill("Looking back", "a while")
+	b.click(button("Test"))
+	b.see("lookback")
 
 	b.click(link("Policies"))
 	b.at("Policies")
@@ -370,6 +380,20 @@ func TestAlertsPoliciesDecisions(t *testing.T) {
 	b.click(link("Deployment web-0"))
 	b.at("Deployment web-0")
 	b.see("CVE-2021-44228", worst, "To admit it")
+}
+
+// TestScanAgain asks for a scan of an image, and gets the program that scans.
+func TestScanAgain(t *testing.T) {
+	w := seeded(t, func(c *daemon.Config) { c.ScanImages = []string{worst[:strings.LastIndexByte(worst, ':')]} })
+	b := w.tab().signIn(w.admin)
+	b.open(imagePath(worst, 0))
+	b.click(button("Scan again"))
+	b.see("1 image asked to be scanned")
+	b.open("/jobs")
+	b.see("scan", worst)
+	b.click(link("Settings"))
+	b.at("Settings")
+	b.wait("the program is there", `fetch("/api/v1/downloads/assay").then(r => r.blob()).then(x => x.slice(1, 4).text()).then(x => x === "ELF")`)
 }
 
 func TestPolicyTests(t *testing.T) {

@@ -70,8 +70,9 @@ spec:
   threshold: 1
 `
 
-// serve runs a server without data until the test ends. data is its folder; "" is a new one.
-func serve(t *testing.T, data string) *world {
+// serve runs a server without data until the test ends. data is its folder; "" is a new one. with gives its
+// configuration more.
+func serve(t *testing.T, data string, with ...func(*daemon.Config)) *world {
 	t.Helper()
 	if data == "" {
 		data = t.TempDir()
@@ -98,6 +99,9 @@ func serve(t *testing.T, data string) *world {
 	c := daemon.Config{Data: data, Listener: l, Vulnerabilities: databases, Version: "test",
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))}
 	c.Source = source.Folder{Path: folder, Log: c.Log}
+	for _, f := range with {
+		f(&c)
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- daemon.Run(ctx, c) }()
@@ -261,9 +265,9 @@ const (
 )
 
 // seeded runs a server with some sixty images and all else that pages show.
-func seeded(t *testing.T) *world {
+func seeded(t *testing.T, with ...func(*daemon.Config)) *world {
 	t.Helper()
-	w := serve(t, "")
+	w := serve(t, "", with...)
 	names := []string{worst, clean}
 	for _, repository := range []string{"registry.example.com/shop/checkout", "registry.example.com/shop/payments", "quay.io/acme/reports", "quay.io/acme/mailer", "nginx", "postgres", "redis", "python", "node", "ghcr.io/acme/agent", "ghcr.io/acme/gateway"} {
 		for v := range 5 {
