@@ -2,8 +2,10 @@
 package regotest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +37,7 @@ type Config struct {
 	Memory   uint64
 }
 
-// Run runs the tests of a set against its bundle, in the order of OPA's runner. Tests have no
+// Run runs the tests of a set against its bundle, and gives the results by file and line. Tests have no
 // network. A test that cannot be parsed or compiled, and a run that exceeds its
 // bounds, are errors.
 func Run(ctx context.Context, set *policies.Set, b *bundle.Bundle, c Config) ([]Result, error) {
@@ -77,6 +79,9 @@ func Run(ctx context.Context, set *policies.Set, b *bundle.Bundle, c Config) ([]
 	if cause := context.Cause(ctx); cause != nil {
 		return nil, cause
 	}
+	slices.SortStableFunc(results, func(a, b Result) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), strings.Compare(a.Name, b.Name))
+	})
 	return results, nil
 }
 
