@@ -83,6 +83,9 @@ type Review struct {
 	User            string            `json:"user"`
 	// Owner is the controlling owner reference, nil without one.
 	Owner *Owner `json:"owner"`
+	// OwnerImages are those that the pod template of the owner names, as written, sorted,
+	// without repeats. Nil is not known, as opposed to none.
+	OwnerImages []string `json:"ownerImages"`
 	// HasOld, OldDeleting and TemplateChanged tell of an update: whether the old
 	// object is there, has a deletionTimestamp, and has another pod template.
 	HasOld          bool        `json:"hasOld"`
@@ -142,6 +145,18 @@ type Record struct {
 	Schema   string     `json:"schema"`
 	Input    FlatReview `json:"input"`
 	Decision Decision   `json:"decision"`
+	// Caller is who brought the review to a webhook. Absent where no webhook made the record, or one that
+	// does not say: then nobody is known to have been authenticated.
+	Caller *Caller `json:"caller,omitempty"`
+}
+
+// Caller is who called the webhook. Where it is not authenticated, anyone who reaches the port of
+// the webhook can have made up the whole review, user and object included.
+type Caller struct {
+	// Authenticated says that the caller showed a client certificate that the webhook demands.
+	Authenticated bool `json:"authenticated"`
+	// Name is the common name of the certificate.
+	Name string `json:"name,omitempty"`
 }
 
 // SchemaReplay marks a [Replay].

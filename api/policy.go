@@ -150,7 +150,21 @@ type AdmissionSettingsSpec struct {
 	// time, but would reject the image that it replaces too: in the same container,
 	// of the same repository, with no better result and no lower maximum.
 	AllowNoWorse bool `json:"allowNoWorse,omitempty"`
+	// Children says what is judged of the creations of Controllers for a judged owner:
+	// ChildrenTrusted (default), ChildrenSameImages or ChildrenJudged.
+	Children string `json:"children,omitempty"`
 }
+
+// What is judged of what controllers create for an owner that is itself judged.
+const (
+	// ChildrenTrusted is nothing.
+	ChildrenTrusted = "trusted"
+	// ChildrenSameImages are images that the owner's pod template does not name; all where the
+	// owner cannot be read.
+	ChildrenSameImages = "sameImages"
+	// ChildrenJudged is everything.
+	ChildrenJudged = "judged"
+)
 
 // CustomKind is a workload kind by its API group and kind, with the path of
 // its pod template, such as "spec.template".

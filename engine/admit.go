@@ -146,12 +146,15 @@ func labels(m map[string]string) *ast.Term {
 // reviewInput builds the input as OPA's own values: for a large object that is
 // many times faster than a conversion through maps.
 func reviewInput(r api.Review, now time.Time) ast.Value {
-	namespaceLabels, owner, override := ast.InternedNullTerm, ast.InternedNullTerm, ast.InternedNullTerm
+	namespaceLabels, owner, ownerImages, override := ast.InternedNullTerm, ast.InternedNullTerm, ast.InternedNullTerm, ast.InternedNullTerm
 	if r.NamespaceLabels != nil {
 		namespaceLabels = labels(r.NamespaceLabels)
 	}
 	if r.Owner != nil {
 		owner = ast.ObjectTerm(pair("group", str(r.Owner.Group)), pair("kind", str(r.Owner.Kind)))
+	}
+	if r.OwnerImages != nil {
+		ownerImages = strs(r.OwnerImages)
 	}
 	if o := r.Override; o != nil {
 		override = ast.ObjectTerm(pair("reason", str(o.Reason)), pair("until", str(o.Until)), pair("granted", ast.InternedTerm(o.Granted)))
@@ -169,6 +172,7 @@ func reviewInput(r api.Review, now time.Time) ast.Value {
 		pair("namespaceLabels", namespaceLabels),
 		pair("user", str(r.User)),
 		pair("owner", owner),
+		pair("ownerImages", ownerImages),
 		pair("hasOld", ast.InternedTerm(r.HasOld)),
 		pair("oldDeleting", ast.InternedTerm(r.OldDeleting)),
 		pair("templateChanged", ast.InternedTerm(r.TemplateChanged)),

@@ -19,7 +19,9 @@ type Settings struct {
 		Controllers []string `json:"controllers"`
 	} `json:"kinds"`
 	AllowNoWorse bool `json:"allow_no_worse"`
-	// NamespaceKeys are the labels of namespaces that policies look at, but the name.
+	// Children is as in api.AdmissionSettingsSpec.
+	Children string `json:"children"`
+	// NamespaceKeys are the labels of namespaces that policies look at; policies.AllLabels is any.
 	NamespaceKeys []string `json:"namespace_keys"`
 }
 

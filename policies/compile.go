@@ -2,6 +2,7 @@ package policies
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -139,6 +140,7 @@ func (s *Set) settingsModule() string {
 	if len(platforms) == 0 {
 		platforms = []string{api.DefaultPlatform}
 	}
+	children := cmp.Or(set.Children, api.ChildrenTrusted)
 	kinds := map[string]any{}
 	for _, k := range set.CustomKinds {
 		names := k.Controllers
@@ -147,8 +149,8 @@ func (s *Set) settingsModule() string {
 		}
 		kinds[k.APIGroup+"/"+k.Kind] = map[string]any{"path": strings.Split(k.PodTemplatePath, "."), "controllers": names}
 	}
-	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n\nallow_no_worse := %t\n\nnamespace_keys := %s\n",
-		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, setLiteral(s.namespaceKeys()))
+	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n\nallow_no_worse := %t\n\nchildren := %s\n\nnamespace_keys := %s\n",
+		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, literal(children), setLiteral(s.namespaceKeys()))
 }
 
 // namespaceKeys are the labels of namespaces that policies look at: who may change
@@ -158,7 +160,7 @@ func (s *Set) namespaceKeys() []string {
 	for _, p := range s.Policies {
 		keys = append(keys, selector.Keys(p.namespaceSelector)...)
 	}
-	return keys
+	return append(keys, customNamespaceKeys(s.Custom)...)
 }
 
 // customModule gathers the reasons of the user's reject rules. A reason is a

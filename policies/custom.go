@@ -75,6 +75,82 @@ func checkCustom(f *file, text []byte) {
 	})
 }
 
+// AllLabels among the labels that policies look at says that they may look at any.
+const AllLabels = "*"
+
+// customNamespaceKeys are the labels of namespaces that a user's own Rego looks at. Where it uses the
+// input or the labels other than by a constant key, nobody can tell which these are: AllLabels.
+func customNamespaceKeys(custom map[string]string) (keys []string) {
+	for name, text := range custom {
+		module, err := parseCustom(name, text)
+		if err != nil {
+			return []string{AllLabels}
+		}
+		if module != nil {
+			ast.WalkNodes(module, func(n ast.Node) bool { return namespaceKeyOf(n, &keys) })
+		}
+	}
+	return keys
+}
+
+// namespaceKeyOf adds the key that a node uses; true says that there is nothing more below it.
+func namespaceKeyOf(n ast.Node, keys *[]string) bool {
+	call := func(terms []*ast.Term) bool { // object.get(input.namespaceLabels, "key", default)
+		if len(terms) != 4 || terms[0].String() != "object.get" || terms[1].String() != "input.namespaceLabels" {
+			return false
+		}
+		key, ok := terms[2].Value.(ast.String)
+		if ok {
+			*keys = append(*keys, string(key))
+			ast.WalkNodes(terms[3], func(n ast.Node) bool { return namespaceKeyOf(n, keys) })
+		}
+		return ok
+	}
+	switch n := n.(type) {
+	case *ast.Expr:
+		if terms, ok := n.Terms.([]*ast.Term); ok && len(n.With) == 0 {
+			return call(terms)
+		}
+	case *ast.Term:
+		switch v := n.Value.(type) {
+		case ast.Call:
+			return call(v)
+		case ast.Var:
+			if v == ast.InputRootDocument.Value {
+				*keys = append(*keys, AllLabels)
+			}
+		case ast.Ref:
+			if !v[0].Equal(ast.InputRootDocument) {
+				return false
+			}
+			*keys = append(*keys, namespaceKey(v)...)
+			for _, t := range v[1:] { // what stands in brackets
+				ast.WalkNodes(t, func(n ast.Node) bool { return namespaceKeyOf(n, keys) })
+			}
+			return true
+		}
+	}
+	return false
+}
+
+func namespaceKey(ref ast.Ref) []string {
+	member := func(i int) (string, bool) {
+		if i >= len(ref) {
+			return "", false
+		}
+		s, ok := ref[i].Value.(ast.String)
+		return string(s), ok
+	}
+	of, constant := member(1)
+	switch key, ok := member(2); {
+	case constant && of != "namespaceLabels":
+		return nil
+	case constant && ok:
+		return []string{key}
+	}
+	return []string{AllLabels}
+}
+
 func (f *file) regoErrors(err error) {
 	errs, ok := err.(ast.Errors)
 	if !ok {

@@ -353,6 +353,9 @@ func (c checker) settings(s api.AdmissionSettingsSpec) {
 	if s.DefaultAction != "" {
 		c.oneOf("spec.defaultAction", s.DefaultAction, api.Allow, api.Reject)
 	}
+	if s.Children != "" {
+		c.oneOf("spec.children", s.Children, api.ChildrenTrusted, api.ChildrenSameImages, api.ChildrenJudged)
+	}
 	for i, p := range s.Platforms {
 		if !platformPattern.MatchString(p) {
 			c.at(fmt.Sprintf("spec.platforms[%d]", i), "must be os/architecture or os/architecture/variant, such as linux/arm64")

@@ -142,8 +142,10 @@ out_of_scope := sprintf("%v is not judged", [input.operation]) if {
 
 # What the lifecycle of the object makes unnecessary to judge.
 settled := sprintf("made by %v for a judged %v", [input.user, input.owner.kind]) if {
-	input.operation == "CREATE"
-	made_by_controller
+	settings.children == "trusted"
+	is_child
+} else := sprintf("made by %v for a judged %v, whose pod template names all of its images", [input.user, input.owner.kind]) if {
+	count(foreign_containers) == 0
 } else := "the object is being deleted, and no image is new" if {
 	input.operation == "UPDATE"
 	input.oldDeleting
@@ -173,6 +175,22 @@ made_by_controller if {
 	input.user in settings.kinds[owner].controllers
 }
 
+is_child if {
+	input.operation == "CREATE"
+	made_by_controller
+}
+
+# foreign_containers are those of a child whose image the pod template of its owner does not name.
+# Where that is not known there are no such containers, and all are judged.
+foreign_containers := [c |
+	some c in input.containers
+	not c.image in input.ownerImages
+] if {
+	settings.children == "sameImages"
+	is_child
+	is_array(input.ownerImages)
+}
+
 new_containers := [c |
 	some c in input.containers
 	not c.image in input.oldImages
@@ -182,6 +200,8 @@ new_containers := [c |
 
 subjects := [] if {
 	not judging
+} else := foreign_containers if {
+	true
 } else := new_containers if {
 	input.operation == "UPDATE"
 	kind_id == "/Pod"

@@ -16,6 +16,7 @@ settings := {
 	"default_action": "Reject",
 	"controllers": {"system:serviceaccount:kube-system:replicaset-controller", "system:kube-controller-manager"},
 	"excluded": {"kube-system", "assay-system"},
+	"children": "trusted",
 	"platforms": ["linux/amd64"],
 	"kinds": {"argoproj.io/Rollout": {"path": ["spec", "template"], "controllers": ["system:serviceaccount:argo:rollouts"]}},
 }
@@ -199,6 +200,57 @@ test_owner_of_custom_kind_has_its_own_controllers if {
 	reason(owned(rollout, "system:serviceaccount:argo:rollouts")) == "made by system:serviceaccount:argo:rollouts for a judged Rollout"
 	judged(owned(replica_set, "system:serviceaccount:argo:rollouts"))
 	judged(owned(rollout, "system:kube-controller-manager"))
+}
+
+child(images) := changed(owned(replica_set, "system:kube-controller-manager"), {"ownerImages": images})
+
+children(mode) := object.union(allow_all, {"settings": {"children": mode}})
+
+test_children_are_judged_where_asked if {
+	every mode in ["judged", "other", ""] {
+		d := decide(child([bad.image, good.image]), children(mode))
+		d.judged
+		containers(d) == ["web", "side"]
+	}
+	not decide(child([]), children("trusted")).judged
+}
+
+test_images_that_the_owner_does_not_name_are_judged if {
+	d := decide(child([good.image]), children("sameImages"))
+	d.judged
+	containers(d) == ["web"]
+	containers(decide(child([]), children("sameImages"))) == ["web", "side"]
+	containers(decide(child([bad.normal, ""]), children("sameImages"))) == ["web", "side"]
+	not decide(child([good.image]), object.union(reject_all, {"settings": {"children": "sameImages"}})).allowed
+}
+
+test_images_that_the_owner_names_are_not if {
+	d := decide(child([bad.image, good.image, "other"]), object.union(reject_all, {"settings": {"children": "sameImages"}}))
+	d.allowed
+	not d.judged
+	d.images == []
+	d.reason == "made by system:kube-controller-manager for a judged ReplicaSet, whose pod template names all of its images"
+}
+
+test_all_are_judged_where_the_owner_is_not_known if {
+	every images in [null, "bad:1", {"a": bad.image}, 7] {
+		containers(decide(child(images), children("sameImages"))) == ["web", "side"]
+	}
+	containers(decide(owned(replica_set, "system:kube-controller-manager"), children("sameImages"))) == ["web", "side"]
+}
+
+test_same_images_need_a_controller if {
+	every user in ["alice", ""] {
+		containers(decide(changed(child([bad.image, good.image]), {"user": user}), children("sameImages"))) == ["web", "side"]
+	}
+	containers(decide(changed(child([bad.image, good.image]), {"owner": null}), children("sameImages"))) == ["web", "side"]
+	decide(changed(child([bad.image, good.image]), {"operation": "UPDATE"}), children("sameImages")).judged
+}
+
+test_a_malformed_child_is_refused if {
+	every mode in ["trusted", "sameImages", "judged"] {
+		not decide(changed(child([bad.image, good.image]), {"malformed": ["x"]}), children(mode)).allowed
+	}
 }
 
 test_controller_updates_are_judged if {

@@ -22,6 +22,7 @@ flat := {
 	"namespaceLabels": namespace_labels,
 	"user": text(member(request, "userInfo"), "username"),
 	"owner": owner,
+	"ownerImages": owner_images,
 	"hasOld": has_old,
 	"oldDeleting": old_deleting,
 	"templateChanged": template_changed,
@@ -96,9 +97,28 @@ readable_labels if {
 
 default owner := null
 
-owner := {"group": group_of(text(ref, "apiVersion")), "kind": text(ref, "kind")} if {
-	controlling := [r | some r in items(metadata, "ownerReferences"); r.controller == true]
-	ref := controlling[0]
+owner := {"group": group_of(text(owner_ref, "apiVersion")), "kind": text(owner_ref, "kind")}
+
+owner_ref := [r | some r in items(metadata, "ownerReferences"); r.controller == true][0]
+
+# The images of the owner's pod template, where the input has the owner beside the request: the very
+# object that the reference names. Null is "not known".
+default owner_images := null
+
+owner_images := sort({c.image | some c in containers_of(spec); c.image != ""}) if {
+	judged_request
+	is_owner(member(input, "owner"))
+	spec := object.get(input.owner, array.concat(path_of(concat("/", [owner.group, owner.kind])), ["spec"]), null)
+	is_object(spec)
+}
+
+is_owner(o) if {
+	text(owner_ref, "uid") != ""
+	group_of(text(o, "apiVersion")) == owner.group
+	text(o, "kind") == owner.kind
+	text(member(o, "metadata"), "uid") == text(owner_ref, "uid")
+	text(member(o, "metadata"), "name") == text(owner_ref, "name")
+	text(member(o, "metadata"), "namespace") in {"", namespace}
 }
 
 group_of(version) := split(version, "/")[0] if {
@@ -128,9 +148,11 @@ template_paths := {
 	"batch/CronJob": ["spec", "jobTemplate", "spec", "template"],
 }
 
-template_path := template_paths[kind_id] if {
-	template_paths[kind_id]
-} else := settings.kinds[kind_id].path
+path_of(id) := template_paths[id] if {
+	template_paths[id]
+} else := settings.kinds[id].path
+
+template_path := path_of(kind_id)
 
 judged_request if {
 	template_path

@@ -44,7 +44,7 @@ test_pod if of({}) == {
 	"operation": "CREATE", "group": "", "kind": "Pod", "subresource": "",
 	"namespace": "shop", "name": "cart", "labels": {"app": "cart"},
 	"namespaceLabels": {"kubernetes.io/metadata.name": "shop"},
-	"user": "alice", "owner": null, "hasOld": false, "oldDeleting": false, "templateChanged": true,
+	"user": "alice", "owner": null, "ownerImages": null, "hasOld": false, "oldDeleting": false, "templateChanged": true,
 	"containers": [web], "oldImages": [], "oldContainers": [], "override": null, "malformed": [],
 }
 
@@ -212,6 +212,53 @@ test_what_is_no_review if {
 }
 
 # --- Owner ---
+
+# --- The owner beside the request ---
+
+owner_ref := {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": "u", "controller": true}
+
+owner_spec := {
+	"initContainers": [{"name": "i", "image": "init:1"}],
+	"containers": [{"name": "web", "image": "nginx:1"}, {"name": "again", "image": "nginx:1"}, {"name": "none"}, 7],
+	"volumes": [{"name": "v", "image": {"reference": "data:1"}}, {"name": "w"}],
+}
+
+owner_object := {
+	"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "rs", "namespace": "shop", "uid": "u"},
+	"spec": {"template": {"spec": owner_spec}},
+}
+
+owner_images(ref, beside) := flat(object.union({"now": now, "request": object.union(request, {"object": {"metadata": {"ownerReferences": [ref]}}})}, beside)).ownerImages
+
+changed_owner(path, value) := json.patch(owner_object, [{"op": "add", "path": path, "value": value}])
+
+test_owner_images if {
+	owner_images(owner_ref, {"owner": owner_object}) == ["data:1", "init:1", "nginx:1"]
+	owner_images(owner_ref, {"owner": json.remove(owner_object, ["metadata/namespace"])}) == ["data:1", "init:1", "nginx:1"]
+	owner_images(owner_ref, {"owner": changed_owner("/spec/template/spec", {})}) == []
+}
+
+test_owner_images_of_custom_kind if {
+	ref := {"apiVersion": "example.com/v1", "kind": "Fleet", "name": "f", "uid": "u", "controller": true}
+	beside := {"apiVersion": "example.com/v2", "kind": "Fleet", "metadata": {"name": "f", "uid": "u"}, "spec": {"member": {"pod": {"spec": owner_spec}}}}
+	owner_images(ref, {"owner": beside}) == ["data:1", "init:1", "nginx:1"]
+}
+
+test_owner_images_not_known if {
+	owner_images(owner_ref, {}) == null
+	every beside in [
+		null, "x", {}, [owner_object],
+		changed_owner("/apiVersion", "extensions/v1beta1"), changed_owner("/kind", "Deployment"),
+		changed_owner("/metadata/name", "other"), changed_owner("/metadata/uid", "v"), changed_owner("/metadata/namespace", "elsewhere"),
+		changed_owner("/metadata", "x"), changed_owner("/spec/template/spec", "x"), changed_owner("/spec", {}),
+	] {
+		owner_images(owner_ref, {"owner": beside}) == null
+	}
+	owner_images(object.union(owner_ref, {"controller": false}), {"owner": owner_object}) == null
+	owner_images(object.union(owner_ref, {"uid": ""}), {"owner": changed_owner("/metadata/uid", "")}) == null
+	owner_images(object.union(owner_ref, {"kind": "Other"}), {"owner": changed_owner("/kind", "Other")}) == null
+	flat({"now": now, "owner": owner_object, "request": object.union(request, {"operation": "DELETE", "object": {"metadata": {"ownerReferences": [owner_ref]}}})}).ownerImages == null
+}
 
 owner(references) := flat({"now": now, "request": object.union(request, {"object": {"metadata": {"ownerReferences": references}}})}).owner
 

@@ -31,6 +31,13 @@ type Input struct {
 	DryRun bool
 	// Requester is who asks; its name is the review's User.
 	Requester Requester
+	// Owner is the controlling owner reference; nil without one.
+	Owner *Owner
+}
+
+// Owner names an object. Group and kind are those of the review's Owner.
+type Owner struct {
+	APIVersion, Kind, Name, UID string
 }
 
 // Requester is what the API server says of a user beside the name.
@@ -75,8 +82,9 @@ func decodeJSON(text []byte) (any, error) {
 }
 
 // FromAdmissionReview flattens an AdmissionReview (admission.k8s.io/v1), which may
-// carry "now", "namespaceLabels" and "overrideGranted" beside "request". Namespace labels that it
-// does not carry are none but kubernetes.io/metadata.name; null is not known.
+// carry "now", "namespaceLabels", "overrideGranted" and "owner" beside "request". Namespace labels that
+// it does not carry are none but kubernetes.io/metadata.name; null is not known. The owner is the object
+// that the controlling owner reference names; without it the images of its template are not known.
 func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 	if len(text) > MaxReview {
 		return Input{}, fmt.Errorf("%w: it has %d bytes; at most %d are read", ErrInput, len(text), MaxReview)
@@ -105,6 +113,9 @@ func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 		o.Granted = doc["overrideGranted"] == true
 	}
 	in.about(request)
+	if in.Owner != nil {
+		in.Review.OwnerImages = in.OwnerImages(member(doc, "owner"), kinds)
+	}
 	labels, given := doc["namespaceLabels"]
 	if !given {
 		labels = map[string]any{}
@@ -118,7 +129,32 @@ func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 // about keeps what an API server says beside what is reviewed.
 func (in *Input) about(request map[string]any) {
 	in.UID, in.DryRun = text(request, "uid"), request["dryRun"] == true
+	if ref := controllingRef(member(member(request, "object"), "metadata")); ref != nil {
+		in.Owner = &Owner{APIVersion: text(ref, "apiVersion"), Kind: text(ref, "kind"), Name: text(ref, "name"), UID: text(ref, "uid")}
+	}
 	in.Requester = requester(member(request, "userInfo"))
+}
+
+// OwnerImages are the images that the pod template of the owner names, sorted: nil where the object
+// is not the one that the owner reference names, or has no pod template.
+func (in *Input) OwnerImages(object map[string]any, kinds Kinds) []string {
+	r, metadata := in.Review, member(object, "metadata")
+	_, judged := kinds[r.Group+"/"+r.Kind]
+	if !judged || !isJudged(r) || in.Owner == nil || in.Owner.UID == "" ||
+		groupOf(text(object, "apiVersion")) != r.Owner.Group || text(object, "kind") != r.Owner.Kind ||
+		text(metadata, "uid") != in.Owner.UID || text(metadata, "name") != in.Owner.Name ||
+		!slices.Contains([]string{"", r.Namespace}, text(metadata, "namespace")) {
+		return nil
+	}
+	path, judged := kinds[r.Owner.Group+"/"+r.Owner.Kind]
+	if !judged {
+		return nil
+	}
+	spec, ok := walk(object, append(slices.Clone(path), "spec")).(map[string]any)
+	if !ok {
+		return nil
+	}
+	return slices.DeleteFunc(imagesOf(containersOf(spec)), func(image string) bool { return image == "" })
 }
 
 func requester(user map[string]any) Requester {
@@ -215,7 +251,7 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	if !slices.Contains([]string{"CREATE", "UPDATE", "DELETE", "CONNECT"}, r.Operation) {
 		r.Malformed = []string{"the operation must be CREATE, UPDATE, DELETE or CONNECT"}
 	}
-	if (r.Operation != "CREATE" && r.Operation != "UPDATE") || (r.Subresource != "" && r.Subresource != "ephemeralcontainers") {
+	if !isJudged(r) {
 		return r
 	}
 	shape := &shape{}
@@ -224,12 +260,23 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	spec := member(template, "spec")
 	r.Containers = containersOf(spec)
 	r.OldContainers = containersOf(member(oldTemplate, "spec"))
-	for _, c := range r.OldContainers {
-		r.OldImages = append(r.OldImages, c.Image)
-	}
-	slices.Sort(r.OldImages)
-	r.OldImages = slices.Compact(r.OldImages)
+	r.OldImages = imagesOf(r.OldContainers)
 	return r
+}
+
+// isJudged says whether a review of a judged kind is of an operation that can bring images.
+func isJudged(r api.Review) bool {
+	return (r.Operation == "CREATE" || r.Operation == "UPDATE") && (r.Subresource == "" || r.Subresource == "ephemeralcontainers")
+}
+
+// imagesOf are the images of containers, sorted, without repeats.
+func imagesOf(containers []api.Container) []string {
+	images := make([]string, 0, len(containers))
+	for _, c := range containers {
+		images = append(images, c.Image)
+	}
+	slices.Sort(images)
+	return slices.Compact(images)
 }
 
 func containersOf(spec map[string]any) []api.Container {
@@ -266,18 +313,28 @@ func override(metadata map[string]any) *api.Override {
 var containerLists = []string{"initContainers", "containers", "ephemeralContainers"}
 
 func controllingOwner(metadata map[string]any) *api.Owner {
+	ref := controllingRef(metadata)
+	if ref == nil {
+		return nil
+	}
+	return &api.Owner{Group: groupOf(text(ref, "apiVersion")), Kind: text(ref, "kind")}
+}
+
+func controllingRef(metadata map[string]any) map[string]any {
 	for _, o := range items(metadata, "ownerReferences") {
-		ref, ok := o.(map[string]any)
-		if !ok || ref["controller"] != true {
-			continue
+		if ref, ok := o.(map[string]any); ok && ref["controller"] == true {
+			return ref
 		}
-		group, _, found := strings.Cut(text(ref, "apiVersion"), "/")
-		if !found {
-			group = ""
-		}
-		return &api.Owner{Group: group, Kind: text(ref, "kind")}
 	}
 	return nil
+}
+
+func groupOf(apiVersion string) string {
+	group, _, found := strings.Cut(apiVersion, "/")
+	if !found {
+		return ""
+	}
+	return group
 }
 
 // text, member and items read a member of an object; "", nil where it has another type.

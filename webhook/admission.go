@@ -37,6 +37,8 @@ type Admission struct {
 	NamespaceLabels func(ctx context.Context, namespace string) map[string]string
 	// MayOverride says whether the requester has the verb override; nil: nobody has.
 	MayOverride func(ctx context.Context, user string, who review.Requester, namespace string) (bool, error)
+	// Owner reads the object that an owner reference in a namespace names; nil reads none.
+	Owner func(ctx context.Context, ref review.Owner, namespace string) (map[string]any, error)
 	// Resolve adds the digests that tags mean now; nil leaves that to the data.
 	Resolve func(ctx context.Context, containers []api.Container)
 	// Unknown asks for scans of images that nobody scanned, and says whether it could; nil
@@ -52,7 +54,9 @@ type Admission struct {
 
 // Decided is a decision with what led to it.
 type Decided struct {
-	Input    review.Input
+	Input review.Input
+	// Caller is who brought the review.
+	Caller   api.Caller
 	At       time.Time
 	Decision api.Decision
 	// Err is why nothing could be decided, nil when something was.
@@ -82,6 +86,7 @@ func (a *Admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	d.Caller = callerOf(ctx)
 	response := a.response(d)
 	if !response.Allowed && a.askForScans(d) {
 		response.Result.Message += "\nThe server was asked to scan what nobody has scanned: try again in some minutes."
@@ -142,6 +147,7 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 			a.Resolve(ctx, r.Containers)
 		}
 		a.override(ctx, &d.Input)
+		a.ownerImages(ctx, &d.Input, settings)
 		d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At)
 		// What was flattened by other settings than were decided by could miss a custom kind's images.
 		if a.Engine.Settings() == settings {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -211,4 +213,28 @@ func FuzzAdmission(f *testing.F) {
 			t.Fatalf("%s is admitted where all is rejected", body)
 		}
 	})
+}
+
+// The policy of docs/webhook.md that admits references by digest alone does that, however they are written.
+func TestDocumentedPolicyByDigest(t *testing.T) {
+	text, err := os.ReadFile("../docs/webhook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(text), "```yaml\napiVersion: containersecurity.tigera.io/v1beta1\n")
+	policy, _, ended := strings.Cut(after, "```")
+	if !found || !ended || !strings.Contains(policy, "name: by-digest") {
+		t.Fatal("docs/webhook.md has no such policy")
+	}
+	a, _ := admission(t, "apiVersion: containersecurity.tigera.io/v1beta1\n"+policy)
+	digest := "sha256:" + strings.Repeat("a", 64)
+	for image, allowed := range map[string]bool{
+		"nginx": false, "nginx:1": false, "registry.example.com/shop:1": false, "nginx@sha256:abc": false, "nginx:sha256-" + strings.Repeat("a", 64): false,
+		digest: false, "nginx@" + digest + "x": false, "nginx@" + strings.ToUpper(digest): false,
+		"nginx@" + digest: true, "nginx:1@" + digest: true, "registry.example.com:5000/shop@" + digest: true,
+	} {
+		if _, r := ask(t, a, "POST", strings.Replace(somePod, `"image":"nginx"`, fmt.Sprintf(`"image":%q`, image), 1)); r.Allowed != allowed {
+			t.Errorf("%s: allowed is %t", image, r.Allowed)
+		}
+	}
 }

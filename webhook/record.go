@@ -36,6 +36,7 @@ type Records struct {
 	images    *prometheus.CounterVec
 	seconds   prometheus.Histogram
 	dropped   prometheus.Counter
+	strangers prometheus.Counter
 
 	queue chan api.AdmissionRecord
 	write sync.Mutex
@@ -59,8 +60,9 @@ func (r *Records) Start(registry prometheus.Registerer) {
 	r.images = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_admission_images_total", Help: "Images decided on by result, action and policy."}, []string{"result", "action", "policy"})
 	r.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "assay_admission_duration_seconds", Help: "Time from the review to the decision.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)})
 	r.dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_records_dropped_total", Help: "Receipts that the server did not get since too many waited."})
+	r.strangers = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_unauthenticated_total", Help: "Decisions on reviews whose caller was not authenticated: --client-ca."})
 	r.counts = map[string]cluster.Count{}
-	registry.MustRegister(r.decisions, r.images, r.seconds, r.dropped)
+	registry.MustRegister(r.decisions, r.images, r.seconds, r.dropped, r.strangers)
 }
 
 // outcome is what became of a review.
@@ -87,6 +89,9 @@ func (r *Records) Add(d Decided) {
 	}
 	r.decisions.WithLabelValues(what, kind).Inc()
 	r.seconds.Observe(d.Took.Seconds())
+	if !d.Caller.Authenticated {
+		r.strangers.Inc()
+	}
 	for _, i := range d.Decision.Images {
 		r.images.WithLabelValues(string(i.Result), i.Action, i.Policy).Inc()
 	}
@@ -103,7 +108,7 @@ func (r *Records) Add(d Decided) {
 		level = slog.LevelInfo
 	}
 	r.Logger.Log(context.Background(), level, "admission", "outcome", what, "kind", d.Decision.Kind, "namespace", d.Decision.Namespace,
-		"name", d.Decision.Name, "user", d.Input.Review.User, "operation", d.Input.Review.Operation, "uid", d.Input.UID, "error", d.Err)
+		"name", d.Decision.Name, "user", d.Input.Review.User, "operation", d.Input.Review.Operation, "uid", d.Input.UID, "authenticated", d.Caller.Authenticated, "error", d.Err)
 	if what == "unjudged" {
 		return
 	}
@@ -111,6 +116,7 @@ func (r *Records) Add(d Decided) {
 		Schema:   api.SchemaRecord,
 		Input:    api.FlatReview{Schema: api.SchemaReview, Now: documents.Time(d.At), Review: d.Input.Review},
 		Decision: d.Decision,
+		Caller:   &d.Caller,
 	}
 	if r.Log != nil {
 		r.line(receipt)

@@ -71,13 +71,15 @@ type Config struct {
 	Registration string
 	Narrow       bool
 
-	Serving     Serving // its listener, limits and clients
-	Engine      engine.Config
-	FailOpen    bool
-	DecisionLog io.Writer
-	Metrics     *prometheus.Registry
-	Version     string
-	Log         *slog.Logger
+	Serving  Serving // its listener, limits and clients
+	Engine   engine.Config
+	FailOpen bool
+	// GuardedLabels are those of namespaces that the registration selects by.
+	GuardedLabels []string
+	DecisionLog   io.Writer
+	Metrics       *prometheus.Registry
+	Version       string
+	Log           *slog.Logger
 	// Now is the clock; nil is the usual one.
 	Now func() time.Time
 }
@@ -98,6 +100,7 @@ type clients struct {
 	core     kubernetes.Interface
 	dynamic  dynamic.Interface
 	metadata metadata.Interface
+	mapper   meta.ResettableRESTMapper
 }
 
 // Run serves until the context ends.
@@ -132,11 +135,12 @@ func Run(ctx context.Context, c Config) (err error) {
 		Engine: p.engine, Ready: ready, FailOpen: c.FailOpen, Now: c.Now, Log: c.Log, Record: p.records.Add,
 		NamespaceLabels: func(context.Context, string) map[string]string { return nil },
 	}
-	validation := &Validation{Engine: p.engine, Log: c.Log}
+	validation := &Validation{Engine: p.engine, GuardedLabels: c.GuardedLabels, Log: c.Log}
 	if p.clients != nil {
 		access := Access{p.clients.core.AuthorizationV1().SubjectAccessReviews()}
 		admission.MayOverride, validation.MayOverride = access.MayOverride, access.MayOverride
 		admission.NamespaceLabels = p.namespaces().Labels
+		admission.Owner = Owners{Client: p.clients.dynamic, Mapper: p.clients.mapper}.Get
 		p.events()
 	}
 	if len(c.ResolveTags) > 0 {
@@ -189,6 +193,7 @@ func (p *program) reach() (err error) {
 	if p.clients.dynamic, err = dynamic.NewForConfig(p.Kubernetes); err != nil {
 		return err
 	}
+	p.clients.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(p.clients.core.Discovery()))
 	p.clients.metadata, err = metadata.NewForConfig(p.Kubernetes)
 	return err
 }
@@ -236,7 +241,7 @@ func (p *program) local() (ready func() error) {
 		local.Source = cluster.Source{Client: p.clients.dynamic, Replica: host, Counts: p.records.Counts, Now: p.Now, Log: p.Log}
 	}
 	if p.Narrow && p.Registration != "" && p.clients != nil {
-		mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(p.clients.core.Discovery()))
+		mapper := p.clients.mapper
 		keep := &registration.Keep{Client: p.clients.core, Name: p.Registration, Log: p.Log, Resource: func(k schema.GroupKind) (string, error) {
 			m, err := mapper.RESTMapping(k)
 			if meta.IsNoMatchError(err) {

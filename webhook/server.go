@@ -21,6 +21,8 @@ import (
 	"k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // Serving says how the handlers of an admission server are served: by
@@ -189,9 +191,18 @@ func (s Serving) guard(ca dynamiccertificates.CAContentProvider) func(http.Handl
 				http.Error(w, err.Error(), http.StatusForbidden)
 				return
 			}
-			h.ServeHTTP(w, r)
+			caller := api.Caller{Authenticated: true, Name: r.TLS.PeerCertificates[0].Subject.CommonName}
+			h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller)))
 		})
 	}
+}
+
+type callerKey struct{}
+
+// callerOf is who guard let through; nobody is authenticated where it lets everyone.
+func callerOf(ctx context.Context) api.Caller {
+	caller, _ := ctx.Value(callerKey{}).(api.Caller)
+	return caller
 }
 
 func (s Serving) verify(r *http.Request, ca dynamiccertificates.CAContentProvider) error {

@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
-	"slices"
-	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,13 +18,16 @@ import (
 )
 
 // Validation answers AdmissionReviews of Assay's own kinds: what does not compile is
-// refused, with all that is wrong. It also guards the labels of namespaces that
-// policies look at: who could change them could choose the policies that apply.
+// refused, with all that is wrong. It also guards the namespaces: who could change the
+// labels that policies look at, or make a namespace that is excluded, could choose the
+// policies that apply.
 type Validation struct {
 	Engine *engine.Engine
-	// MayOverride says who may change such labels; nil: everyone.
+	// MayOverride says who may do that; nil: everyone.
 	MayOverride func(ctx context.Context, user string, who review.Requester, namespace string) (bool, error)
-	Log         *slog.Logger
+	// GuardedLabels are further ones, by which the registration itself selects namespaces.
+	GuardedLabels []string
+	Log           *slog.Logger
 }
 
 type validationRequest struct {
@@ -73,11 +73,11 @@ func (v *Validation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (v *Validation) fault(ctx context.Context, q *validationRequest) *metav1.Status {
 	switch {
-	case q.Operation == "DELETE" || q.Operation == "CONNECT" || q.SubResource != "":
+	case q.Operation == "DELETE" || q.Operation == "CONNECT":
 		return nil
 	case q.Resource.Group == "" && q.Resource.Resource == "namespaces":
-		return v.relabelled(ctx, q)
-	case !cluster.KindOf(q.Resource.Group, q.Resource.Resource):
+		return v.guard(ctx, q) // whatever the subresource: metadata can be changed through each
+	case q.SubResource != "" || !cluster.KindOf(q.Resource.Group, q.Resource.Resource):
 		return nil
 	}
 	var o unstructured.Unstructured
@@ -99,51 +99,4 @@ func (v *Validation) fault(ctx context.Context, q *validationRequest) *metav1.St
 
 func invalid(message string) *metav1.Status {
 	return &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid, Message: cut(message, maxMessage)}
-}
-
-// relabelled refuses a change of labels that decide which policies apply.
-func (v *Validation) relabelled(ctx context.Context, q *validationRequest) *metav1.Status {
-	if v.MayOverride == nil || q.Operation != "UPDATE" {
-		return nil
-	}
-	settings := v.Engine.Settings()
-	if settings == nil {
-		return refusal("no policies are loaded yet, so that the labels that they look at are not known")
-	}
-	before, err := labelsOf(q.OldObject)
-	after, err2 := labelsOf(q.Object)
-	if err != nil || err2 != nil {
-		return refusal("the labels of the namespace cannot be read")
-	}
-	var changed []string
-	for _, key := range settings.NamespaceKeys {
-		was, had := before[key]
-		is, has := after[key]
-		if was != is || had != has {
-			changed = append(changed, key)
-		}
-	}
-	if len(changed) == 0 {
-		return nil
-	}
-	slices.Sort(changed)
-	may, err := v.MayOverride(ctx, q.UserInfo.Username, review.Requester{UID: q.UserInfo.UID, Groups: q.UserInfo.Groups, Extra: q.UserInfo.Extra}, "")
-	if err != nil {
-		v.Log.Error("asking for the right to change labels", "error", err)
-	}
-	if may {
-		return nil
-	}
-	return refusal(fmt.Sprintf("policies look at the labels %s of namespaces: to change them, %s needs the verb %s on containeradmissionpolicies.containersecurity.tigera.io",
-		strings.Join(slices.Compact(changed), ", "), q.UserInfo.Username, OverrideVerb))
-}
-
-func labelsOf(object json.RawMessage) (map[string]string, error) {
-	var o struct {
-		Metadata struct {
-			Labels map[string]string `json:"labels"`
-		} `json:"metadata"`
-	}
-	err := json.Unmarshal(object, &o)
-	return maps.Clone(o.Metadata.Labels), err
 }

@@ -47,6 +47,7 @@ type flags struct {
 	kubeconfig        string
 	registration      string
 	narrow            bool
+	guardedLabels     []string
 	failurePolicy     string
 	decisionLog       string
 	deadline, drain   time.Duration
@@ -115,6 +116,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.StringVar(&f.kubeconfig, "kubeconfig", "", "cluster to ask for namespaces and rights; none for no cluster (default the one that this runs in)")
 	l.StringVar(&f.registration, "registration", "", "ValidatingWebhookConfiguration that gets the issued certificate's authority")
 	l.BoolVar(&f.narrow, "narrow-registration", false, "keep its rules and selectors to what the policies can match")
+	l.StringSliceVar(&f.guardedLabels, "guard-namespace-label", nil, "label of namespaces to guard beside those that policies look at, such as one that the registration selects by; may be repeated")
 	l.StringVar(&f.failurePolicy, "failure-policy", "Fail", "what to do with a review that cannot be decided: Fail or Ignore")
 	l.StringVar(&f.decisionLog, "decision-log", "", "file that gets a JSON line for each decision; - is standard output")
 	l.DurationVar(&f.deadline, "deadline", engine.DefaultDeadline, "longest time of one decision")
@@ -157,7 +159,7 @@ func (f *flags) logger(w io.Writer) (*slog.Logger, error) {
 func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, err error) {
 	c = webhook.Config{
 		Log: log, Version: release, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, Scans: f.scans,
-		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow,
+		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow, GuardedLabels: f.guardedLabels,
 		Serving: webhook.Serving{
 			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, ShutdownDelay: f.drain,
 		},

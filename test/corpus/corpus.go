@@ -111,6 +111,7 @@ func (g *gen) settings() *api.AdmissionSettings {
 		}[:1+g.IntN(3)]
 	}
 	s.Spec.AllowNoWorse = g.chance(60)
+	s.Spec.Children = one(g, []string{"", api.ChildrenTrusted, api.ChildrenSameImages, api.ChildrenSameImages, api.ChildrenJudged})
 	switch g.IntN(4) {
 	case 0:
 		s.Spec.ExcludedNamespaces = &[]string{}

@@ -221,11 +221,64 @@ func (g *gen) review() json.RawMessage {
 	if overrideGranted {
 		doc["overrideGranted"] = true
 	}
+	if owner := g.owner(meta, obj, t); owner != nil {
+		doc["owner"] = owner
+	}
 	b, err := json.Marshal(doc)
 	if err != nil {
 		panic(err)
 	}
 	return b
+}
+
+// owner is what stands beside a request as the owner of its object: the one that the reference
+// names, with the same images, with some of them, or with others; or one that is not it.
+func (g *gen) owner(meta, obj object, t target) object {
+	references, _ := meta["ownerReferences"].([]any)
+	if len(references) == 0 || g.chance(20) {
+		return nil
+	}
+	ref := clone(references[len(references)-1].(object))
+	path := "spec.template.spec"
+	for _, other := range targets {
+		if strings.TrimPrefix(other.group+"/"+other.version, "/") == ref["apiVersion"] && other.kind == ref["kind"] {
+			path = other.specPath()
+		}
+	}
+	owner := object{"apiVersion": ref["apiVersion"], "kind": ref["kind"], "metadata": object{"name": ref["name"], "uid": ref["uid"]}}
+	if ns, ok := meta["namespace"]; ok && g.chance(80) {
+		put(owner, "metadata.namespace", ns)
+	}
+	spec := object{}
+	if of := lookup(obj, t.specPath()); of != nil {
+		spec = clone(of)
+	}
+	switch list, _ := spec["containers"].([]any); g.IntN(8) {
+	case 0:
+		spec = g.podSpec()
+	case 1:
+		if len(list) > 1 {
+			spec["containers"] = list[1:]
+		}
+	case 2:
+		spec["containers"] = append(list, object{"name": "no-image"}, 7)
+	}
+	put(owner, path, spec)
+	switch g.IntN(14) {
+	case 0:
+		put(owner, "metadata.uid", "2")
+	case 1:
+		put(owner, "metadata.name", "other")
+	case 2:
+		put(owner, "metadata.namespace", "elsewhere")
+	case 3:
+		owner["kind"] = "Deployment"
+	case 4:
+		owner["apiVersion"] = "v2"
+	case 5:
+		put(owner, path, "nothing")
+	}
+	return owner
 }
 
 // oldObject is what an update replaces: much the same, or with other images,

@@ -64,7 +64,7 @@ networkPolicy: {apiServerCIDRs: [10.0.0.1/32, 10.0.0.2/32]}`,
 	"elsewhere": `
 certificates: {issuer: cert-manager, issuerRef: {name: corporate, kind: ClusterIssuer}}
 policies: {source: server}
-webhook: {failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
+webhook: {failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, readOwners: true, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
 node: {enabled: true, cluster: prod, tokenSecretName: prod, containerd: {socket: /run/k3s/containerd/containerd.sock, root: /var/lib/rancher/k3s/agent/containerd}, criSocket: /run/crio/crio.sock, excludedNamespaces: [kube-system], logLevel: debug, priorityClassName: low, resources: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}, nodeSelector: {a: b}, tolerations: [], podAnnotations: {a: b}, extraArgs: [--running-only]}
 registryScan: {enabled: true, registry: registry.example.com, repositories: [team/app, nginx], schedule: "@daily", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca, tokenSecretName: scanner}}
 fallback: {enabled: true, digests: {"sha256:1111111111111111111111111111111111111111111111111111111111111111": "CVE-2021-44228"}}`,
@@ -349,6 +349,38 @@ func TestPodsAreConfined(t *testing.T) {
 	}
 }
 
+// Assay's own images can be pinned: with a digest for each, nothing that it installs is pulled by a tag, and a
+// digest goes over a tag.
+func TestImagesByDigest(t *testing.T) {
+	webhook, server := "sha256:"+strings.Repeat("1", 64), "sha256:"+strings.Repeat("2", 64)
+	byDigest := fmt.Sprintf("\nimages: {webhook: {tag: \"9\", digest: %q}, server: {tag: \"9\", digest: %q}}\n", webhook, server)
+	seen := 0
+	for name, values := range valueSets {
+		if strings.Contains(values, "\nimages:") {
+			continue // it chooses its own
+		}
+		manifests, _, err := render(t, values+byDigest)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, m := range manifests {
+			for line := range strings.Lines(m) {
+				image, ok := strings.CutPrefix(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "- ")), "image: ")
+				if !ok {
+					continue
+				}
+				seen++
+				if !strings.HasSuffix(image, "@"+webhook) && !strings.HasSuffix(image, "@"+server) {
+					t.Errorf("%s: %s is not by digest", name, image)
+				}
+			}
+		}
+	}
+	if seen < 10 {
+		t.Errorf("only %d images were looked at", seen)
+	}
+}
+
 func selects(t *testing.T, s *metav1.LabelSelector, pod corev1.PodTemplateSpec) bool {
 	t.Helper()
 	selector, err := metav1.LabelSelectorAsSelector(s)
@@ -453,7 +485,8 @@ func TestRegistration(t *testing.T) {
 		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/thresholds",
 		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/verdictalerts",
 		"kinds.assay.dev /validate [CREATE UPDATE] assay.dev/vulnerabilityexceptions",
-		"labels.assay.dev /validate [UPDATE] /namespaces",
+		"labels.assay.dev /validate [CREATE UPDATE] /namespaces",
+		"labels.assay.dev /validate [CREATE UPDATE] /namespaces/*",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("rules:\n%s", strings.Join(got, "\n"))
@@ -493,6 +526,8 @@ func TestRights(t *testing.T) {
 	registration := []string{"get admissionregistration.k8s.io/validatingwebhookconfigurations assay", "update admissionregistration.k8s.io/validatingwebhookconfigurations assay"}
 	secret := []string{"assay-system: get /secrets assay-webhook-tls", "assay-system: update /secrets assay-webhook-tls", "assay-system: create /secrets"}
 	reports := []string{"create authorization.k8s.io/subjectaccessreviews", "create authentication.k8s.io/tokenreviews", "kube-system: extension-apiserver-authentication-reader"}
+	owners := []string{"get /replicationcontrollers", "get apps/daemonsets", "get apps/deployments", "get apps/replicasets", "get apps/statefulsets",
+		"get batch/cronjobs", "get batch/jobs", "get argoproj.io/rollouts"}
 	var assurances []string
 	for _, verb := range []string{"get", "list", "watch"} {
 		assurances = append(assurances, verb+" image-assurance.operator.tigera.io/imageassurances")
@@ -502,7 +537,7 @@ func TestRights(t *testing.T) {
 		"scans":      {"assay-webhook": slices.Concat(always, kinds, registration, secret)},
 		"server":     {"assay-webhook": slices.Concat(always, registration, secret), "assay-server": reports, "assay-node": slices.Concat(assurances, []string{"get /namespaces kube-system"})},
 		"postgresql": {"assay-webhook": always, "assay-server": reports},
-		"elsewhere":  {"assay-webhook": always, "assay-node": assurances},
+		"elsewhere":  {"assay-webhook": slices.Concat(always, owners), "assay-node": assurances},
 		"configMap":  {"assay-webhook": slices.Concat(always, registration, secret)},
 		"secret":     {"assay-webhook": always, "assay-server": reports},
 	}

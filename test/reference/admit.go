@@ -59,7 +59,8 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 		return pass("namespace")
 	}
 
-	if op == "CREATE" && w.madeByController(meta, text(at(req, "userInfo"), "username")) {
+	child := op == "CREATE" && w.madeByController(meta, text(at(req, "userInfo"), "username"))
+	if child && w.children() == api.ChildrenTrusted {
 		return pass("owner")
 	}
 
@@ -67,6 +68,13 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 	if err != nil {
 		d.Allowed, d.Judged, d.Message = false, true, "malformed: "+err.Error()
 		return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
+	}
+
+	if named, known := w.ownerImages(doc, meta, d.Namespace); child && known && w.children() == api.ChildrenSameImages {
+		containers = slices.DeleteFunc(containers, func(c api.Container) bool { return slices.Contains(named, c.Image) })
+		if len(containers) == 0 {
+			return pass("owner names all images")
+		}
 	}
 
 	if op == "UPDATE" {
@@ -315,6 +323,57 @@ func (w World) customKind(group, kind string) *api.CustomKind {
 		}
 	}
 	return nil
+}
+
+func (w World) children() string {
+	if w.Settings == nil || w.Settings.Spec.Children == "" {
+		return api.ChildrenTrusted
+	}
+	return w.Settings.Spec.Children
+}
+
+// ownerImages are those of the pod template of the owner that the document has beside the request, if that is
+// the object that the controlling owner reference names.
+func (w World) ownerImages(doc, meta object, namespace string) (images []string, known bool) {
+	owner, _ := doc["owner"].(object)
+	refs, _ := meta["ownerReferences"].([]any)
+	for _, r := range refs {
+		ref, _ := r.(object)
+		if is, _ := ref["controller"].(bool); !is {
+			continue
+		}
+		group, _, found := strings.Cut(text(ref, "apiVersion"), "/")
+		ownGroup, _, ownFound := strings.Cut(text(owner, "apiVersion"), "/")
+		if !found {
+			group = ""
+		}
+		if !ownFound {
+			ownGroup = ""
+		}
+		of, _ := owner["metadata"].(object)
+		path, judged := w.templatePath(group, text(ref, "kind"))
+		spec, isSpec := at(owner, path)["spec"].(object)
+		if !judged || !isSpec || group != ownGroup || text(ref, "kind") != text(owner, "kind") || text(ref, "name") != text(of, "name") ||
+			text(ref, "uid") == "" || text(ref, "uid") != text(of, "uid") || text(of, "namespace") != "" && text(of, "namespace") != namespace {
+			return nil, false
+		}
+		for _, field := range []string{"initContainers", "containers", "ephemeralContainers", "volumes"} {
+			list, _ := spec[field].([]any)
+			for _, x := range list {
+				c, _ := x.(object)
+				image := text(c, "image")
+				if field == "volumes" {
+					v, _ := c["image"].(object)
+					image = text(v, "reference")
+				}
+				if image != "" {
+					images = append(images, image)
+				}
+			}
+		}
+		return images, true
+	}
+	return nil, false
 }
 
 // madeByController says whether the requester is a controller that makes

@@ -183,7 +183,27 @@ func (d *doctor) registration() {
 	if !excludes(w.NamespaceSelector, d.Namespace) {
 		d.warn("own namespace", "exclude it by a namespaceSelector on kubernetes.io/metadata.name", "namespace %s is judged by the webhook that runs in it: it may keep itself from starting", d.Namespace)
 	}
+	d.labels(c.Webhooks)
 	d.authority(w.ClientConfig.CABundle)
+}
+
+// labels looks whether each way to write a namespace's labels is guarded.
+func (d *doctor) labels(webhooks []admissionv1.ValidatingWebhook) {
+	const name = "namespace labels"
+	var missed []string
+	for _, way := range []struct {
+		op       admissionv1.OperationType
+		resource string
+	}{{admissionv1.Create, "namespaces"}, {admissionv1.Update, "namespaces"}, {admissionv1.Update, "namespaces/status"}, {admissionv1.Update, "namespaces/finalize"}} {
+		if !slices.ContainsFunc(webhooks, func(w admissionv1.ValidatingWebhook) bool { return covered(w.Rules, "", way.resource, way.op) }) {
+			missed = append(missed, fmt.Sprintf("%s of %s", way.op, way.resource))
+		}
+	}
+	if len(missed) > 0 {
+		d.warn(name, "install the chart again, or keep namespaces and their subresources from tenants by RBAC", "who may write a namespace can choose its policies: the webhook is not asked about %s", strings.Join(missed, ", "))
+		return
+	}
+	d.ok(name, "only who may override policies changes those that policies look at")
 }
 
 func covered(rules []admissionv1.RuleWithOperations, group, resource string, op admissionv1.OperationType) bool {

@@ -61,7 +61,7 @@ func TestDoctor(t *testing.T) {
 	if _, err := shared.Client.DiscoveryV1().EndpointSlices(namespace).Create(t.Context(), endpoints, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if code, states, text = examine(); code != 0 || states["registration"] != "ok" || states["replicas"] != "ok" || states["definitions"] != "ok" || states["failure policy"] != "ok" || states["certificate"] != "warn" {
+	if code, states, text = examine(); code != 0 || states["registration"] != "ok" || states["replicas"] != "ok" || states["definitions"] != "ok" || states["failure policy"] != "ok" || states["certificate"] != "warn" || states["namespace labels"] != "warn" {
 		t.Errorf("all is well: %d %s", code, text)
 	}
 
@@ -70,6 +70,12 @@ func TestDoctor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Webhooks = append(c.Webhooks, *c.Webhooks[0].DeepCopy())
+	c.Webhooks[1].Name = "labels.assay.dev"
+	c.Webhooks[1].Rules = []admissionregistrationv1.RuleWithOperations{{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+		Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"namespaces", "namespaces/*"}},
+	}}
 	ignore, exact := admissionregistrationv1.Ignore, admissionregistrationv1.Exact
 	c.Webhooks[0].FailurePolicy, c.Webhooks[0].MatchPolicy = &ignore, &exact
 	for i, r := range c.Webhooks[0].Rules {
@@ -85,7 +91,7 @@ func TestDoctor(t *testing.T) {
 	}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if code, states, text = examine(); code != 1 || states["registration"] != "fail" || !strings.Contains(text, "CREATE of batch/cronjobs, UPDATE of batch/cronjobs") || states["match policy"] != "fail" || states["failure policy"] != "warn" {
+	if code, states, text = examine(); code != 1 || states["registration"] != "fail" || !strings.Contains(text, "CREATE of batch/cronjobs, UPDATE of batch/cronjobs") || states["match policy"] != "fail" || states["failure policy"] != "warn" || states["namespace labels"] != "ok" {
 		t.Errorf("faults are not found: %d %s", code, text)
 	}
 

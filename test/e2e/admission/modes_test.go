@@ -196,6 +196,30 @@ func TestClientCertificate(t *testing.T) {
 	if r.StatusCode != http.StatusForbidden {
 		t.Errorf("without a certificate: %s", r.Status)
 	}
+	if !strings.Contains(h.decisions(), `"caller":{"authenticated":true,"name":"`+cluster.WebhookUser+`"}`) {
+		t.Errorf("records do not say who called: %s", h.decisions())
+	}
+	if text := h.metrics(); !strings.Contains(text, "assay_admission_unauthenticated_total 0\n") {
+		t.Error("decisions for the API server count as unauthenticated")
+	}
+
+	// Where no certificate is asked for, anyone may have made the review up: its record says so.
+	open := start(t, seed, scans())
+	body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"made-up","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE",
+		"namespace":%q,"name":"p","userInfo":{"username":"system:apiserver"},"object":{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"nginx"}]}}}}`, namespace)
+	if r, err = open.client().Post(open.url+"/admit", "application/json", strings.NewReader(body)); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	cluster.Eventually(t, func() error {
+		if text := open.decisions(); !strings.Contains(text, `"caller":{"authenticated":false}`) {
+			return fmt.Errorf("it is not marked: %s", text)
+		}
+		return nil
+	})
+	if text := open.metrics(); !strings.Contains(text, "assay_admission_unauthenticated_total 1\n") {
+		t.Error("it is not counted")
+	}
 }
 
 // Gatekeeper's constraints can ask for results.

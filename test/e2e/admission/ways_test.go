@@ -324,13 +324,12 @@ func TestExpiryAtTheSecond(t *testing.T) {
 
 // A tenant who may change a namespace cannot choose the policies for it.
 func TestNamespaceLabels(t *testing.T) {
-	h, namespace := production(t, seed, scans())
-	registerValidation(t, h, "guard")
+	h, namespace := production(t, seed+"---\napiVersion: assay.dev/v1alpha1\nkind: AdmissionSettings\nmetadata: {name: default}\nspec: {excludedNamespaces: [guard-excluded]}\n", scans())
 	shared.Apply(t, `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: namespace-editor}
-rules: [{apiGroups: [""], resources: [namespaces], verbs: [get, patch, update]}]
+rules: [{apiGroups: [""], resources: [namespaces, namespaces/status, namespaces/finalize], verbs: [get, create, patch, update]}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -349,6 +348,74 @@ metadata: {name: policy-overriders}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: policy-override}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: olivia}]
 `)
+	mallory := client(t, shared.As("mallory")).CoreV1()
+	waysOf := func(labels string) map[string]func() error {
+		ways := map[string]func() error{}
+		path := "/api/v1/namespaces/" + namespace
+		for sub, to := range map[string]string{"": path, "status": path + "/status"} {
+			for kind, body := range map[types.PatchType]string{
+				types.MergePatchType:          `{"metadata":{"labels":` + labels + `}}`,
+				types.StrategicMergePatchType: `{"metadata":{"labels":` + labels + `}}`,
+				types.JSONPatchType:           `[{"op":"add","path":"/metadata/labels","value":` + labels + `}]`,
+				types.ApplyPatchType:          `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"` + namespace + `","labels":` + labels + `}}`,
+			} {
+				ways[sub+" "+string(kind)] = func() error {
+					r := mallory.RESTClient().Patch(kind).AbsPath(to).Body([]byte(body))
+					if kind == types.ApplyPatchType {
+						r = r.Param("fieldManager", "mallory").Param("force", "true")
+					}
+					return r.Do(t.Context()).Error()
+				}
+			}
+		}
+		for _, sub := range []string{"", "status", "finalize"} {
+			ways[sub+" PUT"] = func() error {
+				n, err := mallory.Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				n.Labels = nil
+				if err := json.Unmarshal([]byte(labels), &n.Labels); err != nil {
+					return err
+				}
+				n.APIVersion, n.Kind = "v1", "Namespace"
+				text, err := json.Marshal(n)
+				if err != nil {
+					return err
+				}
+				return mallory.RESTClient().Put().AbsPath(strings.TrimSuffix(path+"/"+sub, "/")).SetHeader("Content-Type", "application/json").Body(text).Do(t.Context()).Error()
+			}
+		}
+		return ways
+	}
+	labelsNow := func() map[string]string {
+		n, err := shared.Client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Labels
+	}
+	// Without the guard, each way to write a Namespace writes its labels.
+	before := labelsNow()
+	cluster.Eventually(t, func() error { // until the rights are known
+		_, err := mallory.Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+		return err
+	})
+	for name := range waysOf(`{}`) {
+		labels := fmt.Sprintf(`{"e2e":%q,"environment":"staging","way":%q}`, before["e2e"], strings.NewReplacer(" ", "-", "/", ".", "+", ".").Replace(strings.TrimSpace(name)))
+		if err := waysOf(labels)[name](); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if now := labelsNow(); now["environment"] != "staging" || now["way"] == "" || now["way"] == before["way"] {
+			t.Errorf("%s changes no labels, so that it proves nothing: %v", name, now)
+		} else {
+			before["way"] = now["way"]
+		}
+	}
+	back := fmt.Sprintf(`{"metadata":{"labels":{"e2e":%q,"environment":"production","way":null}}}`, before["e2e"])
+	if _, err := shared.Client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(back), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	registerValidation(t, h, "guard")
 	label := func(user, patch string) error {
 		_, err := client(t, shared.As(user)).CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		return err
@@ -360,6 +427,41 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: olivia}]
 		return nil
 	})
 	wantRefused(t, label("mallory", `{"metadata":{"labels":{"environment":null}}}`), "environment", "mallory needs the verb override")
+	for _, labels := range []string{`{"e2e":"x","environment":"staging"}`, `{"e2e":"x","environment":""}`} {
+		for name, way := range waysOf(labels) {
+			if err := way(); !refused(err) {
+				t.Errorf("%s with %s: %v", name, labels, err)
+			}
+		}
+	}
+	if got := labelsNow()["environment"]; got != "production" {
+		t.Errorf("the label is %q", got)
+	}
+	t.Run("new namespaces", func(t *testing.T) {
+		for name, c := range map[string]struct {
+			meta    metav1.ObjectMeta
+			refused bool
+		}{
+			"a label":                      {metav1.ObjectMeta{Name: "guard-a", Labels: map[string]string{"environment": "staging"}}, true},
+			"a label and a generated name": {metav1.ObjectMeta{GenerateName: "guard-", Labels: map[string]string{"environment": "staging", "kubernetes.io/metadata.name": "kube-system"}}, true},
+			"an excluded name":             {metav1.ObjectMeta{Name: "guard-excluded"}, true},
+			"a name that may be excluded":  {metav1.ObjectMeta{GenerateName: "guard-exc"}, true},
+			"no such label":                {metav1.ObjectMeta{Name: "guard-b", Labels: map[string]string{"team": "blue"}}, false},
+		} {
+			_, err := mallory.Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: c.meta}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+			if c.refused != refused(err) || !c.refused && err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		err := mallory.RESTClient().Patch(types.ApplyPatchType).AbsPath("/api/v1/namespaces/guard-c").Param("fieldManager", "mallory").
+			Body([]byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"guard-c","labels":{"environment":"staging"}}}`)).Do(t.Context()).Error()
+		wantRefused(t, err, "to make a namespace with them")
+		// Who may override makes them.
+		_, err = client(t, shared.As("olivia")).CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "guard-d", Labels: map[string]string{"environment": "staging"}}}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err != nil {
+			t.Error(err)
+		}
+	})
 	if err := label("mallory", `{"metadata":{"labels":{"team":"blue"}}}`); err != nil {
 		t.Errorf("another label: %v", err)
 	}

@@ -306,8 +306,10 @@ func registerValidation(t testing.TB, h *hook, name string) {
 		ClientConfig: admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: h.cert.CA},
 		Rules: []admissionregistrationv1.RuleWithOperations{
 			{Operations: update, Rule: admissionregistrationv1.Rule{APIGroups: []string{"containersecurity.tigera.io", "assay.dev"}, APIVersions: []string{"*"}, Resources: []string{"*"}}},
-			{Operations: update[1:], Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"namespaces"}}},
+			{Operations: update, Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"namespaces", "namespaces/*"}}},
 		},
+		MatchConditions: []admissionregistrationv1.MatchCondition{{Name: "labels-change",
+			Expression: "request.resource.resource != 'namespaces' || request.operation == 'CREATE' || object.metadata.?labels != oldObject.metadata.?labels"}}, // as the chart's
 	})
 }
 
