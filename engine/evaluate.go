@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/metrics"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +13,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/topdown/cache"
+
+	"github.com/assay-dev/assay/policies/capabilities"
 )
 
 // program is a compiled set of modules; it never changes.
@@ -61,7 +62,7 @@ func compile(ctx context.Context, modules []bundle.ModuleFile) (*program, error)
 	if rules > maxRules {
 		return nil, fmt.Errorf("the bundle has %d rules; at most %d are compiled", rules, maxRules)
 	}
-	p.compiler = ast.NewCompiler().WithStrict(true).WithCapabilities(capabilities())
+	p.compiler = ast.NewCompiler().WithStrict(true).WithCapabilities(capabilities.OfPrograms())
 	if p.compiler.Compile(parsed); p.compiler.Failed() {
 		return nil, fmt.Errorf("compiling the bundle: %w", p.compiler.Errors)
 	}
@@ -87,17 +88,6 @@ func compile(ctx context.Context, modules []bundle.ModuleFile) (*program, error)
 // maxRules bounds a program: five times what a policies folder may have, since a
 // policy rule is one rule or two.
 const maxRules = 100_000
-
-// capabilities are OPA's without network and environment. Policies are checked
-// where they are written; a bundle may come from elsewhere.
-func capabilities() *ast.Capabilities {
-	c := ast.CapabilitiesForThisVersion()
-	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
-		return b.Name == "http.send" || b.Name == "opa.runtime" || strings.HasPrefix(b.Name, "net.")
-	})
-	c.AllowNet = []string{}
-	return c
-}
 
 // run evaluates one entry point over data. ok is false where it is undefined.
 func (p *program) run(ctx context.Context, name string, data storage.Store, input ast.Value, tracer topdown.QueryTracer) (value ast.Value, ok bool, err error) {

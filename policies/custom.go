@@ -6,38 +6,12 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/assay-dev/assay/policies/capabilities"
 )
 
 // customRoot is what a user's packages start with.
 var customRoot = ast.MustParseRef("data.assay.custom")
-
-// withheld says why a user's Rego may not call a built-in function; "" when it may.
-// A verdict must depend on its input and data alone, so that every surface gives
-// the same one at any time.
-func withheld(name string) string {
-	switch {
-	case name == "http.send" || strings.HasPrefix(name, "net."):
-		return "policies have no access to the network"
-	case name == "opa.runtime":
-		return "policies have no access to the environment"
-	case name == "time.now_ns":
-		return "policies take the time from input.now"
-	case slices.Contains([]string{"io.jwt.decode_verify", "crypto.x509.parse_and_verify_certificates", "crypto.x509.parse_and_verify_certificates_with_options"}, name):
-		return "it reads the clock, and policies take the time from input.now"
-	case name == "rand.intn" || name == "uuid.rfc4122":
-		return "the verdict of a policy must not depend on chance"
-	}
-	return ""
-}
-
-// Capabilities are those of the linked OPA without the withheld built-ins and
-// without any network host.
-func Capabilities() *ast.Capabilities {
-	c := ast.CapabilitiesForThisVersion()
-	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return withheld(b.Name) != "" })
-	c.AllowNet = []string{}
-	return c
-}
 
 // parseCustom parses a user's module; it reports what does not parse.
 func parseCustom(name, text string) (*ast.Module, error) {
@@ -68,7 +42,7 @@ func checkCustom(f *file, text []byte) {
 		if !ok {
 			return false
 		}
-		if why := withheld(ref.String()); why != "" && ast.BuiltinMap[ref.String()] != nil {
+		if why := capabilities.Withheld(ref.String()); why != "" && ast.BuiltinMap[ref.String()] != nil {
 			f.report(t.Location.Row, t.Location.Col, "", "%s is not available: %s", ref, why)
 		}
 		return false
@@ -185,7 +159,7 @@ func checkModules(custom map[string]string) Diagnostics {
 			modules[name] = module
 		}
 	}
-	compiler := ast.NewCompiler().WithStrict(true).WithCapabilities(Capabilities())
+	compiler := ast.NewCompiler().WithStrict(true).WithCapabilities(capabilities.OfPolicies())
 	compiler.Compile(modules)
 	for _, e := range compiler.Errors {
 		name := ""

@@ -17,6 +17,7 @@ import (
 
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/policies/capabilities"
 )
 
 // Result is one test.
@@ -67,7 +68,7 @@ func Run(ctx context.Context, set *policies.Set, b *bundle.Bundle, c Config) ([]
 		return nil, fmt.Errorf("opening the store: %w", err)
 	}
 	defer store.Abort(ctx, txn)
-	ch, err := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(capabilities())).
+	ch, err := tester.NewRunner().SetCompiler(ast.NewCompiler().WithCapabilities(capabilities.OfPrograms())).
 		SetStore(store).SetModules(modules).Filter(c.Pattern).RunTests(ctx, txn)
 	if err != nil {
 		return nil, err
@@ -94,11 +95,4 @@ func newResult(r *tester.Result) Result {
 		t.Error = r.Error.Error()
 	}
 	return t
-}
-
-// capabilities are those of the linked OPA with no network.
-func capabilities() *ast.Capabilities {
-	c := ast.CapabilitiesForThisVersion()
-	c.AllowNet = []string{}
-	return c
 }
