@@ -10,19 +10,9 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
+	"github.com/assay-dev/assay/policies/exceptions"
 	"github.com/assay-dev/assay/store"
 )
-
-// cell keeps a text from being a formula in a spreadsheet, as package exceptions does:
-// an apostrophe comes in front.
-func cell(text string) string {
-	if strings.ContainsAny(firstByte(strings.TrimLeft(text, "'")), "=+-@\t\r") {
-		return "'" + text
-	}
-	return text
-}
-
-func firstByte(s string) string { return s[:min(len(s), 1)] }
 
 func decimal(f *float64) string {
 	if f == nil {
@@ -53,7 +43,7 @@ func newTable(w http.ResponseWriter) *table {
 
 func (t *table) row(cells ...string) error {
 	for i := range cells {
-		cells[i] = cell(cells[i])
+		cells[i] = exceptions.Guard(cells[i])
 	}
 	if t.rows++; t.rows%500 == 1 {
 		_ = t.control.SetWriteDeadline(time.Now().Add(exportTimeout)) // not every writer has one

@@ -198,7 +198,7 @@ func (r *row) text(column string) string {
 		r.fault(column, "is not UTF-8; save the file as CSV in UTF-8")
 		return ""
 	}
-	return unguard(r.record[i])
+	return Unguard(r.record[i])
 }
 
 func (r *row) cell(column string) string {
@@ -206,7 +206,7 @@ func (r *row) cell(column string) string {
 	if !ok || !utf8.ValidString(r.record[i]) {
 		return r.text(column)
 	}
-	return strings.TrimSpace(unguard(strings.TrimSpace(r.record[i])))
+	return strings.TrimSpace(Unguard(strings.TrimSpace(r.record[i])))
 }
 
 func (r *row) list(column string) []string {
@@ -264,9 +264,7 @@ func (r *row) spec() api.VulnerabilityExceptionSpec {
 
 // WriteCSV writes exceptions so that [ReadCSV] gives the same specs back, but for
 // line ends in a text: a carriage return before a newline is lost. The names of
-// the objects are not kept. A cell that a spreadsheet would take for a formula
-// gets an apostrophe in front, as does one that starts with apostrophes and then
-// such a character; reading takes one off.
+// the objects are not kept. Cells are guarded, see [Guard].
 func WriteCSV(w io.Writer, list []api.VulnerabilityException) error {
 	out := csv.NewWriter(w)
 	if err := out.Write(Columns()); err != nil {
@@ -288,7 +286,7 @@ func WriteCSV(w io.Writer, list []api.VulnerabilityException) error {
 		}
 		record := []string{s.CVE, s.Registry, s.Repository, tags, s.Justification, s.Scope, s.Digest, s.Author, s.Created, s.Expires, packages, until}
 		for i, cell := range record {
-			record[i] = guard(cell)
+			record[i] = Guard(cell)
 		}
 		if err := out.Write(record); err != nil {
 			return err
@@ -307,28 +305,4 @@ func jsonCell(v any, there bool) (string, error) {
 	e.SetEscapeHTML(false)
 	err := e.Encode(v)
 	return strings.TrimSpace(b.String()), err
-}
-
-// formula are the characters that make a spreadsheet compute a cell; some take
-// the wide forms, too.
-const formula = "=+-@\t\r\n＝＋－＠"
-
-// suspicious says whether a cell is a formula behind any number of apostrophes.
-func suspicious(cell string) bool {
-	r, n := utf8.DecodeRuneInString(strings.TrimLeft(cell, "'"))
-	return n > 0 && strings.ContainsRune(formula, r)
-}
-
-func guard(cell string) string {
-	if suspicious(cell) {
-		return "'" + cell
-	}
-	return cell
-}
-
-func unguard(cell string) string {
-	if strings.HasPrefix(cell, "'") && suspicious(cell) {
-		return cell[1:]
-	}
-	return cell
 }

@@ -109,7 +109,7 @@ func TestCSVRoundTrip(t *testing.T) {
 // back as it was.
 func TestCSVRoundTripOfTexts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	pieces := []string{"=", "+", "-", "@", "'", "\"", ",", ";", "\t", "\n", "\r", " ", "a", "é", "＝", "[", "{", "\\", "\ufeff"}
+	pieces := []string{"=", "+", "-", "@", "'", "\"", ",", ";", "\t", "\n", "\r", " ", "a", "é", "＝", "[", "{", "\\", "\ufeff", "\u00a0", "\u3000", "\u200b", "＋", "﹣"}
 	var list []api.VulnerabilityException
 	for i := range 3000 {
 		texts := [2]string{}
@@ -117,7 +117,9 @@ func TestCSVRoundTripOfTexts(t *testing.T) {
 			for range r.IntN(6) {
 				texts[k] += pieces[r.IntN(len(pieces))]
 			}
-			texts[k] = strings.ReplaceAll(texts[k], "\r\n", "\n") // what CSV does not keep
+			for strings.Contains(texts[k], "\r\n") {
+				texts[k] = strings.ReplaceAll(texts[k], "\r\n", "\n") // what CSV does not keep
+			}
 		}
 		list = append(list, object(api.VulnerabilityExceptionSpec{CVE: fmt.Sprintf("CVE-2020-%d", i), Scope: "any", Justification: texts[0] + "x", Author: texts[1]}))
 	}
@@ -131,7 +133,7 @@ func TestCSVRoundTripOfTexts(t *testing.T) {
 	}
 	for _, record := range records {
 		for _, cell := range record {
-			if strings.HasPrefix(cell, "＝") || strings.ContainsAny(cell[:min(1, len(cell))], "=+-@\t\r\n") {
+			if computes(cell) {
 				t.Errorf("a spreadsheet would compute %q", cell)
 			}
 		}
