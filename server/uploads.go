@@ -208,6 +208,9 @@ func (s *Server) check(r *http.Request, scans []api.Scan) error {
 		if scan.Digest == "" && scan.Error == "" {
 			fault("/digest", errors.New("is missing: only a scan that failed may have none"))
 		}
+		if scan.Packages < 0 || scan.Packages == 0 && scan.Error == "" && len(scan.Vulnerabilities) == 0 {
+			fault("/packages", fmt.Errorf("is %d: a scan that found no package says nothing of the image; say so in error, and it is Unknown", scan.Packages))
+		}
 		if scan.ScannedAt.After(s.Now().Add(maxAhead)) {
 			fault("/scanned_at", fmt.Errorf("%s is in the future", scan.ScannedAt.Format(time.RFC3339)))
 		}

@@ -398,5 +398,8 @@ func Decode(in io.Reader, image, digest string) (store.SBOM, error) {
 	for p := range bom.Artifacts.Packages.Enumerate() {
 		kept.Packages = append(kept.Packages, store.Package{Name: p.Name, Version: p.Version, Type: string(p.Type)})
 	}
+	if len(kept.Packages) == 0 {
+		return store.SBOM{}, fmt.Errorf("%w: the SBOM has no package", scanner.ErrNotAssessed)
+	}
 	return kept, nil
 }
