@@ -43,8 +43,19 @@ type Scan struct {
 	Result  Result   `json:"result"`
 	MaxCVSS *float64 `json:"max_cvss,omitempty"`
 
+	// ScannedAt is when the packages were matched with the database, and Found when they were
+	// determined; Found is absent where that was the same. A match made later keeps it.
 	ScannedAt time.Time     `json:"scanned_at"`
+	Found     time.Time     `json:"found,omitzero"`
 	Database  *ScanDatabase `json:"database,omitempty"`
+	// Scope is the one of which the scan speaks, all where it is absent. A server sets it from
+	// the identity that hands the scan in; in a file it is the user's own word.
+	Scope Scope `json:"scope,omitzero"`
+	// Way says how the packages came to be known; absent where that is not known.
+	Way Way `json:"way,omitempty"`
+	// Manifest are the bytes of the platform manifest, whose SHA-256 is Digest; absent where
+	// they are not at hand. They prove that Digest is no index, and ConfigDigest.
+	Manifest []byte `json:"manifest,omitempty"`
 	// Distro is the distribution found, such as "debian 12".
 	Distro string `json:"distro,omitempty"`
 	// Layers are those of the image, from the lowest; absent where they are not known.
@@ -144,6 +155,9 @@ type Index struct {
 	Digest string `json:"digest"`
 	// Platforms maps "linux/amd64" to "sha256:…".
 	Platforms map[string]string `json:"platforms"`
+	// Manifest are the bytes of the index, whose SHA-256 is Digest. They prove Platforms;
+	// without them these are a claim of the scope.
+	Manifest []byte `json:"manifest,omitempty"`
 }
 
 // ScanDatabase names the vulnerability database that a scan used.

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -30,8 +31,21 @@ func (s Scan) Validate() error {
 			}
 		}
 	}
+	if s.Index != nil {
+		if err := s.Index.Check(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := s.CheckManifest(); err != nil {
+		errs = append(errs, err)
+	}
 	if s.ScannedAt.IsZero() {
 		add("scanned_at is missing")
+	} else if s.Found.After(s.ScannedAt) {
+		add("found %s is after scanned_at %s", s.Found.Format(time.RFC3339), s.ScannedAt.Format(time.RFC3339))
+	}
+	if s.Way != "" && !slices.Contains(Ways(), s.Way) {
+		add("way %.40q is none of %v", s.Way, Ways())
 	}
 	if len(s.Layers) > maxLayers {
 		add("layers: there are %d, more than %d", len(s.Layers), maxLayers)

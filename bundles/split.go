@@ -15,14 +15,14 @@ import (
 // bundle of its own for those who follow a server, with a revision of its own below
 // data.assay.revisions, however the content was packed.
 const (
-	PartPolicies   = "policies"   // the library and all modules
-	PartExceptions = "exceptions" // data.assay.exceptions
-	PartNames      = "names"      // data.assay.names and indexes
+	PartPolicies   = "policies"               // the library and all modules
+	PartExceptions = documents.PartExceptions // data.assay.exceptions
+	PartNames      = documents.PartNames      // data.assay.names and indexes
 )
 
 // PartImages is the name of part n of the images, of [documents.ImageParts]: those
 // whose digests begin with the hexadecimal digit n, "images-10" for "sha256:a…".
-func PartImages(n int) string { return fmt.Sprintf("images-%02d", n) }
+func PartImages(n int) string { return documents.PartImages(n) }
 
 // Parts are the names of all parts.
 func Parts() []string {

@@ -2,24 +2,35 @@
 // every evaluator reads: the embedded engine, a bundle, and stock OPA. The
 // layout, measured in docs/design/002-evaluator.md, is below data.assay:
 //
-//	images[shard][digest]      {"at", "db", "ids", "s"}: the scored CVEs, highest first;
-//	                           "a": the other ids of those CVEs that have some;
-//	                           "db": when the vulnerability database was built, "" if not known
+//	images[shard][digest]      the evidence whose scope is all: {"at", "db", "ids", "s"}: the scored
+//	                           CVEs, highest first; "a": the other ids of those CVEs that have
+//	                           some; "db": when the vulnerability database was built, "" if not
+//	                           known; "found": when the packages were determined, if not "at";
+//	                           "way": how it came to be known, if that is known
 //	details[shard][digest]     cve → members, where a criterion needs more than the score
 //	names[name][tag]           {"digest", "at"}: the newest observation of a tag
-//	indexes[digest]            {"platforms": {"linux/amd64": digest}}
+//	indexes[digest]            {"platforms": {"linux/amd64": digest}}, and "proven" where its bytes
+//	                           are known, else "found" ([Index])
+//	spaces[space].evidence     [shard][digest] → a list of evidence of bounded scopes ([Piece]): image
+//	                           documents with "scope", "prefix", "found", "way" and "d", their details
+//	spaces[space].indexes      [digest] → a list of what bounded scopes claim of an index ([Claim])
+//	spaces[space].names        as names, of a cluster or group ([Space])
+//	clusters[name]             {"spaces": […]}: what a cluster reads beside what is shared, in an
+//	                           evaluator that decides for many ([SpacesDocument])
+//	cluster                    {"name", "spaces"}: that of an evaluator of one ([ClusterDocument])
 //	exceptions.plain           [key][id] → a list; a key is "*", name, name:tag or name@digest
 //	exceptions.conditional     the same, for those with packages or until
 //	exceptions.ends            [key][id] → when the last of the plain ones ends
 //	exceptions.keys            [name] → the keys of both that begin with the name
 //	revisions                  {bundle: revision}: what a decision can be reproduced from
 //
+// Where evidence has no origin there is no document "spaces", "clusters" or "cluster". docs/design/021-origin.md says what of it counts for whom.
+//
 // A shard is the first two hexadecimal digits of the digest. Times are text of
 // fixed width in UTC (see [Time]), so that they compare as text.
 package documents
 
 import (
-	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -74,25 +85,21 @@ func NeedsOf(t api.ThresholdsSpec, exceptions []api.VulnerabilityException) Need
 	return n
 }
 
-// Data is everything below data.assay that comes from scans and exceptions.
-// Its values are plain JSON values.
+// Data is everything below data.assay that comes from scans and exceptions, for all clusters
+// that the scopes of scans name. Its values are plain JSON values.
 func Data(scans []api.Scan, exceptions []api.VulnerabilityException, needs Needs) map[string]any {
-	images, details := map[string]any{}, map[string]any{}
-	for digest, scan := range newestScans(scans) {
-		image, detail := Image(scan, needs)
-		put(images, Shard(digest), digest, image)
-		if len(detail) > 0 {
-			put(details, Shard(digest), digest, detail)
-		}
-	}
-	names, indexes := observations(scans)
-	return map[string]any{
-		"images":     images,
-		"details":    details,
-		"names":      names,
-		"indexes":    indexes,
+	data := map[string]any{
+		"images":     map[string]any{},
+		"details":    map[string]any{},
+		"names":      map[string]any{},
+		"indexes":    map[string]any{},
 		"exceptions": exceptionDocuments(exceptions),
 	}
+	addEvidence(data, scans, needs)
+	addIndexes(data, scans)
+	addNames(data, scans)
+	addClusters(data, scans)
+	return data
 }
 
 // Image is the document of one scan below images, and that below details, which is
@@ -100,64 +107,6 @@ func Data(scans []api.Scan, exceptions []api.VulnerabilityException, needs Needs
 func Image(scan api.Scan, needs Needs) (image, details map[string]any) {
 	groups := Groups(scan.Vulnerabilities)
 	return imageDocument(scan, groups), detailsDocument(groups, needs)
-}
-
-func put(m map[string]any, outer, inner string, value any) {
-	sub, ok := m[outer].(map[string]any)
-	if !ok {
-		sub = map[string]any{}
-		m[outer] = sub
-	}
-	sub[inner] = value
-}
-
-// newestScans picks for each digest the newest scan without error; of equally
-// old ones the later in order.
-func newestScans(scans []api.Scan) map[string]api.Scan {
-	newest := map[string]api.Scan{}
-	for _, s := range scans {
-		if s.Error != "" || s.Digest == "" {
-			continue
-		}
-		if old, ok := newest[s.Digest]; !ok || !s.ScannedAt.Before(old.ScannedAt) {
-			newest[s.Digest] = s
-		}
-	}
-	return newest
-}
-
-// observations are the names and indexes that the scans saw.
-func observations(scans []api.Scan) (names, indexes map[string]any) {
-	names, indexes = map[string]any{}, map[string]any{}
-	type seen struct{ at, digest string }
-	newest := map[[2]string]seen{}
-	indexAt := map[string]time.Time{}
-	for _, s := range scans {
-		if s.Index != nil && s.Index.Digest != "" {
-			if at, ok := indexAt[s.Index.Digest]; !ok || !s.ScannedAt.Before(at) {
-				indexAt[s.Index.Digest] = s.ScannedAt
-				platforms := map[string]any{}
-				for p, d := range s.Index.Platforms {
-					platforms[p] = d
-				}
-				indexes[s.Index.Digest] = map[string]any{"platforms": platforms}
-			}
-		}
-		digest := s.Digest
-		if s.Index != nil && s.Index.Digest != "" {
-			digest = s.Index.Digest
-		}
-		ref, err := api.ParseReference(s.Image)
-		if err != nil || digest == "" || ref.Tag == "" || ref.Digest != "" {
-			continue
-		}
-		key, now := [2]string{ref.Name(), ref.Tag}, seen{Time(s.ScannedAt), digest}
-		if old, ok := newest[key]; !ok || cmp.Or(cmp.Compare(now.at, old.at), cmp.Compare(now.digest, old.digest)) > 0 {
-			newest[key] = now
-			put(names, key[0], key[1], map[string]any{"digest": now.digest, "at": now.at})
-		}
-	}
-	return names, indexes
 }
 
 func toAny(list []string) []any {

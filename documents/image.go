@@ -114,6 +114,12 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 	if len(aliases) > 0 {
 		doc["a"] = aliases
 	}
+	if found := scan.FoundAt(); !found.Equal(scan.ScannedAt) {
+		doc["found"] = Time(found)
+	}
+	if scan.Way != "" {
+		doc["way"] = string(scan.Way)
+	}
 	return doc
 }
 

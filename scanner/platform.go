@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/containerd/platforms"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // parsePlatform normalises "linux/arm64", "linux/arm/v7" or "arm64" (Linux).
@@ -36,15 +36,10 @@ func parsePlatform(s string) (string, error) {
 // linux/arm64, and linux/arm is linux/arm/v7. It is empty when the platform
 // is not known.
 func platformText(p *v1.Platform) string {
-	if p == nil || p.OS == "" || p.Architecture == "" || p.OS == "unknown" {
+	if p == nil {
 		return ""
 	}
-	n := platforms.Normalize(ocispec.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant})
-	text := n.OS + "/" + n.Architecture
-	if n.Variant != "" {
-		text += "/" + n.Variant
-	}
-	return text
+	return api.PlatformText(p.OS, p.Architecture, p.Variant)
 }
 
 func configPlatform(c *v1.ConfigFile) *v1.Platform {
