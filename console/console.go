@@ -104,14 +104,15 @@ func New(c Config) (*Console, error) {
 	return x, nil
 }
 
-// Routes are the roles that each page needs.
+// Routes are what each page needs.
 func (c *Console) Routes() auth.Routes { return c.routes }
 
 // ServeHTTP answers a request that package auth let pass.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.mux.ServeHTTP(w, r) }
 
+// route adds a page. Whatever it shows of scans and clusters, the API gives to the user's scope.
 func (c *Console) route(pattern string, h http.Handler, roles ...auth.Role) {
-	c.routes[pattern] = roles
+	c.routes[pattern] = auth.Route{Roles: roles, Scopes: auth.ScopesHeld}
 	c.mux.Handle(pattern, h)
 }
 

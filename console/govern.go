@@ -298,7 +298,7 @@ type settingsBody struct {
 	Warn, Fail string
 	Editable   bool
 	Effect     *server.Impact
-	Tokens     []store.Token
+	Tokens     []server.ListedToken
 	Made       *server.MadeToken
 	Version    server.VersionView
 	Database   api.DatabaseState
@@ -341,7 +341,7 @@ func (c *Console) settingsPage(r *http.Request) (*page, error) {
 	}
 	b.Deliveries = deliveries.Items
 	p := &page{name: "settings", Title: "Settings", Nav: "settings", Body: b}
-	var tokens server.Items[store.Token]
+	var tokens server.Items[server.ListedToken]
 	if err := c.get(r, "/tokens", nil, &tokens); err == nil { // for administrators alone
 		b.Tokens = tokens.Items
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/assay-dev/assay/api"
@@ -30,12 +31,7 @@ func filter(q *query, id auth.Identity) store.Filter {
 			q.fault("result", "must be of Pass, Warn, Fail and Unknown, with commas, not %.40q", r)
 		}
 	}
-	if id.Scope.Cluster != "" {
-		if f.Cluster != "" && f.Cluster != id.Scope.Cluster {
-			q.fault("cluster", "is not that of the token, %s", id.Scope.Cluster)
-		}
-		f.Cluster = id.Scope.Cluster
-	}
+	f.Cluster = q.within(id, f.Cluster)
 	return f
 }
 
@@ -144,7 +140,10 @@ type ImageView struct {
 // references are the rows of a digest that the caller may see.
 func (s *Server) references(r *http.Request, digest string) ([]store.Image, error) {
 	all := false
-	f := store.Filter{Digest: digest, Within: identity(r).Scope.Registry, Cluster: identity(r).Scope.Cluster}
+	f, err := imageFilter(r, digest)
+	if err != nil {
+		return nil, err
+	}
 	var rows []store.Image
 	for _, dismissed := range []*bool{nil, &all} {
 		if dismissed != nil {
@@ -176,7 +175,7 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	if reference == "" {
 		reference = view.References[0].Image
-	} else if !identity(r).Scope.AllowsImage(reference) {
+	} else if !identity(r).Scope.All() && !slices.ContainsFunc(view.References, func(m store.Image) bool { return sameReference(m.Image, reference) }) {
 		return forbidden("the token is for %s", identity(r).Scope)
 	}
 	scan, err := s.Store.Scan(r.Context(), view.Digest)
@@ -194,6 +193,13 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, http.StatusOK, view)
+}
+
+// sameReference compares references as they are written.
+func sameReference(a, b string) bool {
+	x, errX := api.ParseReference(a)
+	y, errY := api.ParseReference(b)
+	return errX == nil && errY == nil && x == y
 }
 
 // Items is a list that comes whole.
@@ -353,7 +359,38 @@ func (s *Server) getNames(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if cluster := q.within(identity(r), ""); cluster != "" || q.denied != nil {
+		if q.denied != nil {
+			return q.denied
+		}
+		if list, err = s.namesIn(r.Context(), cluster, ref, list); err != nil {
+			return err
+		}
+	}
 	return answer(w, http.StatusOK, itemsOf(list))
+}
+
+// namesIn are the observations whose images run in a cluster.
+func (s *Server) namesIn(ctx context.Context, cluster string, ref api.Reference, all []store.NameObservation) (list []store.NameObservation, err error) {
+	runs := map[string]bool{}
+	for p := (store.Page{Limit: 1000}); ; {
+		rows, err := s.Store.Images(ctx, store.Filter{Cluster: cluster, Registry: ref.Registry(), Repository: ref.Repository()}, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range rows.Items {
+			runs[m.Digest] = true
+		}
+		if p.After = rows.Next; p.After == "" {
+			break
+		}
+	}
+	for _, o := range all {
+		if runs[o.Digest] {
+			list = append(list, o)
+		}
+	}
+	return list, nil
 }
 
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {

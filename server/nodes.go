@@ -78,7 +78,7 @@ func notStored(faults []Fault) error {
 // reporter checks who reports.
 func reporter(id auth.Identity, cluster, node, epoch string, sequence int64) (faults []Fault, err error) {
 	if !id.Scope.AllowsCluster(cluster) {
-		return nil, forbidden("the token is for %s", id.Scope)
+		return nil, forbidden("the token is for %s, and this speaks of the whole cluster %.100q", id.Scope, cluster)
 	}
 	for _, x := range []struct {
 		name, value string

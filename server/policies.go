@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -195,8 +194,8 @@ func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
 	if _, err := api.ParseReference(q.Image); err != nil {
 		return unprocessable("image: %v", err)
 	}
-	if !identity(r).Scope.AllowsImage(q.Image) {
-		return forbidden("the token is for %s", identity(r).Scope)
+	if scope := identity(r).Scope; !scope.AllowsImage(q.Image) || scope.Group != "" && scope.Cluster == "" {
+		return forbidden("the token is for %s", scope)
 	}
 	raw, err := s.Live.Engine().ExplainClassification(r.Context(), q.Image, q.Digest, s.Now())
 	if err != nil {
@@ -323,13 +322,12 @@ func (s *Server) getDecisions(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	f := store.DecisionFilter{Cluster: q.text("cluster"), Namespace: q.text("namespace"), Kind: q.text("kind"), Name: q.text("name"), Policy: q.text("policy"), Allowed: q.flag("allowed")}
 	before, limit := q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	if scope := identity(r).Scope; !scope.AllowsCluster(scope.Cluster) {
+		q.denied = forbidden("decisions are of whole clusters; the token is for %s", scope)
+	}
+	f.Cluster = q.within(identity(r), f.Cluster)
 	if err := q.err(); err != nil {
 		return err
-	}
-	if id := identity(r); id.Scope.Registry != "" {
-		return forbidden("a token with the scope %s cannot use this", id.Scope)
-	} else if id.Scope.Cluster != "" {
-		f.Cluster = id.Scope.Cluster
 	}
 	list, err := s.Store.Decisions(r.Context(), f, before, int(cmp.Or(limit, 100)))
 	if err != nil {
@@ -363,114 +361,6 @@ func (s *Server) postDecisions(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.AddDecisions(r.Context(), list.Items) }); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
-}
-
-// NewToken asks for a token.
-type NewToken struct {
-	Name  string `json:"name"`
-	Role  string `json:"role"`            // viewer, scanner, editor or admin
-	Scope string `json:"scope,omitempty"` // cluster=NAME, registry=PREFIX, or both with a comma
-	// Expires is when it ends, RFC 3339; absent is never.
-	Expires string `json:"expires,omitempty"`
-}
-
-// MadeToken is a token, shown this once.
-type MadeToken struct {
-	store.Token
-	Secret string `json:"token"`
-}
-
-// maxTokenName bounds the name of a token, in bytes.
-const maxTokenName = 200
-
-func (s *Server) postToken(w http.ResponseWriter, r *http.Request) error {
-	var asked NewToken
-	if err := s.decode(w, r, &asked); err != nil {
-		return err
-	}
-	var faults []Fault
-	if asked.Name == "" || len(asked.Name) > maxTokenName {
-		faults = append(faults, Fault{Pointer: "/name", Detail: "is missing or longer than 200 bytes"})
-	}
-	if _, err := auth.ParseRole(asked.Role); err != nil {
-		faults = append(faults, Fault{Pointer: "/role", Detail: err.Error()})
-	}
-	if _, err := auth.ParseScope(asked.Scope); err != nil {
-		faults = append(faults, Fault{Pointer: "/scope", Detail: err.Error()})
-	}
-	if asked.Expires != "" {
-		if at, err := time.Parse(time.RFC3339, asked.Expires); err != nil || !at.After(s.Now()) {
-			faults = append(faults, Fault{Pointer: "/expires", Detail: "must be RFC 3339 and in the future"})
-		}
-	}
-	if faults != nil {
-		return &refused{status: http.StatusUnprocessableEntity, detail: "no token was made", faults: faults}
-	}
-	kept, secret, err := MakeToken(r.Context(), s.Store, store.Token{Name: asked.Name, Role: asked.Role, Scope: asked.Scope, Expires: asked.Expires, Creator: identity(r).Name})
-	if err != nil {
-		return err
-	}
-	return answer(w, http.StatusCreated, MadeToken{kept, secret})
-}
-
-// MakeToken makes a token in a store. Its text is given this once: the store has its hash.
-func MakeToken(ctx context.Context, s *store.Store, k store.Token) (kept store.Token, secret string, err error) {
-	secret = auth.NewToken()
-	hash := auth.Hash(secret)
-	err = s.Write(ctx, func(t *store.Tx) error {
-		kept, err = t.AddToken(ctx, hex.EncodeToString(hash[:]), k)
-		return err
-	})
-	return kept, secret, err
-}
-
-// Tokens finds the tokens of a store for package auth.
-type Tokens struct{ Store *store.Store }
-
-// LookupToken implements auth.TokenStore.
-func (t Tokens) LookupToken(ctx context.Context, hash auth.TokenHash) (auth.StoredToken, bool, error) {
-	kept, found, err := t.Store.TokenByHash(ctx, hex.EncodeToString(hash[:]))
-	if err != nil || !found {
-		return auth.StoredToken{}, false, err
-	}
-	role, err := auth.ParseRole(kept.Role)
-	if err != nil {
-		return auth.StoredToken{}, false, err
-	}
-	scope, err := auth.ParseScope(kept.Scope)
-	if err != nil {
-		return auth.StoredToken{}, false, err
-	}
-	k := auth.StoredToken{Name: kept.Name, Role: role, Scope: scope, Revoked: kept.Revoked != ""}
-	if kept.Expires != "" {
-		if k.Expires, err = time.Parse(time.RFC3339Nano, kept.Expires); err != nil {
-			return auth.StoredToken{}, false, err
-		}
-	}
-	return k, true, nil
-}
-
-func (s *Server) getTokens(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
-	list, err := s.Store.Tokens(r.Context())
-	if err != nil {
-		return err
-	}
-	return answer(w, http.StatusOK, itemsOf(list))
-}
-
-func (s *Server) deleteToken(w http.ResponseWriter, r *http.Request) error {
-	id, err := number(r)
-	if err != nil {
-		return err
-	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.RevokeToken(r.Context(), id) }); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -525,6 +415,11 @@ type VersionView struct {
 func (s *Server) getVersion(w http.ResponseWriter, r *http.Request) error {
 	_, revision, _ := s.Live.Policies()
 	v := VersionView{Version: s.Version, Policies: revision, Revisions: s.Live.Engine().Revisions()}
+	for part := range v.Revisions { // a copy
+		if scope := identity(r).Scope; !scope.All() && strings.HasPrefix(part, auth.ClusterPart) && part != auth.ClusterPart+scope.Cluster {
+			delete(v.Revisions, part)
+		}
+	}
 	if s.Database != nil {
 		v.Database = s.Database()
 	}

@@ -51,7 +51,10 @@ func (s *Server) getImagePriorities(w http.ResponseWriter, r *http.Request) erro
 	if err != nil {
 		return err
 	}
-	f := imageFilter(r, rows[0].Digest)
+	f, err := imageFilter(r, rows[0].Digest)
+	if err != nil {
+		return err
+	}
 	f.Dismissed = &rows[0].Dismissed // all names of a digest are, or none
 	if f.Reference = reference; reference != "" {
 		ref, err := api.ParseReference(reference)
@@ -64,8 +67,10 @@ func (s *Server) getImagePriorities(w http.ResponseWriter, r *http.Request) erro
 }
 
 // imageFilter is for a digest, within the scope of who asks.
-func imageFilter(r *http.Request, digest string) store.Filter {
-	return store.Filter{Digest: digest, Within: identity(r).Scope.Registry, Cluster: identity(r).Scope.Cluster}
+func imageFilter(r *http.Request, digest string) (store.Filter, error) {
+	q := query{}
+	cluster := q.within(identity(r), "")
+	return store.Filter{Digest: digest, Within: identity(r).Scope.Registry, Cluster: cluster}, q.denied
 }
 
 func (s *Server) answerOrder(w http.ResponseWriter, r *http.Request, f store.Filter, after string, limit int) error {
@@ -85,8 +90,7 @@ func (s *Server) answerOrder(w http.ResponseWriter, r *http.Request, f store.Fil
 
 // seesBases says whether who asks may know of images outside of a scope, which bases may be.
 func seesBases(r *http.Request) bool {
-	scope := identity(r).Scope
-	return scope.Registry == "" && scope.Cluster == ""
+	return identity(r).Scope.All()
 }
 
 // base is what an image is built on, nil where nothing is known; it is written into its scan.

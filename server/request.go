@@ -17,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -116,6 +117,7 @@ type query struct {
 	values map[string][]string
 	known  map[string]bool
 	faults []Fault
+	denied error // what the scope of who asks does not allow; it goes over faults
 }
 
 func queryOf(r *http.Request) *query {
@@ -222,8 +224,25 @@ func (q *query) page() store.Page {
 	return store.Page{Sort: q.text("sort"), After: q.text("after"), Limit: int(q.integer("limit", 1, 1000))}
 }
 
+// within is the cluster that a list is narrowed to: the asked one, and no other than the scope's.
+func (q *query) within(id auth.Identity, asked string) string {
+	switch scope := id.Scope; {
+	case scope.Group != "" && scope.Cluster == "":
+		q.denied = forbidden("a scope that names a group and no cluster reads no lists; the token is for %s", scope)
+	case scope.Cluster == "":
+	case asked != "" && asked != scope.Cluster:
+		q.denied = forbidden("the token is for %s", scope)
+	default:
+		return scope.Cluster
+	}
+	return asked
+}
+
 // err is what is wrong, all at once; parameters that nothing asked for are, too.
 func (q *query) err() error {
+	if q.denied != nil {
+		return q.denied
+	}
 	for _, name := range slices.Sorted(maps.Keys(q.values)) {
 		if !q.known[name] {
 			q.fault(name, "is not known here; known are %s", strings.Join(slices.Sorted(maps.Keys(q.known)), ", "))

@@ -1,7 +1,6 @@
 // Package server is the HTTP API of the control plane, under /api/v1: JSON, described
 // by the OpenAPI document that /api/v1/openapi.json gives, problem details (RFC 9457)
-// for errors. Every route needs a role (package auth); a route that does not hold to
-// scopes refuses identities that have one.
+// for errors. Every route needs a role, and says how it holds to scopes (package auth).
 package server
 
 import (
@@ -122,11 +121,11 @@ func New(c Config) *Server {
 // ServeHTTP answers a request that package auth let pass.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// Routes are the roles that each route needs.
+// Routes are what each route needs.
 func (s *Server) Routes() auth.Routes {
 	routes := auth.Routes{}
 	for _, r := range s.routes {
-		routes[r.pattern] = r.roles
+		routes[r.pattern] = auth.Route{Roles: r.roles, Scopes: r.scopes}
 	}
 	return routes
 }
@@ -167,10 +166,7 @@ func (s *Server) handler(x route) http.Handler {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
-		err := s.scoped(x, r)
-		if err == nil {
-			err = x.handle(w, r)
-		}
+		err := x.handle(w, r)
 		if err == nil {
 			return
 		}
@@ -197,14 +193,6 @@ func (r *recorder) WriteHeader(status int) {
 
 // Unwrap is for http.ResponseController.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-// scoped refuses identities with a scope where a route does not hold to it.
-func (s *Server) scoped(x route, r *http.Request) error {
-	if id, ok := auth.FromContext(r.Context()); ok && id.Scope != (auth.Scope{}) && !x.scoped {
-		return forbidden("a token with the scope %s cannot use this", id.Scope)
-	}
-	return nil
-}
 
 // identity is who sends a request.
 func identity(r *http.Request) auth.Identity {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/store"
 )
@@ -204,6 +205,8 @@ func (s *Server) check(r *http.Request, scans []api.Scan) error {
 			fault("/digest", fmt.Errorf("is another than that of %s", scan.Image))
 		case !id.Scope.AllowsImage(scan.Image):
 			return forbidden("the token is for %s, which %s is not in", id.Scope, scan.Image)
+		case id.Role == auth.Node && scan.Error == "":
+			return forbidden("the role node sends SBOMs, and scans that failed; results are for the role scanner")
 		}
 		if scan.Digest == "" && scan.Error == "" {
 			fault("/digest", errors.New("is missing: only a scan that failed may have none"))

@@ -109,13 +109,15 @@ type Token struct {
 	Creator string `json:"creator,omitempty"`
 	Expires string `json:"expires,omitempty"`
 	Revoked string `json:"revoked,omitempty"`
+	// Legacy is a scanner from before nodes and webhooks had roles of their own.
+	Legacy bool `json:"legacy,omitempty"`
 }
 
 // AddToken keeps a token by the hexadecimal hash of its text, and gives it an ID and a time.
 func (t *Tx) AddToken(ctx context.Context, hash string, k Token) (Token, error) {
 	k.Created, k.Name, k.Creator = t.at, clean(k.Name), clean(k.Creator)
-	return k, t.one(ctx, "INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked) VALUES (?, ?, ?, ?, ?, ?, ?, '') RETURNING id",
-		[]any{hash, k.Name, k.Role, k.Scope, k.Created, k.Creator, expiry(k.Expires)}, &k.ID)
+	return k, t.one(ctx, "INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked, legacy) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?) RETURNING id",
+		[]any{hash, k.Name, k.Role, k.Scope, k.Created, k.Creator, expiry(k.Expires), k.Legacy}, &k.ID)
 }
 
 // RevokeToken ends a token; ErrNotFound when there is none of the id.
@@ -127,10 +129,10 @@ func (t *Tx) RevokeToken(ctx context.Context, id int64) error {
 	return err
 }
 
-const tokenColumns = "id, name, role, scope, created, creator, expires, revoked"
+const tokenColumns = "id, name, role, scope, created, creator, expires, revoked, legacy"
 
 func (k *Token) dest() []any {
-	return []any{&k.ID, &k.Name, &k.Role, &k.Scope, &k.Created, &k.Creator, &k.Expires, &k.Revoked}
+	return []any{&k.ID, &k.Name, &k.Role, &k.Scope, &k.Created, &k.Creator, &k.Expires, &k.Revoked, &k.Legacy}
 }
 
 // Tokens are all of them, the newest first.

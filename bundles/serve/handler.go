@@ -33,10 +33,12 @@ type Limits struct {
 	// WriteTimeout bounds the sending of one response; 0 is 10 minutes. It
 	// replaces that of the server, which would end the waiting.
 	WriteTimeout time.Duration
+	// May, where given, says whether who asks may read a bundle, there or not.
+	May func(r *http.Request, bundle string) bool
 }
 
 // Handler serves named bundles at /bundles/NAME and /bundles/NAME.tar.gz. It
-// may be used concurrently. Who may read them is for others to decide.
+// may be used concurrently.
 type Handler struct {
 	limits  Limits
 	closing chan struct{}
@@ -124,6 +126,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name, ok := strings.CutPrefix(r.URL.Path, Prefix)
 	name = strings.TrimSuffix(name, ".tar.gz")
+	if h.limits.May != nil && !h.limits.May(r, name) {
+		problem(w, http.StatusForbidden, "the bundle "+strconv.Quote(name)+" is not for this token: it is about more than the token's scope")
+		return
+	}
 	v := h.get(name)
 	if !ok || v == nil {
 		problem(w, http.StatusNotFound, "there is no bundle "+strconv.Quote(name))

@@ -72,7 +72,7 @@ with --once also 3 where an image could not be scanned.`,
 	flags.StringVar(&config.Cluster, "cluster", "", "name of the cluster (default that of its namespace kube-system)")
 	flags.StringVar(&config.Node, "node", "", "name of the node (default NODE_NAME, else the host's)")
 	flags.StringVarP(&server.URL, "apiurl", "a", "", "URL of the Assay server")
-	flags.StringVarP(&server.Token, "token", "t", "", "token for the server, of the role scanner")
+	flags.StringVarP(&server.Token, "token", "t", "", "token for the server, of the role node")
 	flags.StringVar(&server.TokenFile, "token-file", "", "file that holds the token, read at each request")
 	c.MarkFlagsMutuallyExclusive("token", "token-file")
 	flags.StringVar(&server.CAFile, "api-ca", "", "further certificates to trust for the server, in PEM")

@@ -105,7 +105,7 @@ say where --trace sends spans to.`,
 	flags.StringVar(&login.RedirectURL, "oidc-redirect-url", "", "let people sign in to the pages at the issuer; this server's address as browsers see it, with the path /signin/callback")
 	flags.StringVar(&secretFile, "oidc-client-secret-file", "", "file with the client's secret, for --oidc-redirect-url")
 	flags.StringVar(&review, "token-review", "", "kubeconfig of a cluster that is asked about tokens; in-cluster for the one that it runs in")
-	flags.StringArrayVar(&bind, "bind", nil, "ROLE=user:NAME or ROLE=group:NAME for who comes by file, OIDC, certificate or review; may be repeated")
+	flags.StringArrayVar(&bind, "bind", nil, "ROLE=user:NAME or ROLE=group:NAME for who comes by file, OIDC, certificate or review; a role may have a scope: node(cluster=prod)=user:NAME; may be repeated")
 	flags.StringVar(&anonymous, "anonymous", "", "role of requests without a token, for trials on loopback")
 	flags.StringSliceVar(&config.Auth.TrustedOrigins, "trusted-origin", nil, "origin of browsers besides the server's own; may be repeated")
 	flags.DurationVar(&config.Retention.Scans, "keep-scans", 30*day, "keep scans that a newer one replaced; 0 is for ever, here and below")
@@ -242,20 +242,9 @@ say where --trace sends spans to.`,
 func bindings(list []string) ([]auth.Binding, error) {
 	var all []auth.Binding
 	for _, text := range list {
-		role, who, _ := strings.Cut(text, "=")
-		parsed, err := auth.ParseRole(role)
+		b, err := auth.ParseBinding(text)
 		if err != nil {
 			return nil, fmt.Errorf("--bind %s: %w", text, err)
-		}
-		kind, name, _ := strings.Cut(who, ":")
-		b := auth.Binding{Role: parsed}
-		switch {
-		case name != "" && kind == "user":
-			b.Users = []string{name}
-		case name != "" && kind == "group":
-			b.Groups = []string{name}
-		default:
-			return nil, fmt.Errorf("--bind %s: want ROLE=user:NAME or ROLE=group:NAME", text)
 		}
 		all = append(all, b)
 	}

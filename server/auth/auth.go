@@ -21,13 +21,14 @@ import (
 	"strings"
 	"time"
 
+	lru "k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
 // Config says who gets in. Its zero value refuses everybody.
 type Config struct {
-	// Routes are the roles that each route needs.
+	// Routes are what each route needs.
 	Routes Routes
 	// Bindings give roles to users and groups; the first that fits decides.
 	// Tokens of the store bring their own role.
@@ -96,6 +97,9 @@ type Identity struct {
 	// Via is the authenticator that vouches for it, as in [Config.Observe].
 	// In a session it is the one that opened it.
 	Via string
+	// Legacy is a scanner from before nodes and webhooks had roles of their own. For one release
+	// it has their routes too, with a warning.
+	Legacy bool
 }
 
 const (
@@ -138,6 +142,7 @@ type Auth struct {
 	sessions    *sessions
 	login       *login
 	limiter     *limiter
+	warned      *lru.LRUExpireCache // names of Legacy identities
 	crossOrigin *http.CrossOriginProtection
 }
 
@@ -154,7 +159,7 @@ func New(ctx context.Context, c Config) (*Auth, error) {
 	if c.Observe == nil {
 		c.Observe = func(string, string) {}
 	}
-	a := &Auth{config: c, limiter: newLimiter(c.FailuresPerMinute, c.Now), crossOrigin: http.NewCrossOriginProtection()}
+	a := &Auth{config: c, limiter: newLimiter(c.FailuresPerMinute, c.Now), warned: lru.NewLRUExpireCacheWithClock(maxWarned, clock(c.Now)), crossOrigin: http.NewCrossOriginProtection()}
 	var err error
 	if a.table, err = newTable(c.Routes); err != nil {
 		return nil, err
@@ -264,17 +269,38 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		if id.Role != "" {
 			r = r.WithContext(NewContext(r.Context(), id))
 		}
+		if id.Legacy {
+			a.warn(w, id)
+		}
 		next.ServeHTTP(w, r)
 	})
 }
 
+// LegacyWarning is what those are told who have a [Identity] from before nodes and webhooks had
+// roles of their own.
+const LegacyWarning = "the role scanner uploads alone from the next release on: give nodes the role node, webhooks the role webhook, and each program its own token, with a scope or all"
+
+const (
+	maxWarned   = 4096
+	warnedAgain = time.Hour
+)
+
+// warn tells the client each time, and the log now and then.
+func (a *Auth) warn(w http.ResponseWriter, id Identity) {
+	w.Header().Set("Warning", `299 - "`+LegacyWarning+`"`)
+	if _, told := a.warned.Get(id.Name); !told {
+		a.warned.Add(id.Name, nil, warnedAgain)
+		a.config.Log.Warn(LegacyWarning, "user", id.Name, "scope", id.Scope.String(), "authenticator", id.Via)
+	}
+}
+
 // Inner is a Handler for requests that this process makes itself, in the name of the
-// [Identity] of their context: it asks for the role that the table of routes wants, and for
-// no credential.
+// [Identity] of their context: it asks for the role and scope that the table of routes wants,
+// and for no credential.
 func (a *Auth) Inner(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, _ := FromContext(r.Context())
-		if err := a.allows(a.table.least(r), id); err != nil {
+		if err := a.allows(a.table.of(r), id); err != nil {
 			err.Write(w)
 			return
 		}
@@ -284,8 +310,8 @@ func (a *Auth) Inner(next http.Handler) http.Handler {
 
 // admit decides about a request. Public routes get no identity.
 func (a *Auth) admit(w http.ResponseWriter, r *http.Request) (id Identity, via string, err *Error) {
-	least := a.table.least(r)
-	public := slices.Contains(least, Public)
+	route := a.table.of(r)
+	public := slices.Contains(route.Roles, Public)
 	header := r.Header.Values("Authorization")
 	r.Header.Del("Authorization") // nothing behind shall be able to log it
 	via = viaNone
@@ -299,14 +325,20 @@ func (a *Auth) admit(w http.ResponseWriter, r *http.Request) (id Identity, via s
 	if (public || len(header) == 0) && a.crossOrigin.Check(r) != nil {
 		return id, via, forbidden("cross-origin", "the request comes from a page of another site; if that site is yours, add it to the trusted origins")
 	}
-	return id, via, a.allows(least, id)
+	return id, via, a.allows(route, id)
 }
 
-// allows says whether an identity has one of the roles that a route needs.
-func (a *Auth) allows(least []Role, id Identity) *Error {
+// allows says whether an identity has one of the roles that a route needs, and a scope that it
+// can hold to.
+func (a *Auth) allows(route Route, id Identity) *Error {
+	least := route.Roles
 	switch {
-	case slices.Contains(least, Public), slices.ContainsFunc(least, id.Role.Includes):
+	case slices.Contains(least, Public):
 		return nil
+	case slices.ContainsFunc(least, id.has) && (id.Scope.All() || route.Scopes != ScopesRefused):
+		return nil
+	case slices.ContainsFunc(least, id.has):
+		return forbidden("forbidden", fmt.Sprintf("this is about everything; the scope of %.200q is %s", id.Name, id.Scope))
 	case id.Role == "":
 		return forbidden("forbidden", fmt.Sprintf("%.200q has no role here; an administrator can bind one to this user or to a group", id.Name))
 	case len(least) == 0:
@@ -405,8 +437,8 @@ func (a *Auth) byToken(ctx context.Context, token string, hash TokenHash) (id Id
 
 // identity is a user with the role that the bindings give.
 func (a *Auth) identity(name string, groups []string, via string) Identity {
-	role, scope := bind(a.config.Bindings, name, groups)
-	return Identity{Name: name, Groups: groups, Role: role, Scope: scope, Via: via}
+	b := bind(a.config.Bindings, name, groups)
+	return Identity{Name: name, Groups: groups, Role: b.Role, Scope: b.Scope, Legacy: b.Legacy, Via: via}
 }
 
 // maxToken bounds a bearer token, in bytes.

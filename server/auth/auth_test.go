@@ -23,13 +23,13 @@ import (
 )
 
 var routes = Routes{
-	"GET /view":    {Viewer},
-	"POST /edit":   {Editor},
-	"DELETE /all":  {Admin},
-	"POST /upload": {Scanner, Editor},
-	"GET /db":      {Scanner, Viewer},
-	"GET /healthz": {Public},
-	"POST /login":  {Public},
+	"GET /view":    needs(Viewer),
+	"POST /edit":   needs(Editor),
+	"DELETE /all":  needs(Admin),
+	"POST /upload": needs(Scanner, Editor),
+	"GET /db":      needs(Scanner, Viewer),
+	"GET /healthz": needs(Public),
+	"POST /login":  needs(Public),
 }
 
 func TestZeroConfigRefusesEverybody(t *testing.T) {
@@ -222,6 +222,7 @@ func TestRolesGrantWhatTheTableSays(t *testing.T) {
 	h := a.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	grants := map[Role]string{
 		Scanner: "POST /upload, GET /db",
+		Node:    "",
 		Viewer:  "GET /view, GET /db",
 		Editor:  "GET /view, GET /db, POST /edit, POST /upload",
 		Admin:   "GET /view, GET /db, POST /edit, POST /upload, DELETE /all",
@@ -233,10 +234,10 @@ func TestRolesGrantWhatTheTableSays(t *testing.T) {
 				_, path, _ := strings.Cut(route, " ")
 				want := http.StatusForbidden
 				as := strings.Replace(method, "HEAD", "GET", 1) + " " + path
-				if len(routes[as]) == 0 {
+				if len(routes[as].Roles) == 0 {
 					want = http.StatusNotFound
 				}
-				if strings.Contains(", "+may+",", ", "+as+",") || len(routes[as]) > 0 && routes[as][0] == Public {
+				if strings.Contains(", "+may+",", ", "+as+",") || len(routes[as].Roles) > 0 && routes[as].Roles[0] == Public {
 					want = http.StatusOK
 				}
 				r := httptest.NewRequest(method, path, nil)
@@ -541,7 +542,7 @@ func TestNewRefuses(t *testing.T) {
 		"at least 32 bytes":                    {Sessions: &Sessions{}},
 		"key 2 has 3 bytes":                    {Sessions: &Sessions{Keys: [][]byte{make([]byte, 32), []byte("abc")}}},
 		"trusted origin":                       {TrustedOrigins: []string{"example.com"}},
-		"table of routes: \"/a\" names no met": {Routes: Routes{"/a": {Viewer}}},
+		"table of routes: \"/a\" names no met": {Routes: Routes{"/a": needs(Viewer)}},
 	} {
 		if _, err := New(context.Background(), c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)

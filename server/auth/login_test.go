@@ -63,7 +63,7 @@ func TestLogin(t *testing.T) {
 	p := newProvider(t)
 	now := time.Now()
 	a := newAuth(t, Config{
-		Routes:   Routes{"GET /view": {Viewer}},
+		Routes:   Routes{"GET /view": needs(Viewer)},
 		Bindings: []Binding{{Groups: []string{"oidc:platform"}, Role: Viewer}},
 		OIDC:     &OIDC{Issuer: p.URL, ClientID: "assay", CAFile: tempFile(t, pemOf(p.Certificate()))},
 		Login:    &Login{ClientSecret: "secret", RedirectURL: "https://assay.example.com/signin/callback"},

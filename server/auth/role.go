@@ -11,15 +11,25 @@ import (
 	"github.com/assay-dev/assay/api"
 )
 
+// Scope bounds what an identity may say and see.
+type Scope = api.Scope
+
+// ParseScope reads the text form of a scope.
+func ParseScope(text string) (Scope, error) { return api.ParseScope(text) }
+
 // Role is what an identity may do.
 type Role string
 
+// Roles. Those of programs (scanner, node, webhook) stand apart: none includes another.
 const (
 	// Public marks routes that need no credential; no identity has it.
 	Public Role = "public"
-	// Scanner uploads results, and reads those and the database. It stands
-	// apart: none of the others includes it, and it includes none of them.
+	// Scanner uploads scans and SBOMs, and reads images and the database.
 	Scanner Role = "scanner"
+	// Node makes SBOMs of what runs in its cluster, and tells what runs there.
+	Node Role = "node"
+	// Webhook follows bundles, tells of the decisions of its cluster, and asks for scans.
+	Webhook Role = "webhook"
 	// Viewer reads everything.
 	Viewer Role = "viewer"
 	// Editor is a Viewer who changes exceptions, thresholds and what else is
@@ -29,28 +39,63 @@ const (
 	Admin Role = "admin"
 )
 
-// ParseRole reads one of scanner, viewer, editor and admin.
+// ParseRole reads one of viewer, editor, admin, scanner, node and webhook.
 func ParseRole(s string) (Role, error) {
 	switch r := Role(s); r {
-	case Scanner, Viewer, Editor, Admin:
+	case Scanner, Node, Webhook, Viewer, Editor, Admin:
 		return r, nil
 	}
-	return "", fmt.Errorf("unknown role %.40q: want viewer, editor, admin or scanner", s)
+	return "", fmt.Errorf("unknown role %.40q: want viewer, editor, admin, scanner, node or webhook", s)
 }
 
 // Includes says whether a role may do all that another may: viewer, editor and
-// admin each include those before, and scanner only itself.
+// admin each include those before, and the roles of programs only themselves.
 func (r Role) Includes(least Role) bool {
 	rank := []Role{Viewer, Editor, Admin}
 	has, needs := slices.Index(rank, r), slices.Index(rank, least)
-	return r == Scanner && least == Scanner || needs >= 0 && has >= needs
+	return r.IsProgram() && least == r || needs >= 0 && has >= needs
+}
+
+// IsProgram says whether a role is that of a program: it must name its scope.
+func (r Role) IsProgram() bool { return r == Scanner || r == Node || r == Webhook }
+
+// CheckScope says what is wrong with the text of a new identity's scope; "" is none given.
+func (r Role) CheckScope(text string) error {
+	s, err := ParseScope(text)
+	switch {
+	case err != nil:
+		return err
+	case text == "" && r.IsProgram():
+		return fmt.Errorf("the role %s needs a scope: cluster=NAME, group=NAME, registry=PREFIX, some of them with commas, or all for no bound", r)
+	case (r == Node || r == Webhook) && !s.All() && (s.Cluster == "" || s.Registry != ""):
+		return fmt.Errorf("scope %.80q: the role %s speaks of a whole cluster: want cluster=NAME, with group=NAME where clusters share evidence, or all", text, r)
+	}
+	return nil
+}
+
+// Scopes says how a route holds to the scopes of identities.
+type Scopes int
+
+const (
+	_ Scopes = iota // not stated: such a route is no route
+	// ScopesOpen is a route that holds nothing of a cluster or registry.
+	ScopesOpen
+	// ScopesHeld is a route whose handler takes and gives only what is within the scope.
+	ScopesHeld
+	// ScopesRefused is a route about everything: who has a scope is refused.
+	ScopesRefused
+)
+
+// Route is who may use a route: one of the roles is enough.
+type Route struct {
+	Roles  []Role
+	Scopes Scopes
 }
 
 // Routes says who may use which route: a pattern of [http.ServeMux] with its
-// method, such as "GET /api/v1/images/{digest}", to the least roles, of which
-// one is enough. A GET route is open to HEAD too. What is not in the table is
-// refused.
-type Routes map[string][]Role
+// method, such as "GET /api/v1/images/{digest}". A GET route is open to HEAD too. What is not in
+// the table is refused.
+type Routes map[string]Route
 
 // Match compares the table with the patterns that a server registered, and
 // returns an error that names each pattern that is in only one of them: for the
@@ -85,14 +130,17 @@ func newTable(routes Routes) (t table, err error) {
 		}
 	}()
 	t = table{http.NewServeMux(), routes}
-	for pattern, least := range routes {
+	for pattern, route := range routes {
 		if method, _, ok := strings.Cut(pattern, " "); !ok || strings.Contains(method, "/") {
 			return t, fmt.Errorf("table of routes: %q names no method", pattern)
 		}
-		if len(least) == 0 {
+		if len(route.Roles) == 0 {
 			return t, fmt.Errorf("table of routes: %q names no role", pattern)
 		}
-		for _, r := range least {
+		if route.Scopes < ScopesOpen || route.Scopes > ScopesRefused {
+			return t, fmt.Errorf("table of routes: %q does not say how it holds to scopes", pattern)
+		}
+		for _, r := range route.Roles {
 			if _, err := ParseRole(string(r)); err != nil && r != Public {
 				return t, fmt.Errorf("table of routes: %q: %w", pattern, err)
 			}
@@ -102,9 +150,8 @@ func newTable(routes Routes) (t table, err error) {
 	return t, nil
 }
 
-// least are the roles of which a request needs one; none when it is not in the
-// table.
-func (t table) least(r *http.Request) []Role {
+// of is the entry of a request; it has no role when there is none.
+func (t table) of(r *http.Request) Route {
 	_, pattern := t.mux.Handler(r)
 	return t.routes[pattern]
 }
@@ -117,88 +164,71 @@ type Binding struct {
 	Groups []string
 	Role   Role
 	Scope  Scope
+	// Legacy is a scanner without a scope: see [Identity].
+	Legacy bool
 }
 
-// bind returns what the first binding that names the user or a group gives.
-func bind(bindings []Binding, name string, groups []string) (Role, Scope) {
+// ParseBinding reads ROLE=user:NAME or ROLE=group:NAME; the role may have a scope, as in
+// node(cluster=prod,group=eu)=user:NAME.
+func ParseBinding(text string) (b Binding, err error) {
+	head, who, ok := strings.Cut(text, "=")
+	scope := ""
+	if role, rest, scoped := strings.Cut(text, "("); scoped && len(role) < len(head) {
+		head = role
+		if scope, who, ok = strings.Cut(rest, ")="); scope == "" {
+			ok = false
+		}
+	}
+	kind, name, _ := strings.Cut(who, ":")
+	switch {
+	case !ok || name == "":
+	case kind == "user":
+		b.Users = []string{name}
+	case kind == "group":
+		b.Groups = []string{name}
+	}
+	if b.Users == nil && b.Groups == nil {
+		return b, errors.New("want ROLE=user:NAME or ROLE=group:NAME, where ROLE may have a scope: node(cluster=NAME)")
+	}
+	if b.Role, err = ParseRole(head); err != nil {
+		return b, err
+	}
+	if b.Legacy = b.Role == Scanner && scope == ""; b.Legacy {
+		return b, nil
+	}
+	if err := b.Role.CheckScope(scope); err != nil {
+		return b, err
+	}
+	b.Scope, err = ParseScope(scope)
+	return b, err
+}
+
+// bind returns the first binding that names the user or a group.
+func bind(bindings []Binding, name string, groups []string) Binding {
 	for _, b := range bindings {
 		if slices.Contains(b.Users, name) || slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(b.Groups, g) }) {
-			return b.Role, b.Scope
+			return b
 		}
 	}
-	return "", Scope{}
+	return Binding{}
 }
 
-// Scope narrows an identity; its zero value does not. Its text form, in JSON,
-// YAML and stores, is "cluster=prod-eu", "registry=quay.io/acme" or both with a
-// comma. The handlers hold to it.
-type Scope struct {
-	// Cluster is the only cluster that the identity speaks of.
-	Cluster string
-	// Registry begins every reference that the identity speaks of: a host, and
-	// as many whole components of the path as are given.
-	Registry string
-}
+// ClusterPart begins the name of the bundle that holds what is of one cluster.
+const ClusterPart = "cluster-"
 
-// AllowsCluster says whether a cluster is within the scope.
-func (s Scope) AllowsCluster(name string) bool { return s.Cluster == "" || s.Cluster == name }
-
-// AllowsImage says whether an image reference, as a user writes it, is within
-// the scope. A malformed one is only when there is no bound.
-func (s Scope) AllowsImage(reference string) bool {
-	if s.Registry == "" {
+// MayFollow says whether an identity may read a bundle: without a scope any; a webhook of a cluster
+// what all share, and its cluster's own. Other scopes are narrower than what bundles hold.
+func (id Identity) MayFollow(bundle string) bool {
+	if id.Scope.All() {
 		return true
 	}
-	ref, err := api.ParseReference(reference)
-	return err == nil && strings.HasPrefix(ref.Host+"/"+ref.Path+"/", s.Registry+"/")
+	if !id.has(Webhook) || !id.Scope.AllowsCluster(id.Scope.Cluster) {
+		return false
+	}
+	return !strings.HasPrefix(bundle, ClusterPart) || bundle == ClusterPart+id.Scope.Cluster
 }
 
-// String is the text form.
-func (s Scope) String() string {
-	var parts []string
-	if s.Cluster != "" {
-		parts = append(parts, "cluster="+s.Cluster)
-	}
-	if s.Registry != "" {
-		parts = append(parts, "registry="+s.Registry)
-	}
-	return strings.Join(parts, ",")
-}
-
-// MarshalText gives the text form, or an error when a name has none.
-func (s Scope) MarshalText() ([]byte, error) {
-	text := s.String()
-	if back, err := ParseScope(text); err != nil || back != s {
-		return nil, fmt.Errorf("scope %.80q cannot be written as text", text)
-	}
-	return []byte(text), nil
-}
-
-// UnmarshalText reads the text form.
-func (s *Scope) UnmarshalText(text []byte) (err error) {
-	*s, err = ParseScope(string(text))
-	return err
-}
-
-// ParseScope reads the text form.
-func ParseScope(text string) (Scope, error) {
-	var s Scope
-	if text == "" {
-		return s, nil
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		key, value, _ := strings.Cut(part, "=")
-		value = strings.TrimSuffix(value, "/")
-		switch {
-		case value == "":
-		case key == "cluster" && s.Cluster == "":
-			s.Cluster = value
-			continue
-		case key == "registry" && s.Registry == "":
-			s.Registry = value
-			continue
-		}
-		return Scope{}, fmt.Errorf("scope %.80q: want cluster=NAME, registry=PREFIX, or both with a comma", text)
-	}
-	return s, nil
+// has says whether an identity may do what a role may.
+func (id Identity) has(least Role) bool {
+	return id.Role.Includes(least) || id.Legacy && (least == Node || least == Webhook)
 }

@@ -1,17 +1,19 @@
 package auth
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 )
 
 func TestRoleIncludes(t *testing.T) {
-	all := []Role{Public, Scanner, Viewer, Editor, Admin, "", "root"}
+	all := []Role{Public, Scanner, Node, Webhook, Viewer, Editor, Admin, "", "root"}
 	want := map[Role]string{
 		Scanner: "scanner",
+		Node:    "node",
+		Webhook: "webhook",
 		Viewer:  "viewer",
 		Editor:  "viewer editor",
 		Admin:   "viewer editor admin",
@@ -26,8 +28,11 @@ func TestRoleIncludes(t *testing.T) {
 	}
 }
 
+// needs is a route that holds to scopes.
+func needs(roles ...Role) Route { return Route{Roles: roles, Scopes: ScopesHeld} }
+
 func TestRoutesMatch(t *testing.T) {
-	table := Routes{"GET /a": {Viewer}, "GET /gone": {Viewer}}
+	table := Routes{"GET /a": needs(Viewer), "GET /gone": needs(Viewer)}
 	err := table.Match([]string{"GET /a", "POST /a"})
 	want := `route "GET /gone" is in the table of routes, but not served
 route "POST /a" is not in the table of routes`
@@ -50,8 +55,13 @@ func TestTableRefusesNonsense(t *testing.T) {
 		"GET /{":       {[]Role{Viewer}, "bad wildcard"},
 		"G@T /strange": {[]Role{Viewer}, "invalid method"},
 	} {
-		if _, err := newTable(Routes{pattern: c.roles}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := newTable(Routes{pattern: needs(c.roles...)}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: got %v, want %s", pattern, err, c.want)
+		}
+	}
+	for _, unstated := range []Scopes{0, ScopesRefused + 1, -1} {
+		if _, err := newTable(Routes{"GET /a": {[]Role{Viewer}, unstated}}); err == nil || !strings.Contains(err.Error(), "scopes") {
+			t.Errorf("scopes %d: got %v", unstated, err)
 		}
 	}
 }
@@ -60,8 +70,8 @@ func TestTableRefusesNonsense(t *testing.T) {
 // path looks like.
 func TestTableFollowsServeMux(t *testing.T) {
 	routes := Routes{
-		"GET /api/v1/images": {Viewer}, "GET /api/v1/images/{digest}": {Viewer}, "GET /api/v1/images/{digest}/export": {Editor},
-		"DELETE /api/v1/tokens/{name}": {Admin}, "GET /bundles/": {Scanner}, "GET /{$}": {Public},
+		"GET /api/v1/images": needs(Viewer), "GET /api/v1/images/{digest}": needs(Viewer), "GET /api/v1/images/{digest}/export": needs(Editor),
+		"DELETE /api/v1/tokens/{name}": needs(Admin), "GET /bundles/": needs(Scanner), "GET /{$}": needs(Public),
 	}
 	table, err := newTable(routes)
 	if err != nil {
@@ -79,66 +89,59 @@ func TestTableFollowsServeMux(t *testing.T) {
 		} {
 			served = ""
 			r := httptest.NewRequest(method, path, nil)
-			least := table.least(r)
+			least := table.of(r).Roles
 			mux.ServeHTTP(httptest.NewRecorder(), r)
-			if served != "" && len(routes[served]) != len(least) {
+			if served != "" && len(routes[served].Roles) != len(least) {
 				t.Errorf("%s %s: the mux serves %q, the table says %v", method, path, served, least)
 			}
-			if served != "" && routes[served][0] != least[0] {
+			if served != "" && routes[served].Roles[0] != least[0] {
 				t.Errorf("%s %s: the mux serves %q, the table says %v", method, path, served, least)
 			}
 		}
 	}
 }
 
-func TestScope(t *testing.T) {
-	for text, want := range map[string]Scope{
-		"":                                 {},
-		"cluster=prod-eu":                  {Cluster: "prod-eu"},
-		"registry=quay.io/acme/":           {Registry: "quay.io/acme"},
-		"registry=quay.io,cluster=prod-eu": {Cluster: "prod-eu", Registry: "quay.io"},
+func TestParseBinding(t *testing.T) {
+	for text, want := range map[string]Binding{
+		"viewer=group:a(b)=c":                           {Groups: []string{"a(b)=c"}, Role: Viewer},
+		"scanner=user:old":                              {Users: []string{"old"}, Role: Scanner, Legacy: true},
+		"scanner(all)=user:ci":                          {Users: []string{"ci"}, Role: Scanner},
+		"node(cluster=prod,group=eu)=user:system:x:y":   {Users: []string{"system:x:y"}, Role: Node, Scope: Scope{Cluster: "prod", Group: "eu"}},
+		"viewer(registry=quay.io/acme)=group:oidc:acme": {Groups: []string{"oidc:acme"}, Role: Viewer, Scope: Scope{Registry: "quay.io/acme"}},
+		"webhook(all)=group:hooks":                      {Groups: []string{"hooks"}, Role: Webhook},
 	} {
-		got, err := ParseScope(text)
-		if err != nil || got != want {
-			t.Errorf("%q: got %v, %v", text, got, err)
-		}
-		text, err := json.Marshal(got)
-		var back Scope
-		if err != nil || json.Unmarshal(text, &back) != nil || back != want {
-			t.Errorf("%s comes back as %v, %v", text, back, err)
+		if got, err := ParseBinding(text); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"prod", "cluster=", "cluster=a,cluster=b", "registry=/", "cluster=a,", "namespace=a"} {
-		if s, err := ParseScope(text); err == nil {
-			t.Errorf("%q is read as %v", text, s)
+	for _, text := range []string{
+		"", "viewer", "viewer=", "viewer=user:", "viewer=team:x", "root=user:x", "node=user:x", "webhook=group:x", "node()=user:x", "node(group=g)=user:x",
+		"node(registry=quay.io)=user:x", "webhook(cluster=a,registry=quay.io)=user:x", "scanner(cluster=)=user:x", "node(cluster=a=user:x", "node(cluster=a)user:x",
+	} {
+		if got, err := ParseBinding(text); err == nil {
+			t.Errorf("%q is read as %+v", text, got)
 		}
-	}
-	if _, err := json.Marshal(Scope{Cluster: "a,registry=b"}); err == nil {
-		t.Error("a name with a comma is written")
 	}
 }
 
-func TestScopeAllows(t *testing.T) {
-	acme := Scope{Registry: "quay.io/acme"}
-	for reference, want := range map[string]bool{
-		"quay.io/acme/app:1":        true,
-		"quay.io/acme/team/app":     true,
-		"quay.io/acme":              true,
-		"quay.io/acmecorp/app":      false,
-		"quay.io/other/app":         false,
-		"evil.io/quay.io/acme/app":  false,
-		"app":                       false,
-		"quay.io/acme/../other/app": false,
-		"":                          false,
+func TestMayFollow(t *testing.T) {
+	for name, c := range map[string]struct {
+		id                       Identity
+		shared, own, other, mine bool
+	}{
+		"no bound":             {Identity{Role: Viewer}, true, true, true, true},
+		"a webhook":            {Identity{Role: Webhook, Scope: Scope{Cluster: "a"}}, true, true, false, false},
+		"a webhook of a group": {Identity{Role: Webhook, Scope: Scope{Cluster: "a", Group: "g"}}, true, true, false, false},
+		"one from before":      {Identity{Role: Scanner, Legacy: true, Scope: Scope{Cluster: "a"}}, true, true, false, false},
+		"one of a registry":    {Identity{Role: Scanner, Legacy: true, Scope: Scope{Registry: "evil.example.com"}}, false, false, false, false},
+		"a viewer":             {Identity{Role: Viewer, Scope: Scope{Cluster: "a"}}, false, false, false, false},
+		"half a cluster":       {Identity{Role: Webhook, Scope: Scope{Cluster: "a", Registry: "quay.io"}}, false, false, false, false},
+		"a group alone":        {Identity{Role: Webhook, Scope: Scope{Group: "g"}}, false, false, false, false},
 	} {
-		if got := acme.AllowsImage(reference); got != want {
-			t.Errorf("%q: %v", reference, got)
+		for part, want := range map[string]bool{"names": c.shared, "images-00": c.shared, ClusterPart + "a": c.own, ClusterPart + "b": c.other, ClusterPart: c.mine, ClusterPart + "a/../cluster-b": c.mine} {
+			if got := c.id.MayFollow(part); got != want {
+				t.Errorf("%s, %s: %v", name, part, got)
+			}
 		}
-	}
-	if !(Scope{Registry: "docker.io/library"}).AllowsImage("nginx") || !(Scope{}).AllowsImage("anything at all") {
-		t.Error("a normalised reference, or any without bound, is refused")
-	}
-	if !(Scope{}).AllowsCluster("a") || !(Scope{Cluster: "a"}).AllowsCluster("a") || (Scope{Cluster: "a"}).AllowsCluster("A") {
-		t.Error("AllowsCluster is wrong")
 	}
 }

@@ -33,6 +33,8 @@ type StoredToken struct {
 	Name  string
 	Role  Role
 	Scope Scope
+	// Legacy is a scanner's from before nodes and webhooks had roles of their own.
+	Legacy bool
 	// Expires is when the token ends; the zero time is never.
 	Expires time.Time
 	Revoked bool

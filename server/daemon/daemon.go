@@ -4,7 +4,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -29,7 +28,6 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
-	"github.com/assay-dev/assay/console"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/match"
@@ -123,7 +121,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 
 	m := newMetrics()
-	handler := serve.New(serve.Limits{})
+	handler := serve.New(serve.Limits{May: mayFollow})
 	follower := follow.New(follow.Config{Store: s, Source: c.Source, Bundles: handler, Key: c.Key, Observe: m.step, Log: c.Log})
 	matcher := rematch.New(rematch.Config{Store: s, Databases: c.Vulnerabilities, Path: c.VulnerabilityPath, Update: c.Update, Every: c.RematchEvery, Log: c.Log})
 	defer func() { err = errors.Join(err, matcher.Close()) }()
@@ -182,42 +180,35 @@ func Run(ctx context.Context, c Config) (err error) {
 		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
 	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
-	mux, routes := http.NewServeMux(), api.Routes()
-	mux.Handle("/api/v1/", api)
-	add := func(pattern string, h http.Handler, roles ...auth.Role) {
-		mux.Handle(pattern, h)
-		routes[pattern] = roles
-	}
-	add("GET "+serve.Prefix+"{name...}", handler, auth.Viewer, auth.Scanner)
-	add("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), auth.Viewer)
-	alive := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
-	add("GET /livez", http.HandlerFunc(alive), auth.Public)
-	add("GET /healthz", http.HandlerFunc(alive), auth.Public)
-	add("GET /readyz", ready(s, follower), auth.Public)
-
-	c.Auth.Routes, c.Auth.Tokens, c.Auth.Listener, c.Auth.Observe, c.Auth.Log = routes, server.Tokens{Store: s}, c.Listener.Addr(), m.login, c.Log
-	guard, err := c.pages(ctx, s, mux, routes, api)
+	var guard *auth.Auth // the pages ask the API as their users would: each of the two needs the other
+	pages, err := c.pages(ctx, s, api, func() *auth.Auth { return guard })
 	if err != nil {
 		return err
 	}
-	var entry http.Handler = guard.Handler(mux)
+	web := newSite(api, pages, handler, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), ready(s, follower))
+	c.Auth.Routes, c.Auth.Tokens, c.Auth.Listener, c.Auth.Observe, c.Auth.Log = web.routes, server.Tokens{Store: s}, c.Listener.Addr(), m.login, c.Log
+	c.Auth.Refused = pages.Refused
+	if guard, err = auth.New(ctx, c.Auth); err != nil {
+		return err
+	}
+	var entry http.Handler = guard.Handler(web.mux)
 	if c.Trace {
 		entry = otelhttp.NewHandler(entry, "http")
 	}
-	web := &http.Server{Handler: entry, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	listener := &http.Server{Handler: entry, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
 	streams, endStreams := context.WithCancel(context.WithoutCancel(ctx))
 	defer endStreams()
-	web.BaseContext = func(net.Listener) context.Context { return streams }
-	web.RegisterOnShutdown(handler.Close)
-	listen := web.Serve
+	listener.BaseContext = func(net.Listener) context.Context { return streams }
+	listener.RegisterOnShutdown(handler.Close)
+	listen := listener.Serve
 	if c.CertFile != "" {
 		pair := &serve.KeyPair{CertFile: c.CertFile, KeyFile: c.KeyFile}
 		if _, err := pair.Get(nil); err != nil {
 			return err
 		}
-		web.TLSConfig = guard.TLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get})
-		listen = func(l net.Listener) error { return web.ServeTLS(l, "", "") }
+		listener.TLSConfig = guard.TLSConfig(&tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: pair.Get})
+		listen = func(l net.Listener) error { return listener.ServeTLS(l, "", "") }
 	}
 
 	// The followers go on until the requests are answered.
@@ -249,58 +240,13 @@ func Run(ctx context.Context, c Config) (err error) {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
 		defer cancel()
 		time.AfterFunc(shutdown/4, endStreams) // streams never end by themselves
-		if err := web.Shutdown(end); err != nil {
-			_ = web.Close()
+		if err := listener.Shutdown(end); err != nil {
+			_ = listener.Close()
 		}
 		return nil
 	})
 	c.Log.Info("serving", "address", c.Listener.Addr().String(), "tls", c.CertFile != "", "database", s.Dialect(), "bundles signed", c.Key != nil)
 	return group.Wait()
-}
-
-// settingSessions has the keys that sign the cookies of browsers, the same in all replicas.
-const settingSessions = "session-keys"
-
-// pages adds the console to what is served, and gives what guards all of it. The console asks
-// the API as its users would, so each of the two needs the other.
-func (c *Config) pages(ctx context.Context, s *store.Store, mux *http.ServeMux, routes auth.Routes, api http.Handler) (*auth.Auth, error) {
-	var keys [][]byte
-	if err := s.Write(ctx, func(t *store.Tx) error {
-		err := t.Setting(ctx, settingSessions, &keys)
-		if errors.Is(err, store.ErrNotFound) {
-			keys = [][]byte{make([]byte, 32)}
-			_, _ = rand.Read(keys[0]) // never fails
-			return t.SetSetting(ctx, settingSessions, keys)
-		}
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	c.Auth.Sessions = &auth.Sessions{Keys: keys, Ended: s}
-	var guard *auth.Auth
-	pages := console.Config{
-		API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { guard.Inner(api).ServeHTTP(w, r) }),
-		SignIn: func(w http.ResponseWriter, r *http.Request, token string) (auth.Identity, error) {
-			return guard.SignIn(w, r, token)
-		},
-		SignOut: func(w http.ResponseWriter, r *http.Request) error { return guard.SignOut(w, r) },
-		Version: c.Version, Log: c.Log,
-	}
-	if c.Auth.Login != nil {
-		pages.BeginLogin = func(w http.ResponseWriter, r *http.Request, next string) error { return guard.BeginLogin(w, r, next) }
-		pages.FinishLogin = func(w http.ResponseWriter, r *http.Request) (string, error) { return guard.FinishLogin(w, r) }
-	}
-	web, err := console.New(pages)
-	if err != nil {
-		return nil, err
-	}
-	c.Auth.Refused = web.Refused
-	for pattern, roles := range web.Routes() {
-		mux.Handle(pattern, web)
-		routes[pattern] = roles
-	}
-	guard, err = auth.New(ctx, c.Auth)
-	return guard, err
 }
 
 func database(c Config) string {

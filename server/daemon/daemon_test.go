@@ -370,7 +370,7 @@ func TestCredentials(t *testing.T) {
 	w := start(t, "", func(c *daemon.Config) { c.Auth.FailuresPerMinute = 10_000 })
 	s := storetest.Open(t, filepath.Join(w.data, "assay.db"), nil)
 	roles := map[string]string{}
-	for _, role := range []string{"viewer", "scanner", "editor"} {
+	for _, role := range []string{"viewer", "scanner", "node", "webhook", "editor"} {
 		_, secret, err := server.MakeToken(t.Context(), s, store.Token{Name: role, Role: role})
 		if err != nil {
 			t.Fatal(err)
@@ -387,9 +387,10 @@ func TestCredentials(t *testing.T) {
 	}
 	w.want(204, "DELETE", fmt.Sprintf("/api/v1/tokens/%d", kept.ID), "")
 	routes := server.New(server.Config{}).Routes()
-	routes["GET /metrics"], routes["GET /bundles/{name}"] = []auth.Role{auth.Viewer}, []auth.Role{auth.Viewer, auth.Scanner}
+	routes["GET /metrics"], routes["GET /bundles/{name}"] = auth.Route{Roles: []auth.Role{auth.Viewer}}, auth.Route{Roles: []auth.Role{auth.Viewer, auth.Webhook}}
 	tried := 0
-	for pattern, least := range routes {
+	for pattern, route := range routes {
+		least := route.Roles
 		method, path, _ := strings.Cut(pattern, " ")
 		path = inPath.ReplaceAllString(path, "1")
 		if least[0] == auth.Public || strings.HasSuffix(path, "/stream") {
@@ -458,7 +459,7 @@ func TestScopes(t *testing.T) {
 	for _, path := range []string{"events", "exceptions", "policies", "vulnerabilities", "packages", "stream", "alerts", "jobs"} {
 		try(403, viewer, "GET", "/api/v1/"+path, "")
 	}
-	cluster := token("scanner", "cluster=prod")
+	cluster := token("node", "cluster=prod")
 	try(204, cluster, "PUT", "/api/v1/instances", `{"cluster":"prod","instances":[]}`)
 	try(403, cluster, "PUT", "/api/v1/instances", `{"cluster":"dev","instances":[]}`)
 }

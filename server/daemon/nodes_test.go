@@ -52,7 +52,7 @@ func TestNodes(t *testing.T) {
 	w.want(404, "DELETE", "/api/v1/clusters/eu", "")
 
 	// A token of one cluster speaks of no other.
-	scoped := w.want(201, "POST", "/api/v1/tokens", `{"name":"us","role":"scanner","scope":"cluster=us"}`)["token"].(string)
+	scoped := w.want(201, "POST", "/api/v1/tokens", `{"name":"us","role":"node","scope":"cluster=us"}`)["token"].(string)
 	for path, body := range map[string]string{"/api/v1/claims": `{"cluster":"eu","node":"n","digests":[]}`, "/api/v1/instances/changes": `{"cluster":"eu","node":"n","epoch":"e","sequence":1,"set":[],"removed":[]}`} {
 		if status, _, _ := w.send("POST", path, scoped, map[string]string{"Content-Type": "application/json"}, []byte(body)); status != 403 {
 			t.Errorf("%s of another cluster: %d", path, status)

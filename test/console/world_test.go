@@ -216,7 +216,7 @@ func (w *world) token(role string) (id int64, secret string) {
 		ID    int64  `json:"id"`
 		Token string `json:"token"`
 	}
-	w.send(201, "POST", "/tokens", map[string]string{"name": "a " + role, "role": role}, &made)
+	w.send(201, "POST", "/tokens", map[string]string{"name": "a " + role, "role": role, "scope": "all"}, &made)
 	return made.ID, made.Token
 }
 

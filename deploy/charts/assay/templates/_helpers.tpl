@@ -78,6 +78,18 @@ caBundle: {{ required "certificates.issuer is secret: set certificates.caBundle"
 {{- end }}
 {{- end }}
 
+{{- define "assay.cluster" -}}
+{{ .Values.node.cluster | default .Values.cluster.name }}
+{{- end }}
+{{- /* The scope of what speaks of this cluster. */}}
+{{- define "assay.scope" -}}
+{{- if include "assay.cluster" . -}}
+cluster={{ include "assay.cluster" . }}{{ with .Values.cluster.group }},group={{ . }}{{ end }}
+{{- else -}}
+all
+{{- end -}}
+{{- end }}
+
 {{- define "assay.serverURL" -}}
 {{- if .Values.webhook.server.url -}}
 {{ .Values.webhook.server.url }}
