@@ -23,6 +23,7 @@ import (
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/review"
 )
 
@@ -102,6 +103,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		http.Error(w, "an AdmissionReview must be posted", http.StatusMethodNotAllowed)
 		return nil, errors.New("wrong method")
+	}
+	if text, ok := r.Body.(*intake.Text); ok {
+		return text.Bytes, nil // it is there already
 	}
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, review.MaxReview))
 	if err != nil {

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/intake"
 )
 
 // Serving says how the handlers of an admission server are served: by
@@ -41,8 +43,10 @@ type Serving struct {
 	Kubeconfig string
 	// Audit says where requests are logged, as kube-apiserver's flags do.
 	Audit *options.AuditOptions
-	// MaxInFlight bounds the requests served at a time.
+	// MaxInFlight bounds the reviews that are decided at a time, once they have come whole.
 	MaxInFlight int
+	// Connections bounds those, and the time and memory in which requests come.
+	Connections intake.Limits
 	// ShutdownDelay is the time for which requests are still taken after the end
 	// was asked for, so that the cluster's routes can change before.
 	ShutdownDelay time.Duration
@@ -51,7 +55,7 @@ type Serving struct {
 	Handlers map[string]http.Handler
 	// Ready are asked by /readyz.
 	Ready   []healthz.HealthChecker
-	Metrics prometheus.Gatherer
+	Metrics *prometheus.Registry
 }
 
 // Paths that are open to everyone who reaches the port.
@@ -71,7 +75,15 @@ func (s Serving) Run(ctx context.Context) error {
 	c.ReadyzChecks = append(c.ReadyzChecks, s.Ready...)
 
 	serving := options.NewSecureServingOptions().WithLoopback()
-	serving.Listener = s.Listener
+	away := turnedAway()
+	limits := s.Connections
+	limits.Cut = func(reason string) { away.WithLabelValues(reason).Inc() }
+	conns := intake.Listen(s.Listener, limits)
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "assay_webhook_connections", Help: "Connections that are open."}, func() float64 { return float64(conns.Open()) })
+	if err := errors.Join(s.Metrics.Register(away), s.Metrics.Register(open)); err != nil {
+		return fmt.Errorf("preparing to serve: %w", err)
+	}
+	serving.Listener = conns
 	serving.MinTLSVersion = "VersionTLS12"
 	// An API server keeps connections open, so that HTTP/2 gains nothing here; it makes a review take
 	// markedly longer (docs/design/009), and has had attacks of its own.
@@ -81,9 +93,9 @@ func (s Serving) Run(ctx context.Context) error {
 	}
 	c.SecureServing.Cert = s.Certificate
 
-	open := append([]string{}, healthPaths...)
+	public := append([]string{}, healthPaths...)
 	for path := range s.Handlers {
-		open = append(open, path)
+		public = append(public, path)
 	}
 	authentication := options.NewDelegatingAuthenticationOptions()
 	authorization := options.NewDelegatingAuthorizationOptions()
@@ -93,9 +105,9 @@ func (s Serving) Run(ctx context.Context) error {
 	} else {
 		authentication.RemoteKubeConfigFileOptional, authentication.SkipInClusterLookup = true, true
 		authorization.RemoteKubeConfigFileOptional = true
-		open = append(open, "/metrics")
+		public = append(public, "/metrics")
 	}
-	authorization.WithAlwaysAllowPaths(open...)
+	authorization.WithAlwaysAllowPaths(public...)
 	if err := authentication.ApplyTo(&c.Authentication, c.SecureServing, nil); err != nil {
 		return fmt.Errorf("preparing authentication: %w", err)
 	}
@@ -118,13 +130,10 @@ func (s Serving) Run(ctx context.Context) error {
 			return fmt.Errorf("preparing the audit log: %w", err)
 		}
 	}
-	guard := s.guard(ca)
 	for path, h := range s.Handlers {
-		s.Handlers[path] = leaving(ctx, guard(h))
+		s.Handlers[path] = leaving(ctx, h)
 	}
-	if s.Audit == nil || s.Audit.PolicyFile == "" {
-		c.BuildHandlerChainFunc = s.shortcut
-	}
+	c.BuildHandlerChainFunc = s.front(conns, ca, away).chain(s.Audit != nil && s.Audit.PolicyFile != "")
 	server, err := c.Complete(nil).New("assay-webhook", genericapiserver.NewEmptyDelegate())
 	if err != nil {
 		return fmt.Errorf("preparing to serve: %w", err)
@@ -135,37 +144,6 @@ func (s Serving) Run(ctx context.Context) error {
 	server.Handler.NonGoRestfulMux.Handle("/metrics", promhttp.HandlerFor(
 		prometheus.Gatherers{s.Metrics, legacyregistry.DefaultGatherer}, promhttp.HandlerOpts{}))
 	return server.PrepareRun().RunWithContext(ctx)
-}
-
-// shortcut leads reviews straight to their handlers: the chain of an API server runs each
-// request in goroutines of their own, which takes longer than a decision. What of the
-// chain reviews need is here: their number is bounded, and an end waits for them. All
-// other paths, and reviews where they are audited, go through the whole chain.
-func (s Serving) shortcut(api http.Handler, c *genericapiserver.Config) http.Handler {
-	whole := genericapiserver.DefaultBuildHandlerChain(api, c)
-	inFlight := make(chan struct{}, max(s.MaxInFlight, 1))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h, ok := s.Handlers[r.URL.Path]
-		if !ok {
-			whole.ServeHTTP(w, r)
-			return
-		}
-		if err := c.NonLongRunningRequestWaitGroup.Add(1); err != nil {
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "the webhook is shutting down", http.StatusServiceUnavailable)
-			return
-		}
-		defer c.NonLongRunningRequestWaitGroup.Done()
-		select {
-		case inFlight <- struct{}{}:
-			defer func() { <-inFlight }()
-		default:
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, "too many reviews at a time", http.StatusTooManyRequests)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
 }
 
 // leaving lets clients go once the end was asked for: each answer is the last one of its
@@ -180,31 +158,15 @@ func leaving(ctx context.Context, h http.Handler) http.Handler {
 	})
 }
 
-// guard lets only API servers through, where their certificates are known.
-func (s Serving) guard(ca dynamiccertificates.CAContentProvider) func(http.Handler) http.Handler {
-	return func(h http.Handler) http.Handler {
-		if ca == nil {
-			return h
-		}
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := s.verify(r, ca); err != nil {
-				http.Error(w, err.Error(), http.StatusForbidden)
-				return
-			}
-			caller := api.Caller{Authenticated: true, Name: r.TLS.PeerCertificates[0].Subject.CommonName}
-			h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller)))
-		})
-	}
-}
-
 type callerKey struct{}
 
-// callerOf is who guard let through; nobody is authenticated where it lets everyone.
+// callerOf is who was let through; nobody is authenticated where everyone is.
 func callerOf(ctx context.Context) api.Caller {
 	caller, _ := ctx.Value(callerKey{}).(api.Caller)
 	return caller
 }
 
+// verify says why a request is none of an API server that is known.
 func (s Serving) verify(r *http.Request, ca dynamiccertificates.CAContentProvider) error {
 	verify, ok := ca.VerifyOptions()
 	if !ok || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {

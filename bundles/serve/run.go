@@ -21,6 +21,7 @@ import (
 
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/policies"
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"golang.org/x/sync/errgroup"
@@ -71,8 +72,9 @@ func Run(ctx context.Context, c Config) error {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusNotFound, "there is nothing here; bundles are at "+Prefix+"NAME")
 	})
+	conns := intake.Listen(c.Listener, intake.Limits{})
 	httpServer := &http.Server{
-		Handler: mux, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: conns.Handler(mux), ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	httpServer.RegisterOnShutdown(c.Handler.Close)
@@ -93,7 +95,7 @@ func Run(ctx context.Context, c Config) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := serve(c.Listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(conns); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving bundles: %w", err)
 		}
 		return nil

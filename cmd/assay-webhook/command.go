@@ -24,6 +24,7 @@ import (
 	"github.com/assay-dev/assay/bundles/follow"
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/server/client"
 	"github.com/assay-dev/assay/webhook"
 )
@@ -52,6 +53,7 @@ type flags struct {
 	decisionLog       string
 	deadline, drain   time.Duration
 	maxInFlight       int
+	connections       intake.Limits
 	output, logLevel  string
 	audit             *options.AuditOptions
 }
@@ -120,7 +122,10 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.StringVar(&f.failurePolicy, "failure-policy", "Fail", "what to do with a review that cannot be decided: Fail or Ignore")
 	l.StringVar(&f.decisionLog, "decision-log", "", "file that gets a JSON line for each decision; - is standard output")
 	l.DurationVar(&f.deadline, "deadline", engine.DefaultDeadline, "longest time of one decision")
-	l.IntVar(&f.maxInFlight, "max-in-flight", 400, "reviews at a time; a further one is told to try again")
+	l.IntVar(&f.maxInFlight, "max-in-flight", 400, "reviews that are decided at a time, of those that have come whole; a further one is told to try again")
+	l.IntVar(&f.connections.Total, "max-connections", 1024, "connections at a time; in the place of the slowest a further one comes")
+	l.IntVar(&f.connections.PerClient, "max-client-connections", 512, "connections of one address (of IPv6: of one /64) at a time")
+	l.DurationVar(&f.connections.Arrive, "read-timeout", 10*time.Second, "longest time in which a review arrives, from its first byte or the connection")
 	l.DurationVar(&f.drain, "shutdown-delay", 5*time.Second, "time to go on serving after SIGTERM, while routes change")
 	l.StringVarP(&f.output, "output", "o", "text", "format of the log: text or json")
 	l.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -161,8 +166,11 @@ func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, er
 		Log: log, Version: release, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, Scans: f.scans,
 		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow, GuardedLabels: f.guardedLabels,
 		Serving: webhook.Serving{
-			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, ShutdownDelay: f.drain,
+			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, Connections: f.connections, ShutdownDelay: f.drain,
 		},
+	}
+	if f.maxInFlight < 1 || f.connections.Total < 1 || f.connections.PerClient < 1 || f.connections.Arrive <= 0 {
+		return c, errors.New("--max-in-flight, --max-connections, --max-client-connections and --read-timeout must be above 0")
 	}
 	switch f.failurePolicy {
 	case "Fail":

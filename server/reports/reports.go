@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"slices"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/store"
 	"github.com/assay-dev/assay/webhook/certificate"
 )
@@ -105,7 +107,11 @@ func (c Config) generic() (*genericapiserver.Config, error) {
 	g.OpenAPIConfig.Info.Title, g.OpenAPIV3Config.Info.Title = "Assay reports", "Assay reports"
 
 	serving := options.NewSecureServingOptions().WithLoopback()
-	serving.Listener = c.Listener
+	conns := intake.Listen(c.Listener, intake.Limits{})
+	serving.Listener = conns
+	g.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		return conns.Handler(genericapiserver.DefaultBuildHandlerChain(api, c))
+	}
 	serving.MinTLSVersion = "VersionTLS12"
 	if err := serving.ApplyTo(&g.SecureServing, &g.LoopbackClientConfig); err != nil {
 		return nil, fmt.Errorf("preparing to serve: %w", err)

@@ -60,7 +60,7 @@ certificates: {issuer: cert-manager}
 policies: {source: server}
 server: {enabled: true, replicas: 3, databaseUpdate: false, postgresql: {secretName: assay-postgresql}, reports: {enabled: true}, priorityClassName: high, nodeSelector: {a: b}, tolerations: [{operator: Exists}], podAnnotations: {a: b}, extraArgs: ["--git=https://git.example.com/policies.git"]}
 webhook: {nodeSelector: {a: b}, tolerations: [{operator: Exists}], podAnnotations: {a: b}, resources: {limits: {memory: 1Gi}}}
-networkPolicy: {apiServerCIDRs: [10.0.0.1/32, 10.0.0.2/32]}`,
+networkPolicy: {apiServerCIDRs: [10.0.0.1/32, 10.0.0.2/32], webhookFrom: [{ipBlock: {cidr: 10.0.0.10/32}}, {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: konnectivity-agent}}}]}`,
 	"elsewhere": `
 certificates: {issuer: cert-manager, issuerRef: {name: corporate, kind: ClusterIssuer}}
 policies: {source: server}

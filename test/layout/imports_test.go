@@ -48,6 +48,15 @@ func TestPriorityLinksLittle(t *testing.T) {
 	}
 }
 
+// What bounds the listeners of all programs is in each of them.
+func TestIntakeLinksLittle(t *testing.T) {
+	for _, d := range deps(t, "intake") {
+		if !isStandard(d) && d != module+"/intake" {
+			t.Errorf("intake links %s", d)
+		}
+	}
+}
+
 // The admission path must link neither the scanners nor Kubernetes.
 func TestEvaluatorLinksNoScanner(t *testing.T) {
 	for _, pkg := range []string{"engine", "policies", "bundles", "review"} {
