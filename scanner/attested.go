@@ -36,8 +36,9 @@ func (s *Scanner) attested(ctx context.Context, f *found, o *Outcome) (bool, err
 		o.Scan.Warnings = append(o.Scan.Warnings, fmt.Sprintf("attestations were not looked for: they are in registries, and the image was read from %s", f.source))
 		return false, nil
 	}
+	host := f.repository.RegistryStr()
 	taken, ignored, err := v.Find(ctx, attestation.Image{
-		Repository: *f.repository, Options: s.remoteOptions(), Transport: s.cfg.Transport, Digest: f.digest, Index: f.index,
+		Repository: *f.repository, Options: s.remoteOptions(host), Transport: s.transport(host), Digest: f.digest, Index: f.index,
 	}, func(a *attestation.Found) error {
 		bom, format, err := DecodeSBOM(bytes.NewReader(a.Document))
 		if err != nil {
@@ -59,7 +60,7 @@ func (s *Scanner) attested(ctx context.Context, f *found, o *Outcome) (bool, err
 		return false, ctx.Err()
 	}
 	if err != nil {
-		err = registryError(f.repository.RegistryStr(), "attestation", err)
+		err = registryError(host, "attestation", err)
 	}
 	if taken || !v.Required() {
 		o.Scan.Warnings = append(o.Scan.Warnings, ignored...)

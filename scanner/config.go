@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/pace"
 )
@@ -55,7 +56,11 @@ type Config struct {
 	Keychain authn.Keychain
 	// InsecureHTTP talks plain HTTP to registries.
 	InsecureHTTP bool
-	// Transport carries requests to registries. Absent: http.DefaultTransport,
+	// Realms are the hosts that a registry may have its credentials sent to, beside itself.
+	Realms outgoing.Realms
+	// Networks are those that are dialled where Transport is absent.
+	Networks outgoing.Networks
+	// Transport carries requests to registries. Absent: that of Networks,
 	// which honours HTTPS_PROXY and SSL_CERT_FILE. Unless it is a
 	// [pace.Transport] already, it is put into one, which tries again.
 	Transport http.RoundTripper
@@ -144,6 +149,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.UserAgent, "assay")
 	if c.Keychain == nil {
 		c.Keychain = DefaultKeychain()
+	}
+	if c.Transport == nil {
+		c.Transport = c.Networks.Transport()
 	}
 	if _, ok := c.Transport.(*pace.Transport); !ok {
 		c.Transport = pace.New(pace.Config{Base: c.Transport})

@@ -10,6 +10,8 @@ import (
 	"regexp"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/assay-dev/assay/outgoing"
 )
 
 var (
@@ -108,6 +110,10 @@ func registryError(host, what string, err error) error {
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
+	}
+	var not *outgoing.Refused
+	if errors.As(err, &not) {
+		return say("is not asked: %v", not)
 	}
 	var te *transport.Error
 	if errors.As(err, &te) {

@@ -225,10 +225,10 @@ var testTime = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)
 // sharedLicenses saves the tests half a second for each scanner.
 var sharedLicenses = sync.OnceValue(func() *licenseReader { return &licenseReader{done: make(chan struct{})} })
 
-// newScanner makes a scanner whose temporary directory must be empty when the test ends.
+// newScanner makes a scanner for registries without TLS, whose temporary directory must be empty when the test ends.
 func newScanner(t testing.TB, change ...func(*Config)) *Scanner {
 	t.Helper()
-	c := Config{Matcher: &fakeMatcher{}, NoDaemons: true, TempDir: t.TempDir(), Now: func() time.Time { return testTime },
+	c := Config{Matcher: &fakeMatcher{}, NoDaemons: true, InsecureHTTP: true, TempDir: t.TempDir(), Now: func() time.Time { return testTime },
 		Database: &api.ScanDatabase{Built: testTime, Schema: "v6"}}
 	for _, f := range change {
 		f(&c)

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/outgoing"
 )
 
 // registryContent reads one repository of a registry.
@@ -51,7 +53,7 @@ func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error
 	}
 	// A puller keeps the outcome of its first handshake, a cancelled one too,
 	// hence one for each scan.
-	puller, err := remote.NewPuller(s.remoteOptions()...)
+	puller, err := remote.NewPuller(s.remoteOptions(parsed.Context().RegistryStr())...)
 	if err != nil {
 		return nil, fmt.Errorf("preparing the pull: %w", err)
 	}
@@ -77,12 +79,17 @@ func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error
 	return f, nil
 }
 
-func (s *Scanner) remoteOptions() []remote.Option {
+func (s *Scanner) remoteOptions(host string) []remote.Option {
 	return []remote.Option{
-		remote.WithAuthFromKeychain(s.cfg.Keychain), remote.WithTransport(s.cfg.Transport), remote.WithUserAgent(s.cfg.UserAgent),
+		remote.WithAuthFromKeychain(s.cfg.Keychain), remote.WithTransport(s.transport(host)), remote.WithUserAgent(s.cfg.UserAgent),
 		// The transport tries again, at the pace of the registry.
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryStatusCodes(), remote.WithRetryPredicate(func(error) bool { return false }),
 	}
+}
+
+// transport carries the requests to one registry.
+func (s *Scanner) transport(host string) http.RoundTripper {
+	return &outgoing.Registry{Base: s.cfg.Transport, Host: host, PlainHTTP: s.cfg.InsecureHTTP, Realms: s.cfg.Realms}
 }
 
 func (c *registryContent) manifest(ctx context.Context, d v1.Descriptor) (io.ReadCloser, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/cache"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/outgoing"
 )
 
 // Resolver asks registries which digest a tag means now, where what was scanned and seen
@@ -23,8 +25,9 @@ type Resolver struct {
 	// Names are those below which tags are resolved, such as registry.example.com/shop; "*"
 	// is all. Whoever creates a workload has this server ask the registry that it names.
 	Names []string
-	// Transport carries the requests; nil is http.DefaultTransport.
+	// Transport carries the requests.
 	Transport http.RoundTripper
+	Realms    outgoing.Realms
 	Log       *slog.Logger
 
 	tags   *cache.LRUExpireCache // references → digests
@@ -37,9 +40,10 @@ const (
 	maxTags    = 10_000
 )
 
-// NewResolver asks for nothing by itself.
-func NewResolver(names []string, log *slog.Logger) *Resolver {
-	return &Resolver{Names: names, Log: log, tags: cache.NewLRUExpireCache(maxTags)}
+// NewResolver asks for nothing by itself. Registries are asked at public addresses, and in
+// these networks.
+func NewResolver(names []string, networks []netip.Prefix, log *slog.Logger) *Resolver {
+	return &Resolver{Names: names, Transport: outgoing.Networks{Public: true, Allowed: networks}.Transport(), Log: log, tags: cache.NewLRUExpireCache(maxTags)}
 }
 
 // Resolve adds digests to containers that have a tag. Where a registry does not answer
@@ -88,11 +92,8 @@ func (r *Resolver) ask(ctx context.Context, image string) (string, error) {
 		// Others may wait for the same answer: it does not end with the one that asked first.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resolveFor)
 		defer cancel()
-		options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("assay-webhook")}
-		if r.Transport != nil {
-			options = append(options, remote.WithTransport(r.Transport))
-		}
-		found, err := remote.Head(ref, options...)
+		found, err := remote.Head(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("assay-webhook"),
+			remote.WithTransport(&outgoing.Registry{Base: r.Transport, Host: ref.Context().RegistryStr(), Realms: r.Realms}))
 		if err != nil {
 			return "", err
 		}

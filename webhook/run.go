@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"time"
@@ -34,6 +35,7 @@ import (
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/bundles/source/cluster"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/server/client"
 	"github.com/assay-dev/assay/webhook/certificate"
@@ -54,6 +56,10 @@ type Config struct {
 	ScanOnSight bool
 	// ResolveTags are the names below which registries are asked for the digests of tags.
 	ResolveTags []string
+	// RegistryNetworks are those in which they are asked; other addresses must be public.
+	RegistryNetworks []netip.Prefix
+	// Realms are the hosts that registries may have their credentials sent to.
+	Realms outgoing.Realms
 	// Cluster names this one in receipts.
 	Cluster string
 
@@ -144,7 +150,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		p.events()
 	}
 	if len(c.ResolveTags) > 0 {
-		admission.Resolve = NewResolver(c.ResolveTags, c.Log).Resolve
+		resolver := NewResolver(c.ResolveTags, c.RegistryNetworks, c.Log)
+		resolver.Realms = c.Realms
+		admission.Resolve = resolver.Resolve
 	}
 	if c.ScanOnSight && c.Server != nil {
 		sight := NewSight(c.Server.RequestScans, c.Log)

@@ -32,6 +32,7 @@ import (
 
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
+	"github.com/assay-dev/assay/outgoing"
 )
 
 // Config says what is followed.
@@ -88,6 +89,9 @@ func New(c Config) (*Follower, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.User != nil {
 		return nil, errors.New("the URL of the server must be such as https://assay.example.com, without user and password")
 	}
+	if c.TokenFile != "" && base.Scheme == "http" && !outgoing.IsLoopback(base.Hostname()) {
+		return nil, fmt.Errorf("the token would cross the network in the clear: use https for %s", base.Host)
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -111,7 +115,9 @@ func New(c Config) (*Follower, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
-	f := &Follower{Config: c, base: base, part: map[string]*part{}, decoding: make(chan struct{}, atOnce), client: &http.Client{Transport: transport}}
+	f := &Follower{Config: c, base: base, part: map[string]*part{}, decoding: make(chan struct{}, atOnce), client: &http.Client{
+		Transport: transport, CheckRedirect: outgoing.NoRedirects, // the token would go along
+	}}
 	for _, name := range c.Parts {
 		f.part[name] = &part{}
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/intake"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/server/client"
 	"github.com/assay-dev/assay/webhook"
 )
@@ -45,6 +46,8 @@ type flags struct {
 	cluster           string
 	scanOnSight       bool
 	resolveTags       []string
+	networks          outgoing.NetworksFlag
+	realms            outgoing.RealmsFlag
 	kubeconfig        string
 	registration      string
 	narrow            bool
@@ -113,6 +116,8 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	c.MarkFlagsMutuallyExclusive("server", "policies", "cluster-policies")
 	c.MarkFlagsOneRequired("server", "policies", "cluster-policies")
 	l.StringSliceVar(&f.resolveTags, "resolve-tags", nil, "ask registries which digest a tag means now, below these names, such as registry.example.com, or * for all; may be repeated")
+	l.Var(&f.networks, "registry-networks", outgoing.NetworksUsage)
+	l.Var(&f.realms, "token-realm", outgoing.RealmUsage)
 	l.BoolVar(&f.scanOnSight, "scan-on-sight", false, "ask the server to scan images that are rejected since nobody scanned them")
 	l.StringVar(&f.cluster, "cluster-name", "", "name of this cluster in the records of decisions")
 	l.StringVar(&f.kubeconfig, "kubeconfig", "", "cluster to ask for namespaces and rights; none for no cluster (default the one that this runs in)")
@@ -163,7 +168,7 @@ func (f *flags) logger(w io.Writer) (*slog.Logger, error) {
 // config is that of the webhook.
 func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, err error) {
 	c = webhook.Config{
-		Log: log, Version: release, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, Scans: f.scans,
+		Log: log, Version: release, Cluster: f.cluster, ScanOnSight: f.scanOnSight, ResolveTags: f.resolveTags, RegistryNetworks: f.networks, Realms: f.realms.Realms, Scans: f.scans,
 		Engine: engine.Config{Deadline: f.deadline}, Registration: f.registration, Narrow: f.narrow, GuardedLabels: f.guardedLabels,
 		Serving: webhook.Serving{
 			ClientCAFile: f.clientCA, ClientNames: f.clientNames, Audit: f.audit, MaxInFlight: f.maxInFlight, Connections: f.connections, ShutdownDelay: f.drain,

@@ -13,6 +13,7 @@ import (
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/priority"
 	"github.com/assay-dev/assay/scanner"
@@ -43,6 +44,7 @@ type scanFlags struct {
 	parallel   int
 	quiet      bool
 	insecure   bool
+	realms     outgoing.RealmsFlag
 	timeout    time.Duration
 	maxBytes   int64
 	cacheDir   string
@@ -131,6 +133,7 @@ func (f *scanFlags) register(c *cobra.Command) {
 	fs.IntVar(&f.parallel, "parallel", 2, "images scanned side by side")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	fs.BoolVar(&f.insecure, "insecure-http", false, "talk plain HTTP to registries")
+	fs.Var(&f.realms, "token-realm", outgoing.RealmUsage)
 	fs.DurationVar(&f.timeout, "timeout", scanner.DefaultTimeout, "bound on one scan")
 	fs.Int64Var(&f.maxBytes, "max-image-bytes", scanner.DefaultMaxImageBytes, "bound on an image's layers, unpacked")
 	fs.StringVar(&f.cacheDir, "cache-dir", "", "folder that keeps layers pulled from registries (default none)")
@@ -237,7 +240,7 @@ func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outpu
 	}
 	defer db.close()
 	s, err := scanner.New(scanner.Config{
-		Matcher: db.matcher, Database: db.info, Platform: f.platform, As: f.as, InsecureHTTP: f.insecure,
+		Matcher: db.matcher, Database: db.info, Platform: f.platform, As: f.as, InsecureHTTP: f.insecure, Realms: f.realms.Realms,
 		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Stdin: a.in, Log: a.log, UserAgent: "assay/" + version(), Attestations: f.trust,
 	})
 	if err != nil {

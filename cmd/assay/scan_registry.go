@@ -82,7 +82,7 @@ func (f *scanFlags) wanted(args []string) (bool, error) {
 
 // source is the registry that the flags name.
 func (f *scanFlags) source() (registries.Source, error) {
-	s := registries.Source{Registry: f.registry, Repositories: f.repositories, Untagged: f.untagged, InsecureHTTP: f.insecure,
+	s := registries.Source{Registry: f.registry, Repositories: f.repositories, Untagged: f.untagged, InsecureHTTP: f.insecure, Realms: f.realms.Realms,
 		UserAgent: "assay/" + version(), QuayToken: os.Getenv("QUAY_TOKEN"), Transport: pace.New(pace.Config{Rate: f.rate})}
 	var errs []error
 	compile := func(flag string, list []string) (all []*regexp.Regexp) {
@@ -177,7 +177,7 @@ func (a *app) scanRegistry(ctx context.Context, f *scanFlags, source registries.
 	}
 	defer db.close()
 	s, err := scanner.New(scanner.Config{
-		Matcher: db.matcher, Database: db.info, Platform: f.platform, InsecureHTTP: f.insecure, NoDaemons: true,
+		Matcher: db.matcher, Database: db.info, Platform: f.platform, InsecureHTTP: f.insecure, Realms: f.realms.Realms, NoDaemons: true,
 		Keychain: source.Keychain, Transport: source.Transport,
 		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Log: a.log, UserAgent: source.UserAgent, Attestations: f.trust,
 	})

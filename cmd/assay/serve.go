@@ -18,6 +18,7 @@ import (
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/bundles/source/gitrepo"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/daemon"
@@ -40,6 +41,8 @@ func (a *app) serveCommand() *cobra.Command {
 		policies   string
 		database   string
 		listing    string
+		networks   outgoing.NetworksFlag
+		realms     outgoing.RealmsFlag
 		advisories []string
 		registries string
 		file       string
@@ -93,6 +96,9 @@ say where --trace sends spans to.`,
 	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
 	flags.StringSliceVar(&config.ScanImages, "scan-images", nil, "scan images of these names, such as registry.example.com/shop, or * for all, from their registries when a webhook meets one that nobody scanned; may be repeated")
 	flags.StringVar(&registries, "registries", "", "YAML file of registries to list from time to time, and to scan what is new in them (docs/registries.md)")
+	flags.BoolVar(&config.InsecureHTTP, "insecure-http", false, "talk plain HTTP to the registries of --scan-images")
+	flags.Var(&networks, "registry-networks", outgoing.NetworksUsage)
+	flags.Var(&realms, "token-realm", outgoing.RealmUsage)
 	attested.register(c)
 	flags.DurationVar(&config.RematchEvery, "rematch-every", day, "match stored SBOMs again with the same database")
 	flags.StringVar(&config.Auth.TokenFile, "token-file", "", "static tokens in Kubernetes' form: token,user,uid,\"group,…\" a line")
@@ -179,6 +185,7 @@ say where --trace sends spans to.`,
 			return err
 		}
 		config.VulnerabilityPath = database
+		config.RegistryNetworks, config.Realms = networks, realms.Realms
 		if registries != "" {
 			if config.Registries, err = daemon.ReadRegistries(registries); err != nil {
 				return err

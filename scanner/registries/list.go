@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner/pace"
 )
 
@@ -61,7 +62,7 @@ func (t target) session(ctx context.Context, repository string) (*session, error
 	if err != nil {
 		return nil, fmt.Errorf("finding credentials for %s: %w", t.host, err)
 	}
-	carrier, err := transport.NewWithContext(ctx, registry, auth, transport.NewUserAgent(t.Transport, t.UserAgent), []string{about.Scope(transport.PullScope)})
+	carrier, err := transport.NewWithContext(ctx, registry, auth, transport.NewUserAgent(&outgoing.Registry{Base: t.Transport, Host: registry.RegistryStr(), PlainHTTP: t.InsecureHTTP, Realms: t.Realms}, t.UserAgent), []string{about.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, t.say(err)
 	}
@@ -80,9 +81,12 @@ func status(err error) int {
 // say words what a registry answered.
 func (t target) say(err error) error {
 	var te *transport.Error
+	var not *outgoing.Refused
 	switch {
 	case errors.Is(err, context.Canceled) || errors.Is(err, pace.ErrBusy):
 		return err
+	case errors.As(err, &not):
+		return &said{fmt.Sprintf("the registry %s is not asked: %v", t.host, not), err}
 	case !errors.As(err, &te):
 		var ue *url.Error
 		if errors.As(err, &ue) {

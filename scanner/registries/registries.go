@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/scanner/pace"
 )
@@ -41,6 +42,8 @@ type Source struct {
 	Untagged bool
 	// InsecureHTTP talks plain HTTP.
 	InsecureHTTP bool
+	// Realms are the hosts that the registry may have its credentials sent to, beside itself.
+	Realms outgoing.Realms
 
 	// Keychain finds credentials. Absent: [scanner.DefaultKeychain].
 	Keychain authn.Keychain

@@ -158,6 +158,7 @@ func found(t *testing.T, s Source) (map[string]string, *Listing, error) {
 	if s.Transport == nil {
 		s.Transport = fast()
 	}
+	s.InsecureHTTP = s.InsecureHTTP || strings.HasPrefix(s.Registry, "127.0.0.1:")
 	var mu sync.Mutex
 	all := map[string]string{}
 	var l Listing
@@ -316,7 +317,7 @@ func TestPages(t *testing.T) {
 			return true
 		})
 		var l Listing
-		err := Walk(t.Context(), Source{Registry: h.host, Keychain: anonymous, Transport: fast()}, &l, func(context.Context, Found) error { return nil })
+		err := Walk(t.Context(), Source{Registry: h.host, InsecureHTTP: true, Keychain: anonymous, Transport: fast()}, &l, func(context.Context, Found) error { return nil })
 		switch {
 		case c.fault == "" && (err != nil || int(l.Repositories.Load()) != c.want):
 			t.Errorf("%s: %v, %d repositories", c.what, err, l.Repositories.Load())
@@ -494,11 +495,11 @@ func (matches) Match(context.Context, sbom.SBOM) ([]api.Vulnerability, error) { 
 // scan runs once over a registry.
 func scan(t *testing.T, state string, with func(*Config)) (Summary, error) {
 	t.Helper()
-	s, err := scanner.New(scanner.Config{Matcher: matches{}, NoDaemons: true, Keychain: anonymous, Transport: fast(), TempDir: t.TempDir()})
+	s, err := scanner.New(scanner.Config{Matcher: matches{}, NoDaemons: true, InsecureHTTP: true, Keychain: anonymous, Transport: fast(), TempDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Source: Source{Keychain: anonymous, Transport: fast()}, Scanner: s, Made: Made{By: "1", Database: "d1"}, Parallel: 2}
+	c := Config{Source: Source{InsecureHTTP: true, Keychain: anonymous, Transport: fast()}, Scanner: s, Made: Made{By: "1", Database: "d1"}, Parallel: 2}
 	with(&c)
 	host, err := c.Host()
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/anchore/grype/grype/db/v6/distribution"
+
+	"github.com/assay-dev/assay/outgoing"
 )
 
 const (
@@ -47,7 +49,7 @@ func newClient() *http.Client {
 		}
 		return &proxyError{proxy: proxy.Redacted(), status: answer.Status}
 	}
-	return &http.Client{Transport: t}
+	return &http.Client{Transport: t, CheckRedirect: outgoing.StaySecure}
 }
 
 // proxyError is the refusal of a proxy.

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/assay-dev/assay/outgoing"
 )
 
 // Login lets people sign in at the OIDC issuer: the authorization code flow of OpenID Connect
@@ -77,7 +79,9 @@ func newLogin(l Login, o *OIDC) (*login, error) {
 	if l.Scopes == nil {
 		l.Scopes = []string{"profile", "email", "groups"}
 	}
-	return &login{Login: l, oidc: *o, client: &http.Client{Transport: transport, Timeout: 15 * time.Second}}, nil
+	return &login{Login: l, oidc: *o, client: &http.Client{
+		Transport: transport, Timeout: 15 * time.Second, CheckRedirect: outgoing.NoRedirects, // the client's secret would go along
+	}}, nil
 }
 
 // discovery is the part of the issuer's metadata that is needed (OpenID Connect Discovery 1.0).

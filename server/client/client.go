@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/outgoing"
 )
 
 // Config says which server, and with what credential.
@@ -52,9 +53,7 @@ func New(c Config) (*Client, error) {
 		return nil, errors.New("the URL of the server must be such as https://assay.example.com, without user and password")
 	}
 	if (c.Token != "" || c.TokenFile != "") && base.Scheme == "http" {
-		switch base.Hostname() {
-		case "localhost", "127.0.0.1", "::1":
-		default:
+		if !outgoing.IsLoopback(base.Hostname()) {
 			return nil, fmt.Errorf("the token would cross the network in the clear: use https for %s", base.Host)
 		}
 	}
@@ -81,7 +80,7 @@ func New(c Config) (*Client, error) {
 	}
 	return &Client{config: c, base: base, http: &http.Client{
 		Transport: transport, Timeout: 5 * time.Minute,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // the body would not go along
+		CheckRedirect: outgoing.NoRedirects, // the body would not go along
 	}}, nil
 }
 

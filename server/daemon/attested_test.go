@@ -86,6 +86,7 @@ func TestScanAttested(t *testing.T) {
 	}
 	w := start(t, "", func(c *daemon.Config) {
 		c.VulnerabilityPath, c.ScanImages, c.Attestations = db, []string{host + "/shop"}, trusted
+		c.InsecureHTTP, c.RegistryNetworks = true, loopback
 	})
 	w.want(202, "POST", "/api/v1/scan-requests", fmt.Sprintf(`{"images":[%q]}`, attested))
 	w.until("the attested SBOM is matched", func() bool {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,6 +29,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/match"
@@ -68,6 +70,13 @@ type Config struct {
 	// server scans images from their registries when a webhook asks for it; "*" is all.
 	// Empty: it scans none.
 	ScanImages []string
+	// RegistryNetworks are those in which registries are asked for images that others name,
+	// by a request for a scan; other addresses must be public.
+	RegistryNetworks []netip.Prefix
+	// InsecureHTTP talks plain HTTP to the registries of ScanImages.
+	InsecureHTTP bool
+	// Realms are the hosts that registries may have their credentials sent to.
+	Realms outgoing.Realms
 	// Registries are listed from time to time, and what is new in them is scanned.
 	Registries []Registry
 	// StaleAfter is when a node that reports by itself is stale; 0 is 5 minutes.

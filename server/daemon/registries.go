@@ -255,9 +255,9 @@ const shownFailures = 5
 
 func (l *listing) run(ctx context.Context, r *Registry) error {
 	source := r.source
-	source.UserAgent, source.Log = "assay/"+l.Version, l.Log
+	source.UserAgent, source.Log, source.Realms = "assay/"+l.Version, l.Log, l.Realms
 	var err error
-	if l.scanner, err = scanner.New(scanner.Config{NoDaemons: true, UserAgent: source.UserAgent, Transport: source.Transport, InsecureHTTP: source.InsecureHTTP, Log: l.Log}); err != nil {
+	if l.scanner, err = scanner.New(scanner.Config{NoDaemons: true, UserAgent: source.UserAgent, Transport: source.Transport, InsecureHTTP: source.InsecureHTTP, Realms: source.Realms, Log: l.Log}); err != nil {
 		return jobs.Permanent(err)
 	}
 	if err := registries.Walk(ctx, source, &l.counts, l.found); err != nil {

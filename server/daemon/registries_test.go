@@ -105,7 +105,7 @@ func TestRegistries(t *testing.T) {
 				return !strings.Contains(text, "other/web") && strings.Contains(text, "shop/web:dev") == (want[len(want)-1] == "shop/web:dev")
 			})
 		}
-		w := serve("registries: [{registry: %s/shop, exclude: [':dev$'], every: 1h}]")
+		w := serve("registries: [{insecureHTTP: true, registry: %s/shop, exclude: [':dev$'], every: 1h}]")
 		known(w, "shop/web:1", "shop/web:latest", "shop/api:1", "shop/multi:1")
 		w.until("the listing ends", func() bool { return strings.Contains(w.log.String(), "a registry was listed") })
 		w.stop()
@@ -120,12 +120,12 @@ func TestRegistries(t *testing.T) {
 		clear(blobs)
 		mu.Unlock()
 		// Other settings have it listed at once. What is known is not pulled again.
-		w = serve("registries: [{registry: %s/shop, every: 1h}]")
+		w = serve("registries: [{insecureHTTP: true, registry: %s/shop, every: 1h}]")
 		known(w, "shop/web:1", "shop/web:latest", "shop/api:1", "shop/multi:1", "shop/web:dev")
 		w.until("the listing ends", func() bool { return strings.Contains(w.log.String(), "a registry was listed") })
 		w.stop()
 		// The same settings do not.
-		w = serve("registries: [{registry: %s/shop, every: 1h}]")
+		w = serve("registries: [{insecureHTTP: true, registry: %s/shop, every: 1h}]")
 		known(w, "shop/web:dev")
 		w.stop()
 		if strings.Contains(w.log.String(), "a registry was listed") {

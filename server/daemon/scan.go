@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/server/rematch"
@@ -49,7 +50,8 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 		if err := may(image); err != nil {
 			return jobs.Permanent(err)
 		}
-		config := scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log, Attestations: c.Attestations}
+		config := scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log, Attestations: c.Attestations,
+			InsecureHTTP: c.InsecureHTTP, Realms: c.Realms, Networks: outgoing.Networks{Public: true, Allowed: c.RegistryNetworks}}
 		if ref, err := api.ParseReference(image); err == nil {
 			if r := c.registryOf(ref); r != nil {
 				config.Transport, config.InsecureHTTP = r.source.Transport, r.InsecureHTTP
@@ -63,7 +65,7 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 		for _, warning := range outcome.Scan.Warnings {
 			c.Log.Warn("scanning an image", "image", image, "warning", warning)
 		}
-		if errors.Is(outcome.Err, scanner.ErrNoImage) || errors.Is(outcome.Err, scanner.ErrNotAssessed) || errors.Is(outcome.Err, scanner.ErrNotAttested) {
+		if errors.As(outcome.Err, new(*outgoing.Refused)) || errors.Is(outcome.Err, scanner.ErrNoImage) || errors.Is(outcome.Err, scanner.ErrNotAssessed) || errors.Is(outcome.Err, scanner.ErrNotAttested) {
 			return jobs.Permanent(outcome.Err)
 		}
 		if outcome.SBOM == nil {

@@ -5,9 +5,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,10 +74,18 @@ func diffIDs(t *testing.T, image v1.Image) []v1.Hash {
 	return c.RootFS.DiffIDs
 }
 
+// loopback is where the registries of tests are.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+
 // A webhook that meets an image that nobody scanned has the server scan it, of the
 // names that the server is for.
 func TestScanRequests(t *testing.T) {
-	r := httptest.NewServer(registry.New())
+	var asked atomic.Int64
+	inner := registry.New()
+	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		inner.ServeHTTP(w, r)
+	}))
 	defer r.Close()
 	host := strings.TrimPrefix(r.URL, "http://")
 	image := host + "/shop/web:1"
@@ -85,6 +96,7 @@ func TestScanRequests(t *testing.T) {
 	}
 	w := start(t, "", func(c *daemon.Config) {
 		c.VulnerabilityPath, c.ScanImages = db, []string{host + "/shop"}
+		c.InsecureHTTP, c.RegistryNetworks = true, loopback
 	})
 	answer := w.want(202, "POST", "/api/v1/scan-requests", fmt.Sprintf(`{"images":[%q,"registry.example.com/other:1","Not An Image"]}`, image))
 	if text := fmt.Sprint(answer); !strings.Contains(text, "accepted:["+image+"]") || !strings.Contains(text, "this server does not scan images of registry.example.com/other") || !strings.Contains(text, "/images/2") {
@@ -94,6 +106,23 @@ func TestScanRequests(t *testing.T) {
 		return strings.Contains(fmt.Sprint(w.want(200, "GET", "/api/v1/images?result=Warn", "")), image)
 	})
 	w.want(422, "POST", "/api/v1/scan-requests", `{"images":[]}`)
+
+	// Without being told, neither loopback nor plain HTTP.
+	for want, told := range map[string]func(*daemon.Config){
+		"only public addresses are dialled":           func(c *daemon.Config) { c.InsecureHTTP = true },
+		"plain HTTP is not spoken without being told": func(c *daemon.Config) { c.RegistryNetworks = loopback },
+	} {
+		before := asked.Load()
+		w := start(t, "", func(c *daemon.Config) {
+			c.VulnerabilityPath, c.ScanImages = db, []string{"*"}
+			told(c)
+		})
+		w.want(202, "POST", "/api/v1/scan-requests", fmt.Sprintf(`{"images":[%q]}`, image))
+		w.until(want, func() bool { return strings.Contains(fmt.Sprint(w.want(200, "GET", "/api/v1/jobs", "")), want) })
+		if asked.Load() != before {
+			t.Errorf("%s: the registry was asked", want)
+		}
+	}
 	plain := start(t, "", nil)
 	plain.want(409, "POST", "/api/v1/scan-requests", `{"images":["nginx"]}`)
 }

@@ -52,7 +52,7 @@ webhook: {narrowRegistration: true, logLevel: debug}`,
 policies: {source: server, configMap: assay-policies}
 server: {enabled: true, notifications: {secretName: receivers}, reports: {enabled: true, caBundle: QQ==}, storage: {size: 1Gi, storageClassName: fast}}
 registryScan: {enabled: true, registry: registry.example.com/shop, include: [':\d'], exclude: ['^shop/scratch', 'a"b: #'], dockerConfigSecretName: registry, serviceAccountAnnotations: {a: b}, env: [{name: AZURE_CLIENT_ID, value: x}], storage: {storageClassName: fast}, nodeSelector: {a: b}, tolerations: [{operator: Exists}], podAnnotations: {a: b}, extraArgs: [--rate=10]}
-webhook: {scanOnSight: true, resolveTags: [registry.example.com, "*"], excludedNamespaces: [calico-system]}
+webhook: {scanOnSight: true, resolveTags: [registry.example.com, "*"], registryNetworks: [10.0.0.0/8], excludedNamespaces: [calico-system]}
 node: {enabled: true}
 images: {pullSecrets: [registry], webhook: {digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}, server: {tag: "1.2.3"}}`,
 	"postgresql": `

@@ -371,7 +371,7 @@ func TestLargeRegistry(t *testing.T) {
 	w := newWorld(t, seed)
 	state, report := filepath.Join(dir, "state"), filepath.Join(dir, "scans.json")
 	environment := []string{"HOME=" + dir, "TMPDIR=" + dir, "DOCKER_CONFIG=" + dir, "PATH=" + os.Getenv("PATH")}
-	args := []string{"scan", "--registry", w.host, "--state", state, "--db", db, "-o", "json=" + report, "--parallel", fmt.Sprint(parallel), "--fail-on", "never"}
+	args := []string{"scan", "--registry", w.host, "--insecure-http", "--state", state, "--db", db, "-o", "json=" + report, "--parallel", fmt.Sprint(parallel), "--fail-on", "never"}
 
 	start := time.Now()
 	var peak int64

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/server/notify"
 )
 
@@ -150,14 +151,14 @@ func (e *email) secure(client *smtp.Client) error {
 		}
 		return nil
 	}
-	if isLoopback(e.host) {
+	if outgoing.IsLoopback(e.host) {
 		return nil
 	}
 	return errors.New("the mail server does not offer STARTTLS; nothing was sent")
 }
 
 func (e *email) login(client *smtp.Client) error {
-	if _, secure := client.TLSConnectionState(); !secure && !isLoopback(e.host) {
+	if _, secure := client.TLSConnectionState(); !secure && !outgoing.IsLoopback(e.host) {
 		return errors.New("a password is not sent without TLS")
 	}
 	password, err := e.PasswordFrom.read()
@@ -209,11 +210,6 @@ func reply(command string, err error) error {
 		err = fmt.Errorf("%s: %w", command, network(err))
 	}
 	return &notify.Temporary{Err: err}
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func isDomain(host string) bool {

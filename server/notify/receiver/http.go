@@ -23,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/server/notify"
 )
 
@@ -99,7 +100,7 @@ func newClient(caFile string) (*http.Client, error) {
 			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true,
 			MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, MaxResponseHeaderBytes: 64 << 10,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: outgoing.NoRedirects,
 	}, nil
 }
 
