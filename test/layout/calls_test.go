@@ -58,7 +58,7 @@ var calls = map[string][]string{
 	"sigs.k8s.io/controller-runtime/pkg/client":                       nil,
 }
 
-var imported = regexp.MustCompile(`[a-z0-9_]+/[a-z0-9_/]+\.go`)
+var imported = regexp.MustCompile(`[a-z0-9_-]+/[a-z0-9_/-]+\.go`)
 
 // Every call that leaves a program stands in docs/outgoing.md with its guard, and nothing
 // else does.
