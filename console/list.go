@@ -1,6 +1,7 @@
 package console
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -247,6 +248,9 @@ func (c *Console) views(r *http.Request, l *list) error {
 	var kept server.Items[store.SavedView]
 	err := c.get(r, "/views", nil, &kept)
 	l.Views = kept.Items
+	if f := (*fault)(nil); errors.As(err, &f) && f.Status == http.StatusForbidden {
+		return nil // who has a scope keeps none
+	}
 	return err
 }
 

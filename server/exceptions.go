@@ -147,15 +147,19 @@ func (s *Server) putException(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) putExceptions(w http.ResponseWriter, r *http.Request, status int, replace bool, e api.VulnerabilityException) error {
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
-		return t.AddExceptions(r.Context(), []api.VulnerabilityException{e}, replace)
-	}); err != nil {
+	action := map[bool]string{false: "add", true: "replace"}[replace]
+	requests, err := s.except(r, action, []api.VulnerabilityException{e}, replace)
+	if err != nil {
 		return err
 	}
-	if !s.settled(r.Context()) {
+	added := AddedException{VulnerabilityException: e}
+	switch {
+	case len(requests) > 0:
+		status, added.Request = http.StatusAccepted, requests[0]
+	case !s.settled(r.Context()):
 		status = http.StatusAccepted
 	}
-	return answer(w, status, e)
+	return answer(w, status, added)
 }
 
 func (s *Server) getException(w http.ResponseWriter, r *http.Request) error {
@@ -171,7 +175,17 @@ func (s *Server) getException(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) deleteException(w http.ResponseWriter, r *http.Request) error {
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.RemoveException(r.Context(), r.PathValue("name")) }); err != nil {
+	name := r.PathValue("name")
+	if err := s.change(r, func(a *audited) error {
+		was, err := a.Exception(r.Context(), name)
+		if err != nil {
+			return err
+		}
+		if err := a.note("remove", auditException, name, was, nil); err != nil {
+			return err
+		}
+		return a.RemoveException(r.Context(), name)
+	}); err != nil {
 		return err
 	}
 	s.settled(r.Context())
@@ -183,6 +197,8 @@ func (s *Server) deleteException(w http.ResponseWriter, r *http.Request) error {
 type Imported struct {
 	Exceptions int  `json:"exceptions"`
 	DryRun     bool `json:"dry_run"`
+	// Requests are those that somebody else must approve; until then nothing is in force.
+	Requests []int64 `json:"requests,omitempty"`
 }
 
 // importExceptions takes a CSV file in Calico's columns, or an OpenVEX document: all
@@ -223,11 +239,14 @@ func (s *Server) importExceptions(w http.ResponseWriter, r *http.Request) error 
 	if done.DryRun {
 		return answer(w, http.StatusOK, done)
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.AddExceptions(r.Context(), list, true) }); err != nil {
+	if len(list) == 0 {
+		return answer(w, http.StatusOK, done)
+	}
+	if done.Requests, err = s.except(r, "import", list, true); err != nil {
 		return err
 	}
 	status := http.StatusOK
-	if !s.settled(r.Context()) {
+	if len(done.Requests) > 0 || !s.settled(r.Context()) {
 		status = http.StatusAccepted
 	}
 	return answer(w, status, done)
@@ -277,7 +296,16 @@ func (s *Server) putThresholds(w http.ResponseWriter, r *http.Request) error {
 	if _, origin := s.Live.Thresholds(); origin != "default" && origin != "api" {
 		return &refused{status: http.StatusConflict, detail: "the thresholds stand in the policies, at " + origin + ": change them there"}
 	}
-	if err := s.Store.Write(r.Context(), func(tx *store.Tx) error { return tx.SetSetting(r.Context(), follow.SettingThresholds, t) }); err != nil {
+	if err := s.change(r, func(a *audited) error {
+		was, err := a.was(follow.SettingThresholds)
+		if err != nil {
+			return err
+		}
+		if err := a.note("set", auditThresholds, "default", was, t); err != nil {
+			return err
+		}
+		return a.SetSetting(r.Context(), follow.SettingThresholds, t)
+	}); err != nil {
 		return err
 	}
 	status := http.StatusOK

@@ -252,19 +252,43 @@ type Dismissal struct {
 	Dismissed bool `json:"dismissed"`
 }
 
+// dismissedImage is what the audit log has of an image.
+type dismissedImage struct {
+	Images    []string `json:"images"`
+	Dismissed bool     `json:"dismissed"`
+}
+
 func (s *Server) putDismissed(w http.ResponseWriter, r *http.Request) error {
 	var d Dismissal
 	if err := s.decode(w, r, &d); err != nil {
 		return err
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.Dismiss(r.Context(), r.PathValue("digest"), d.Dismissed) }); err != nil {
+	if err := s.change(r, func(a *audited) error {
+		names, was, err := a.NamesOf(r.Context(), r.PathValue("digest"))
+		if err != nil {
+			return err
+		}
+		if err := a.note("dismiss", auditImage, r.PathValue("digest"), dismissedImage{names, was}, dismissedImage{names, d.Dismissed}); err != nil {
+			return err
+		}
+		return a.Dismiss(r.Context(), r.PathValue("digest"), d.Dismissed)
+	}); err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, d)
 }
 
 func (s *Server) deleteImage(w http.ResponseWriter, r *http.Request) error {
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.DeleteImage(r.Context(), r.PathValue("digest")) }); err != nil {
+	if err := s.change(r, func(a *audited) error {
+		names, was, err := a.NamesOf(r.Context(), r.PathValue("digest"))
+		if err != nil {
+			return err
+		}
+		if err := a.note("remove", auditImage, r.PathValue("digest"), dismissedImage{names, was}, nil); err != nil {
+			return err
+		}
+		return a.DeleteImage(r.Context(), r.PathValue("digest"))
+	}); err != nil {
 		return err
 	}
 	s.settled(r.Context())

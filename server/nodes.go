@@ -242,7 +242,12 @@ func (s *Server) getClusters(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) deleteCluster(w http.ResponseWriter, r *http.Request) error {
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.RemoveCluster(r.Context(), r.PathValue("name")) }); err != nil {
+	if err := s.change(r, func(a *audited) error {
+		if err := a.note("remove", auditCluster, r.PathValue("name"), nil, nil); err != nil {
+			return err
+		}
+		return a.RemoveCluster(r.Context(), r.PathValue("name"))
+	}); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

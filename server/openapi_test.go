@@ -68,7 +68,13 @@ func describe(t *testing.T, routes []route) *openapi3.T {
 		for _, role := range r.roles {
 			roles = append(roles, string(role))
 		}
-		op.Description = "Role: " + strings.Join(roles, " or ")
+		op.Description = "Role: " + strings.Join(roles, " or ") + map[auth.Scopes]string{open: ". Open to all scopes", held: ". Holds to scopes", everything: ". Refuses scopes"}[r.scopes]
+		switch {
+		case r.audit != "":
+			op.Description += ". Not in the audit log: " + r.audit
+		case r.writes():
+			op.Description += ". In the audit log"
+		}
 		if r.roles[0] != auth.Public {
 			op.Security = openapi3.NewSecurityRequirements().With(openapi3.NewSecurityRequirement().Authenticate("token"))
 		}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/engine"
@@ -25,8 +26,20 @@ type route struct {
 	status  int    // of a good answer; 0 is 200
 	gives   any    // a value of the answer's type; nil is none, text anything but JSON
 	long    bool   // it may take longer than other requests
+	audit   string // of a route that is not read: why the audit log is not told; "" is that it is
 	handle  func(http.ResponseWriter, *http.Request) error
 }
+
+// Why routes that are not read tell the audit log nothing.
+const (
+	reports  = "what is uploaded and reported is data, no decision of a person"
+	asks     = "it changes nothing"
+	ownViews = "the list is the user's own"
+	reruns   = "it runs work again or ends it, and decides nothing; the log tells of it"
+)
+
+// writes says whether a route is there to change something.
+func (x route) writes() bool { return !strings.HasPrefix(x.pattern, "GET ") }
 
 // text is an answer that is no JSON.
 type text string
@@ -66,13 +79,13 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/database", roles: reader, scopes: open, summary: "The vulnerability databases: which is in use, which are kept and where they came from, and how the last update went", gives: api.DatabaseState{}, handle: s.getDatabase},
 		{pattern: "GET" + at + "/openapi.json", roles: []auth.Role{auth.Public}, scopes: open, summary: "This description", gives: map[string]any{}, handle: s.getOpenAPI},
 
-		{pattern: "POST" + at + "/scans", roles: uploader, scopes: held, summary: "Store a scan report of `assay scan -o json`, or one scan: all or nothing. 202 where the results are not computed yet", body: api.ScanReport{}, status: http.StatusCreated, gives: UploadedList{}, handle: s.postScans},
-		{pattern: "POST" + at + "/sboms", roles: uploader, scopes: held, summary: "Keep an SBOM (Syft JSON, CycloneDX, SPDX), to be matched now and every day", query: []parameter{{"image", "the reference that it is of, where it does not say so itself"}, {"digest", "the digest that it is of, where it does not say so itself"}}, body: map[string]any{}, status: http.StatusAccepted, gives: UploadedList{}, handle: s.postSBOM},
-		{pattern: "POST" + at + "/scan-requests", roles: webhook, scopes: held, summary: "Have images scanned by the server, from their registries; 409 where it does not scan", body: ScanRequest{}, status: http.StatusAccepted, gives: ScanRequested{}, handle: s.postScanRequest},
-		{pattern: "POST" + at + "/claims", roles: node, scopes: held, summary: "Ask which of some images a node is to scan: each is given to one node at a time", body: ClaimRequest{}, gives: Items[store.Claim]{}, handle: s.postClaims},
-		{pattern: "DELETE" + at + "/claims", roles: node, scopes: held, summary: "Give claims back", body: ClaimRequest{}, status: http.StatusNoContent, handle: s.deleteClaims},
-		{pattern: "POST" + at + "/instances/changes", roles: node, scopes: held, summary: "Say what changed on a node since its last report, or with no change that it is there; 409 asks for everything by PUT", body: InstanceChanges{}, status: http.StatusNoContent, handle: s.postInstanceChanges},
-		{pattern: "PUT" + at + "/instances", roles: node, scopes: held, summary: "Say what runs on a node, or in a whole cluster", body: InstanceReport{}, status: http.StatusNoContent, handle: s.putInstances},
+		{pattern: "POST" + at + "/scans", roles: uploader, scopes: held, audit: reports, summary: "Store a scan report of `assay scan -o json`, or one scan: all or nothing. 202 where the results are not computed yet", body: api.ScanReport{}, status: http.StatusCreated, gives: UploadedList{}, handle: s.postScans},
+		{pattern: "POST" + at + "/sboms", roles: uploader, scopes: held, audit: reports, summary: "Keep an SBOM (Syft JSON, CycloneDX, SPDX), to be matched now and every day", query: []parameter{{"image", "the reference that it is of, where it does not say so itself"}, {"digest", "the digest that it is of, where it does not say so itself"}}, body: map[string]any{}, status: http.StatusAccepted, gives: UploadedList{}, handle: s.postSBOM},
+		{pattern: "POST" + at + "/scan-requests", roles: webhook, scopes: held, audit: reports, summary: "Have images scanned by the server, from their registries; 409 where it does not scan", body: ScanRequest{}, status: http.StatusAccepted, gives: ScanRequested{}, handle: s.postScanRequest},
+		{pattern: "POST" + at + "/claims", roles: node, scopes: held, audit: reports, summary: "Ask which of some images a node is to scan: each is given to one node at a time", body: ClaimRequest{}, gives: Items[store.Claim]{}, handle: s.postClaims},
+		{pattern: "DELETE" + at + "/claims", roles: node, scopes: held, audit: reports, summary: "Give claims back", body: ClaimRequest{}, status: http.StatusNoContent, handle: s.deleteClaims},
+		{pattern: "POST" + at + "/instances/changes", roles: node, scopes: held, audit: reports, summary: "Say what changed on a node since its last report, or with no change that it is there; 409 asks for everything by PUT", body: InstanceChanges{}, status: http.StatusNoContent, handle: s.postInstanceChanges},
+		{pattern: "PUT" + at + "/instances", roles: node, scopes: held, audit: reports, summary: "Say what runs on a node, or in a whole cluster", body: InstanceReport{}, status: http.StatusNoContent, handle: s.putInstances},
 
 		{pattern: "GET" + at + "/images", roles: reader, scopes: held, summary: "Images, a row for each reference and digest. Orders: image, result, score, scanned, instances", query: with(filterParameters, sorted...), gives: store.List[store.Image]{}, handle: s.getImages},
 		{pattern: "GET" + at + "/counts", roles: viewer, scopes: held, summary: "Numbers of images by result", query: filterParameters, gives: CountList{}, handle: s.getCounts},
@@ -88,8 +101,8 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/new-vulnerabilities", roles: viewer, scopes: everything, summary: "Vulnerabilities that a later scan than the first found in images that run, the highest score first", query: []parameter{{"since", "RFC 3339; a week ago without"}, {"limit", "1 to 1000; 100 without"}}, gives: Items[store.NewVulnerability]{}, handle: s.getNewVulnerabilities},
 		{pattern: "GET" + at + "/trend", roles: viewer, scopes: everything, summary: "Numbers of images by result, day by day", query: []parameter{{"days", "how many days back, 1 to 400; 30 without"}}, gives: Items[store.TrendDay]{}, handle: s.getTrend},
 		{pattern: "GET" + at + "/views", roles: viewer, scopes: everything, summary: "Addresses of pages that the user keeps", gives: Items[store.SavedView]{}, handle: s.getViews},
-		{pattern: "PUT" + at + "/views/{name}", roles: viewer, scopes: everything, summary: "Keep the address of a page", body: store.SavedView{}, gives: store.SavedView{}, handle: s.putView},
-		{pattern: "DELETE" + at + "/views/{name}", roles: viewer, scopes: everything, summary: "Forget the address of a page", status: http.StatusNoContent, handle: s.deleteView},
+		{pattern: "PUT" + at + "/views/{name}", roles: viewer, scopes: everything, audit: ownViews, summary: "Keep the address of a page", body: store.SavedView{}, gives: store.SavedView{}, handle: s.putView},
+		{pattern: "DELETE" + at + "/views/{name}", roles: viewer, scopes: everything, audit: ownViews, summary: "Forget the address of a page", status: http.StatusNoContent, handle: s.deleteView},
 		{pattern: "GET" + at + "/packages", roles: viewer, scopes: everything, summary: "Packages and how many images have them", query: with(sorted, parameter{"name", ""}, parameter{"version", ""}, parameter{"type", ""}, parameter{"search", "part of the name"}, parameter{"below", "versions of the named package that come before this one, all at once"}, parameter{"digest", "of an image that has it"}), gives: store.List[store.PackageImages]{}, handle: s.getPackages},
 		{pattern: "GET" + at + "/instances", roles: viewer, scopes: held, summary: "Containers that run", query: with(filterParameters, sorted...), gives: store.List[store.RunningInstance]{}, handle: s.getInstances},
 		{pattern: "GET" + at + "/names", roles: viewer, scopes: held, summary: "The digests that the tags of a name led to", query: []parameter{{"image", "any reference with the name"}}, gives: Items[store.NameObservation]{}, handle: s.getNames},
@@ -100,10 +113,13 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/registries", roles: viewer, scopes: everything, summary: "Registries, with how many images they have", gives: Items[store.Count]{}, handle: s.getMenu("registries")},
 
 		{pattern: "GET" + at + "/exceptions", roles: viewer, scopes: everything, summary: "Exceptions, of the policies and of the API", query: []parameter{{"cve", ""}, {"origin", "api or policies"}, {"inForce", "true or false"}}, gives: Items[ListedException]{}, handle: s.getExceptions},
-		{pattern: "POST" + at + "/exceptions", roles: editor, scopes: everything, summary: "Add an exception. 202 where stored results do not show it yet", body: api.VulnerabilityException{}, status: http.StatusCreated, gives: api.VulnerabilityException{}, handle: s.postException},
+		{pattern: "POST" + at + "/exceptions", roles: editor, scopes: everything, summary: "Add an exception. 202 where stored results do not show it yet, or where somebody else must approve it", body: api.VulnerabilityException{}, status: http.StatusCreated, gives: AddedException{}, handle: s.postException},
 		{pattern: "GET" + at + "/exceptions/{name}", roles: viewer, scopes: everything, summary: "An exception of the API", gives: api.VulnerabilityException{}, handle: s.getException},
-		{pattern: "PUT" + at + "/exceptions/{name}", roles: editor, scopes: everything, summary: "Add an exception, or put it in the place of another", body: api.VulnerabilityException{}, gives: api.VulnerabilityException{}, handle: s.putException},
+		{pattern: "PUT" + at + "/exceptions/{name}", roles: editor, scopes: everything, summary: "Add an exception, or put it in the place of another", body: api.VulnerabilityException{}, gives: AddedException{}, handle: s.putException},
 		{pattern: "DELETE" + at + "/exceptions/{name}", roles: editor, scopes: everything, summary: "Remove an exception", status: http.StatusNoContent, handle: s.deleteException},
+		{pattern: "GET" + at + "/exception-requests", roles: viewer, scopes: everything, summary: "Exceptions that wait for a second person, or did, the newest first", query: with(older, parameter{"state", "pending, approved or refused"}), gives: Items[store.ExceptionRequest]{}, handle: s.getExceptionRequests},
+		{pattern: "POST" + at + "/exception-requests/{id}/approve", roles: editor, scopes: everything, summary: "Put an exception in force that somebody else requested", body: Judgement{}, gives: store.ExceptionRequest{}, handle: s.judgeRequest(store.RequestApproved)},
+		{pattern: "POST" + at + "/exception-requests/{id}/refuse", roles: editor, scopes: everything, summary: "Refuse an exception that somebody else requested", body: Judgement{}, gives: store.ExceptionRequest{}, handle: s.judgeRequest(store.RequestRefused)},
 		{pattern: "POST" + at + "/imports/exceptions", roles: editor, scopes: everything, summary: "Import exceptions: CSV in Calico's columns, or OpenVEX as JSON; all or nothing", query: []parameter{{"dryRun", "true checks, and changes nothing"}}, body: text(""), media: "text/csv", gives: Imported{}, handle: s.importExceptions},
 		{pattern: "GET" + at + "/exports/exceptions.csv", roles: viewer, scopes: everything, summary: "The exceptions of the API as CSV in Calico's columns and ours", gives: text(""), long: true, handle: s.exportExceptions},
 		{pattern: "GET" + at + "/thresholds", roles: viewer, scopes: everything, summary: "The thresholds in force, and where they come from", gives: ThresholdsView{}, handle: s.getThresholds},
@@ -111,31 +127,34 @@ func (s *Server) table() []route {
 		{pattern: "GET" + at + "/runtime-view", roles: viewer, scopes: everything, summary: "Whether the pages show what runs", gives: RuntimeView{}, handle: s.getRuntimeView},
 		{pattern: "PUT" + at + "/runtime-view", roles: editor, scopes: everything, summary: "Show what runs on the pages, or hide it. Nodes report all the same", body: RuntimeView{}, gives: RuntimeView{}, handle: s.putRuntimeView},
 
-		{pattern: "POST" + at + "/impact", roles: viewer, scopes: everything, summary: "What exceptions or thresholds would change, if they were in force: results of images, and recorded decisions", body: ImpactQuestion{}, gives: Impact{}, handle: s.postImpact},
+		{pattern: "POST" + at + "/impact", roles: viewer, scopes: everything, audit: asks, summary: "What exceptions or thresholds would change, if they were in force: results of images, and recorded decisions", body: ImpactQuestion{}, gives: Impact{}, handle: s.postImpact},
 		{pattern: "GET" + at + "/policies", roles: viewer, scopes: everything, summary: "The policies in force, in the order that they apply", query: []parameter{{"modules", "true adds all Rego"}}, gives: PolicyList{}, handle: s.getPolicies},
-		{pattern: "POST" + at + "/policies/test", roles: editor, scopes: everything, summary: "Run the tests (*_test.rego) that came with the policies in force", gives: PolicyTests{}, handle: s.postPolicyTests},
+		{pattern: "POST" + at + "/policies/test", roles: editor, scopes: everything, audit: asks, summary: "Run the tests (*_test.rego) that came with the policies in force", gives: PolicyTests{}, handle: s.postPolicyTests},
 		{pattern: "GET" + at + "/policies/{name}", roles: viewer, scopes: everything, summary: "A policy with its Rego and its last decisions", gives: PolicyView{}, handle: s.getPolicy},
-		{pattern: "POST" + at + "/classify", roles: reader, scopes: held, summary: "What the engine says of an image now, and why", body: Question{}, gives: engine.Classification{}, handle: s.postClassify},
-		{pattern: "POST" + at + "/admit", roles: viewer, scopes: everything, summary: "Decide an AdmissionReview as the webhook would", body: map[string]any{}, gives: api.Decision{}, handle: s.postAdmit},
-		{pattern: "POST" + at + "/explain", roles: viewer, scopes: everything, summary: "Why an AdmissionReview is decided as it is, and what would admit it", body: map[string]any{}, gives: api.Explanation{}, handle: s.postExplain},
+		{pattern: "POST" + at + "/classify", roles: reader, scopes: held, audit: asks, summary: "What the engine says of an image now, and why", body: Question{}, gives: engine.Classification{}, handle: s.postClassify},
+		{pattern: "POST" + at + "/admit", roles: viewer, scopes: everything, audit: asks, summary: "Decide an AdmissionReview as the webhook would", body: map[string]any{}, gives: api.Decision{}, handle: s.postAdmit},
+		{pattern: "POST" + at + "/explain", roles: viewer, scopes: everything, audit: asks, summary: "Why an AdmissionReview is decided as it is, and what would admit it", body: map[string]any{}, gives: api.Explanation{}, handle: s.postExplain},
 		{pattern: "GET" + at + "/alerts", roles: viewer, scopes: everything, summary: "Alerts, the newest first", query: with(older, parameter{"firing", "true leaves out those that ended"}, parameter{"rule", ""}), gives: Items[store.Episode]{}, handle: s.getAlerts},
 		{pattern: "GET" + at + "/alerts/rules", roles: viewer, scopes: everything, summary: "Alert rules, and when they were evaluated", gives: Items[AlertRow]{}, handle: s.getAlertRules},
-		{pattern: "POST" + at + "/alerts/test", roles: viewer, scopes: everything, summary: "What a GlobalAlert would say of the events that are kept, without telling anybody", body: AlertQuestion{}, gives: AlertAnswer{}, handle: s.postAlertTest},
+		{pattern: "POST" + at + "/alerts/test", roles: viewer, scopes: everything, audit: asks, summary: "What a GlobalAlert would say of the events that are kept, without telling anybody", body: AlertQuestion{}, gives: AlertAnswer{}, handle: s.postAlertTest},
 		{pattern: "GET" + at + "/alerts/deliveries", roles: viewer, scopes: everything, summary: "Notifications that wait or were given up", query: pages[:1], gives: Items[store.DeliveryStatus]{}, handle: s.getDeliveries},
 		{pattern: "GET" + at + "/decisions", roles: viewer, scopes: held, summary: "Recorded decisions, the newest first", query: with(older, parameter{"cluster", ""}, parameter{"namespace", ""}, parameter{"kind", ""}, parameter{"name", ""}, parameter{"policy", "one that decided"}, parameter{"allowed", ""}), gives: Items[store.StoredDecision]{}, handle: s.getDecisions},
-		{pattern: "POST" + at + "/decisions", roles: webhook, scopes: held, summary: "Keep records of decisions; one whose uid is known changes nothing", body: Items[api.AdmissionRecord]{}, status: http.StatusNoContent, handle: s.postDecisions},
+		{pattern: "POST" + at + "/decisions", roles: webhook, scopes: held, audit: reports, summary: "Keep records of decisions; one whose uid is known changes nothing", body: Items[api.AdmissionRecord]{}, status: http.StatusNoContent, handle: s.postDecisions},
 
 		{pattern: "GET" + at + "/downloads/assay", roles: reader, scopes: open, summary: "The scanner: the program that this server runs, for its own platform", gives: text(""), long: true, handle: s.getProgram},
 		{pattern: "GET" + at + "/tokens", roles: admin, scopes: everything, summary: "Tokens, never their text", gives: Items[ListedToken]{}, handle: s.getTokens},
 		{pattern: "POST" + at + "/tokens", roles: admin, scopes: everything, summary: "Make a token, shown this once", body: NewToken{}, status: http.StatusCreated, gives: MadeToken{}, handle: s.postToken},
 		{pattern: "DELETE" + at + "/tokens/{id}", roles: admin, scopes: everything, summary: "End a token", status: http.StatusNoContent, handle: s.deleteToken},
 		{pattern: "GET" + at + "/jobs", roles: viewer, scopes: everything, summary: "Background jobs, the newest first", query: []parameter{{"kind", "match, sweep, alerts, deliver, retain or database"}, {"state", ""}, {"limit", ""}}, gives: Items[jobs.Job]{}, handle: s.getJobs},
-		{pattern: "POST" + at + "/jobs/{id}/retry", roles: editor, scopes: everything, summary: "Make a job due now", gives: jobs.Job{}, handle: s.changeJob(Jobs.Retry)},
-		{pattern: "POST" + at + "/jobs/{id}/cancel", roles: editor, scopes: everything, summary: "End a job", gives: jobs.Job{}, handle: s.changeJob(Jobs.Cancel)},
+		{pattern: "POST" + at + "/jobs/{id}/retry", roles: editor, scopes: everything, audit: reruns, summary: "Make a job due now", gives: jobs.Job{}, handle: s.changeJob(Jobs.Retry)},
+		{pattern: "POST" + at + "/jobs/{id}/cancel", roles: editor, scopes: everything, audit: reruns, summary: "End a job", gives: jobs.Job{}, handle: s.changeJob(Jobs.Cancel)},
 
 		{pattern: "GET" + at + "/exports/images.csv", roles: viewer, scopes: held, summary: "A row for each image, or with pods for each container that runs one", query: with(filterParameters, parameter{"pods", "true adds the containers that run it"}), gives: text(""), long: true, handle: s.exportImages},
 		{pattern: "GET" + at + "/exports/vulnerabilities.csv", roles: viewer, scopes: held, summary: "A row for each vulnerability of each image", query: filterParameters, gives: text(""), long: true, handle: s.exportVulnerabilities},
 		{pattern: "GET" + at + "/exports/images.json", roles: viewer, scopes: held, summary: "A scan report of all images, as `assay scan -o json` gives", query: filterParameters, gives: api.ScanReport{}, long: true, handle: s.exportJSON},
+		{pattern: "GET" + at + "/audit", roles: admin, scopes: everything, summary: "Who changed what, the newest first", query: with(auditParameters, older...), gives: Items[store.AuditEntry]{}, handle: s.getAudit},
+		{pattern: "GET" + at + "/exports/audit.csv", roles: admin, scopes: everything, summary: "The audit log as CSV", query: auditParameters, gives: text(""), long: true, handle: s.exportAudit},
+		{pattern: "GET" + at + "/exports/audit.json", roles: admin, scopes: everything, summary: "The audit log as JSON", query: auditParameters, gives: Items[store.AuditEntry]{}, long: true, handle: s.exportAuditJSON},
 		{pattern: "GET" + at + "/stream", roles: viewer, scopes: everything, summary: "Changes as server-sent events; Last-Event-ID goes on from there", gives: text(""), long: true, handle: s.getStream},
 	}
 }

@@ -36,7 +36,16 @@ func (s *Server) putRuntimeView(w http.ResponseWriter, r *http.Request) error {
 	if err := s.decode(w, r, &view); err != nil {
 		return err
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.SetSetting(r.Context(), settingRuntimeView, view) }); err != nil {
+	if err := s.change(r, func(a *audited) error {
+		was, err := a.was(settingRuntimeView)
+		if err != nil {
+			return err
+		}
+		if err := a.note("set", auditSetting, "runtime-view", was, view); err != nil {
+			return err
+		}
+		return a.SetSetting(r.Context(), settingRuntimeView, view)
+	}); err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, view)

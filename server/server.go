@@ -69,6 +69,9 @@ type Config struct {
 	Database func() *api.ScanDatabase
 	// Databases tells of all that are kept; nil: of the one in use alone.
 	Databases func(context.Context) (*api.DatabaseState, error)
+	// ApproveExceptions is the role, editor or admin, of which somebody else must approve each
+	// exception that comes by the API; "" is nobody.
+	ApproveExceptions auth.Role
 	// Observe, where given, is called after each request.
 	Observe func(route string, status int, took time.Duration)
 	Limits  Limits
@@ -113,6 +116,9 @@ func New(c Config) *Server {
 	s.ranking = ranking.New(ranking.Config{Store: c.Store, Live: c.Live, Log: c.Log, Now: c.Now})
 	s.routes = s.table()
 	for _, r := range s.routes {
+		if r.audit != "" && !r.writes() {
+			panic("the route " + r.pattern + " is read, and says why it tells the audit log nothing")
+		}
 		s.mux.Handle(r.pattern, s.handler(r))
 	}
 	return s

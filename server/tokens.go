@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -54,21 +55,26 @@ func (s *Server) postToken(w http.ResponseWriter, r *http.Request) error {
 	if faults != nil {
 		return &refused{status: http.StatusUnprocessableEntity, detail: "no token was made", faults: faults}
 	}
-	kept, secret, err := MakeToken(r.Context(), s.Store, store.Token{Name: asked.Name, Role: asked.Role, Scope: asked.Scope, Expires: asked.Expires, Creator: identity(r).Name})
-	if err != nil {
+	var made MadeToken
+	if err := s.change(r, func(a *audited) (err error) {
+		if made.Token, made.Secret, err = MakeToken(r.Context(), a.Tx, store.Token{Name: asked.Name, Role: asked.Role, Scope: asked.Scope, Expires: asked.Expires, Creator: identity(r).Name}); err != nil {
+			return err
+		}
+		return a.note("add", auditToken, tokenName(made.Token), nil, made.Token)
+	}); err != nil {
 		return err
 	}
-	return answer(w, http.StatusCreated, MadeToken{kept, secret})
+	return answer(w, http.StatusCreated, made)
 }
 
+// tokenName is what the audit log calls a token.
+func tokenName(k store.Token) string { return fmt.Sprintf("%d %s", k.ID, k.Name) }
+
 // MakeToken makes a token in a store. Its text is given this once: the store has its hash.
-func MakeToken(ctx context.Context, s *store.Store, k store.Token) (kept store.Token, secret string, err error) {
+func MakeToken(ctx context.Context, t *store.Tx, k store.Token) (kept store.Token, secret string, err error) {
 	secret = auth.NewToken()
 	hash := auth.Hash(secret)
-	err = s.Write(ctx, func(t *store.Tx) error {
-		kept, err = t.AddToken(ctx, hex.EncodeToString(hash[:]), k)
-		return err
-	})
+	kept, err = t.AddToken(ctx, hex.EncodeToString(hash[:]), k)
 	return kept, secret, err
 }
 
@@ -127,7 +133,20 @@ func (s *Server) deleteToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.RevokeToken(r.Context(), id) }); err != nil {
+	if err := s.change(r, func(a *audited) error {
+		was, err := a.Token(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		if err := a.RevokeToken(r.Context(), id); err != nil {
+			return err
+		}
+		is, err := a.Token(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		return a.note("end", auditToken, tokenName(is), was, is)
+	}); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -135,6 +135,18 @@ func (k *Token) dest() []any {
 	return []any{&k.ID, &k.Name, &k.Role, &k.Scope, &k.Created, &k.Creator, &k.Expires, &k.Revoked, &k.Legacy}
 }
 
+// Token is the one of an id.
+func (t *Tx) Token(ctx context.Context, id int64) (k Token, err error) {
+	return k, t.one(ctx, "SELECT "+tokenColumns+" FROM tokens WHERE id = ?", []any{id}, k.dest()...)
+}
+
+// HasTokens says whether a token was ever made.
+func (t *Tx) HasTokens(ctx context.Context) (bool, error) {
+	var n int
+	err := t.one(ctx, "SELECT COUNT(*) FROM tokens", nil, &n)
+	return n > 0, err
+}
+
 // Tokens are all of them, the newest first.
 func (s *Store) Tokens(ctx context.Context) (list []Token, err error) {
 	return list, s.View(ctx, func(t *Tx) error {
@@ -174,9 +186,9 @@ func (s *Store) SessionEnded(ctx context.Context, id string) (bool, error) {
 
 // Retention says how long things are kept; zero members are forever, but for changes.
 type Retention struct {
-	// Scans that a newer one replaced, events, decisions, ended alerts and
-	// deliveries that were given up.
-	Scans, Events, Decisions, Alerts, Deliveries time.Duration
+	// Scans that a newer one replaced, events, decisions, ended alerts,
+	// deliveries that were given up, and the audit log.
+	Scans, Events, Decisions, Alerts, Deliveries, Audit time.Duration
 }
 
 // keptChanges is how long an engine may be away and catch up change by change.
@@ -195,6 +207,7 @@ func (s *Store) Retain(ctx context.Context, r Retention) error {
 		{r.Decisions, "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE at < ? LIMIT 2000)"},
 		{r.Alerts, "DELETE FROM alert_history WHERE id IN (SELECT id FROM alert_history WHERE resolved <> '' AND resolved < ? LIMIT 2000)"},
 		{r.Deliveries, "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries WHERE failed <> '' AND failed < ? LIMIT 2000)"},
+		{r.Audit, "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? LIMIT 2000)"},
 		{r.Scans, `DELETE FROM scans WHERE id IN (SELECT s.id FROM scans s WHERE s.stored_at < ? AND NOT EXISTS (SELECT 1 FROM images i WHERE i.scan_id = s.id)
 			AND NOT EXISTS (SELECT 1 FROM work w WHERE w.scan_id = s.id) LIMIT 2000)`},
 		{r.Scans, `DELETE FROM contents WHERE id IN (SELECT c.id FROM contents c WHERE CAST(? AS TEXT) <> '' AND NOT EXISTS (SELECT 1 FROM scans s WHERE s.content_id = c.id) LIMIT 2000)`},

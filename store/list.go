@@ -829,6 +829,16 @@ func (t *Tx) Dismiss(ctx context.Context, digest string, dismissed bool) error {
 	return t.changed(ctx, ResultsChanged, "")
 }
 
+// NamesOf are the references under which a digest is listed, at most 1000, and whether they are dismissed.
+func (t *Tx) NamesOf(ctx context.Context, digest string) (images []string, dismissed bool, err error) {
+	return images, dismissed, t.each(ctx, "SELECT image, dismissed FROM listings WHERE digest = ? ORDER BY image LIMIT 1000", []any{digest}, func(scan func(...any) error) error {
+		var image string
+		err := scan(&image, &dismissed)
+		images = append(images, image)
+		return err
+	})
+}
+
 // DeleteImage removes all that is known of a digest. What still runs comes back, as
 // never scanned, when it is reported the next time.
 func (t *Tx) DeleteImage(ctx context.Context, digest string) error {

@@ -47,6 +47,7 @@ func (a *app) serveCommand() *cobra.Command {
 		registries string
 		file       string
 		anonymous  string
+		approve    string
 		review     string
 		bind       []string
 		served     reports.Config
@@ -112,6 +113,7 @@ say where --trace sends spans to.`,
 	flags.StringVar(&secretFile, "oidc-client-secret-file", "", "file with the client's secret, for --oidc-redirect-url")
 	flags.StringVar(&review, "token-review", "", "kubeconfig of a cluster that is asked about tokens; in-cluster for the one that it runs in")
 	flags.StringArrayVar(&bind, "bind", nil, "ROLE=user:NAME or ROLE=group:NAME for who comes by file, OIDC, certificate or review; a role may have a scope: node(cluster=prod)=user:NAME; may be repeated")
+	flags.StringVar(&approve, "exceptions-need-approval", "", "role, editor or admin, of which a second person must approve each exception that comes by the API")
 	flags.StringVar(&anonymous, "anonymous", "", "role of requests without a token, for trials on loopback")
 	flags.StringSliceVar(&config.Auth.TrustedOrigins, "trusted-origin", nil, "origin of browsers besides the server's own; may be repeated")
 	flags.DurationVar(&config.Retention.Scans, "keep-scans", 30*day, "keep scans that a newer one replaced; 0 is for ever, here and below")
@@ -119,6 +121,7 @@ say where --trace sends spans to.`,
 	flags.DurationVar(&config.Retention.Decisions, "keep-decisions", 30*day, "keep decisions")
 	flags.DurationVar(&config.Retention.Alerts, "keep-alerts", 90*day, "keep alerts that ended")
 	flags.DurationVar(&config.Retention.Deliveries, "keep-deliveries", 30*day, "keep notifications that were given up")
+	flags.DurationVar(&config.Retention.Audit, "keep-audit", 0, "keep the audit log")
 	flags.DurationVar(&config.StaleAfter, "stale-after", 5*time.Minute, "show a node of a cluster as stale after it was silent for so long")
 	flags.DurationVar(&config.ForgetNodes, "forget-nodes-after", day, "forget a node of a cluster, and what ran there, after it was silent for so long while others were heard")
 	flags.StringVar(&reportsAt, "reports-listen", "", "address to serve reports.assay.dev on, an API that a cluster's API server aggregates")
@@ -216,6 +219,12 @@ say where --trace sends spans to.`,
 		}
 		if config.Auth.Bindings, err = bindings(bind); err != nil {
 			return err
+		}
+		switch role := auth.Role(approve); role {
+		case "", auth.Editor, auth.Admin:
+			config.ApproveExceptions = role
+		default:
+			return fmt.Errorf("--exceptions-need-approval must be editor or admin, not %q", approve)
 		}
 		if anonymous != "" {
 			if config.Auth.Anonymous, err = auth.ParseRole(anonymous); err != nil {

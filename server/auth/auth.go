@@ -129,6 +129,16 @@ func FromContext(ctx context.Context) (Identity, bool) {
 	return id, ok
 }
 
+type addressKey struct{}
+
+// AddressOf is the address of the client of a request, which [Auth.Handler] found; "" where there is none.
+func AddressOf(ctx context.Context) string {
+	if address, ok := ctx.Value(addressKey{}).(netip.Addr); ok && address.IsValid() {
+		return address.String()
+	}
+	return ""
+}
+
 // Auth authenticates and authorizes requests. It may be used concurrently.
 type Auth struct {
 	config      Config
@@ -267,7 +277,7 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		}
 		a.config.Observe(via, "ok")
 		if id.Role != "" {
-			r = r.WithContext(NewContext(r.Context(), id))
+			r = r.WithContext(NewContext(context.WithValue(r.Context(), addressKey{}, clientAddress(r, a.config.TrustedProxies)), id))
 		}
 		if id.Legacy {
 			a.warn(w, id)
@@ -387,7 +397,7 @@ func (a *Auth) authenticate(w http.ResponseWriter, r *http.Request, header []str
 
 // limited is byToken for those who did not fail too often.
 func (a *Auth) limited(r *http.Request, token string) (id Identity, via string, err *Error) {
-	address, hash := clientAddress(r, a.config.TrustedProxies), Hash(token)
+	address, hash := siteOf(clientAddress(r, a.config.TrustedProxies)), Hash(token)
 	if wait := a.limiter.wait(address, hash); wait > 0 {
 		err = &Error{Status: http.StatusTooManyRequests, Detail: "too many wrong credentials came from this address", RetryAfter: wait, result: "limited"}
 		return id, viaBearer, err

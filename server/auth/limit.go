@@ -76,7 +76,7 @@ func (l *limiter) owed(address netip.Addr) time.Duration {
 func (l *limiter) succeeded(hash TokenHash) { l.good.Add(hash, nil, goodFor) }
 
 // clientAddress is the address that a request comes from, as far as the
-// proxies on its way are trusted: of IPv6 the /64, which is one site.
+// proxies on its way are trusted.
 func clientAddress(r *http.Request, proxies []netip.Prefix) netip.Addr {
 	trusted := func(a netip.Addr) bool {
 		for _, p := range proxies {
@@ -100,9 +100,14 @@ func clientAddress(r *http.Request, proxies []netip.Prefix) netip.Addr {
 		}
 		address = hop.Unmap().WithZone("")
 	}
+	return address
+}
+
+// siteOf is an address as failures are counted: of IPv6 the /64, which is one site.
+func siteOf(address netip.Addr) netip.Addr {
 	if address.Is6() {
 		site, _ := address.Prefix(64)
-		address = site.Addr()
+		return site.Addr()
 	}
 	return address
 }

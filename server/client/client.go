@@ -203,7 +203,9 @@ func (c *Client) send(ctx context.Context, r request, target string, answer any)
 		return -1, err
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Content-Encoding", r.encoding)
+	if r.encoding != "" {
+		request.Header.Set("Content-Encoding", r.encoding)
+	}
 	request.Header.Set("User-Agent", c.config.UserAgent)
 	token := c.config.Token
 	if c.config.TokenFile != "" {

@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,9 +90,11 @@ type Config struct {
 	// JobTimeout bounds one background job; what a killed replica did is taken up after it. 0 is 2 minutes.
 	JobTimeout time.Duration
 	// Auth says who gets in, besides the tokens of the store.
-	Auth      auth.Config
-	Retention store.Retention
-	Limits    server.Limits
+	Auth auth.Config
+	// ApproveExceptions is the role of which a second person approves exceptions; "" is nobody.
+	ApproveExceptions auth.Role
+	Retention         store.Retention
+	Limits            server.Limits
 	// Reports is where reports are served to a cluster; nil is nowhere. Its store and
 	// engine are those of the server.
 	Reports *reports.Config
@@ -185,7 +188,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 
-	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
+	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), ApproveExceptions: c.ApproveExceptions, DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
 		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
 	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
@@ -267,23 +270,59 @@ func database(c Config) string {
 
 // firstToken makes a token for the first administrator, once, where the store has none.
 func firstToken(ctx context.Context, c Config, s *store.Store) error {
-	tokens, err := s.Tokens(ctx)
-	if err != nil || len(tokens) > 0 || c.Data == "" {
-		return err
+	if c.Data == "" {
+		return nil
 	}
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return fmt.Errorf("making the data folder: %w", err)
 	}
-	_, secret, err := server.MakeToken(ctx, s, store.Token{Name: "first administrator", Role: string(auth.Admin), Creator: "assay serve"})
+	file := filepath.Join(c.Data, AdminToken)
+	written := false
+	err := s.Write(ctx, func(t *store.Tx) error {
+		if made, err := t.HasTokens(ctx); err != nil || made {
+			return err
+		}
+		k, secret, err := server.MakeToken(ctx, t, store.Token{Name: "first administrator", Role: string(auth.Admin), Creator: "assay serve"})
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(k)
+		if err != nil {
+			return err
+		}
+		if err := t.Audit(ctx, store.AuditEntry{Who: k.Creator, Action: "add", Kind: "token", Name: fmt.Sprintf("%d %s", k.ID, k.Name), After: text}); err != nil {
+			return err
+		}
+		// Before the store has it: a token that nobody can read would be the only one for good.
+		if err := writeSecret(file, secret); err != nil {
+			return err
+		}
+		written = true
+		return nil
+	})
+	if err != nil {
+		if written {
+			_ = os.Remove(file) // what it has is no token
+		}
+		return fmt.Errorf("making the first token: %w", err)
+	}
+	if written {
+		c.Log.Info("the first administrator's token was made", "file", file)
+	}
+	return nil
+}
+
+// writeSecret puts a secret on the disk, in a file for its owner alone.
+func writeSecret(file, secret string) error {
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is no regular file: remove it", file)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(c.Data, AdminToken)
-	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
-		return fmt.Errorf("writing the first token: %w", err)
-	}
-	c.Log.Info("the first administrator's token was made", "file", file)
-	return nil
+	_, err = f.WriteString(secret + "\n")
+	return errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close())
 }
 
 // notifications reads who is told of alerts.

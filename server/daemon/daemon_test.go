@@ -363,6 +363,18 @@ func signingKey() (*bundles.SigningKey, error) {
 	return bundles.ParseSigningKey(private)
 }
 
+// makeToken makes a token as no request could.
+func makeToken(t *testing.T, s *store.Store, k store.Token) (kept store.Token, secret string) {
+	t.Helper()
+	if err := s.Write(t.Context(), func(tx *store.Tx) (err error) {
+		kept, secret, err = server.MakeToken(t.Context(), tx, k)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return kept, secret
+}
+
 var inPath = regexp.MustCompile(`\{[a-z.]+\}`)
 
 // Every route refuses who has no credential, a wrong, an ended or a too weak one.
@@ -371,20 +383,11 @@ func TestCredentials(t *testing.T) {
 	s := storetest.Open(t, filepath.Join(w.data, "assay.db"), nil)
 	roles := map[string]string{}
 	for _, role := range []string{"viewer", "scanner", "node", "webhook", "editor"} {
-		_, secret, err := server.MakeToken(t.Context(), s, store.Token{Name: role, Role: role})
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, secret := makeToken(t, s, store.Token{Name: role, Role: role})
 		roles[role] = secret
 	}
-	_, ended, err := server.MakeToken(t.Context(), s, store.Token{Name: "ended", Role: "admin", Expires: "2020-01-01T00:00:00Z"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept, revoked, err := server.MakeToken(t.Context(), s, store.Token{Name: "revoked", Role: "admin"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, ended := makeToken(t, s, store.Token{Name: "ended", Role: "admin", Expires: "2020-01-01T00:00:00Z"})
+	kept, revoked := makeToken(t, s, store.Token{Name: "revoked", Role: "admin"})
 	w.want(204, "DELETE", fmt.Sprintf("/api/v1/tokens/%d", kept.ID), "")
 	routes := server.New(server.Config{}).Routes()
 	routes["GET /metrics"], routes["GET /bundles/{name}"] = auth.Route{Roles: []auth.Role{auth.Viewer}}, auth.Route{Roles: []auth.Role{auth.Viewer, auth.Webhook}}

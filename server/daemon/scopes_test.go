@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/assay-dev/assay/server"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/daemon"
 	"github.com/assay-dev/assay/store"
@@ -242,11 +241,7 @@ func TestLegacyScanner(t *testing.T) {
 	s := storetest.Open(t, filepath.Join(w.data, "assay.db"), nil)
 	secrets := map[string]string{}
 	for scope, name := range map[string]string{"": "everywhere", "cluster=prod": "prod", "registry=evil.example.com": "evil"} {
-		_, secret, err := server.MakeToken(t.Context(), s, store.Token{Name: name, Role: "scanner", Scope: scope, Legacy: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		secrets[name] = secret
+		_, secrets[name] = makeToken(t, s, store.Token{Name: name, Role: "scanner", Scope: scope, Legacy: true})
 	}
 	for _, x := range []struct {
 		name, method, path, body string

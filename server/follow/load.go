@@ -31,6 +31,7 @@ const (
 	// SettingThresholds holds an api.ThresholdsSpec, in force where the policies folder has none.
 	SettingThresholds = "thresholds"
 	settingBasis      = "basis"
+	settingPolicies   = "policies"
 	settingExpired    = "expired"
 )
 
@@ -147,6 +148,9 @@ func basisOf(set policies.Set) (string, error) {
 // computed on another is computed again.
 func (f *Follower) declare(ctx context.Context, s state) error {
 	return f.Store.Write(ctx, func(t *store.Tx) error {
+		if err := tellPolicies(ctx, t, s.revision); err != nil {
+			return err
+		}
 		var before string
 		if err := t.Setting(ctx, settingBasis, &before); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -159,6 +163,31 @@ func (f *Follower) declare(ctx context.Context, s state) error {
 		}
 		return t.Reclassify(ctx, s.applied)
 	})
+}
+
+// tellPolicies tells the audit log that other policies are in force, once for all replicas.
+func tellPolicies(ctx context.Context, t *store.Tx, revision string) error {
+	var before string
+	switch err := t.Setting(ctx, settingPolicies, &before); {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return err
+	case before == revision:
+		return nil
+	}
+	e := store.AuditEntry{Who: "the source of the policies", Action: "set", Kind: "policies", Name: "revision"}
+	var err error
+	if before != "" {
+		if e.Before, err = json.Marshal(before); err != nil {
+			return err
+		}
+	}
+	if e.After, err = json.Marshal(revision); err != nil {
+		return err
+	}
+	if err := t.Audit(ctx, e); err != nil {
+		return err
+	}
+	return t.SetSetting(ctx, settingPolicies, revision)
 }
 
 // everything is all data of the store as one bundle.

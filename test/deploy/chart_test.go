@@ -692,3 +692,36 @@ func TestManifestsAreTheChart(t *testing.T) {
 	}
 	compare(t, manifestFile, want)
 }
+
+// Each program has a token of its own, for its cluster and no more.
+func TestTokensAreScoped(t *testing.T) {
+	const server = "policies: {source: server}\nserver: {enabled: true}\nregistryScan: {enabled: true, registry: registry.example.com}\n"
+	for values, want := range map[string][]string{
+		"cluster: {name: prod, group: eu}\nnode: {enabled: true}\n": {"--bind=webhook(cluster=prod,group=eu)=user:assay-webhook", "--cluster-name=prod", "--cluster=prod", "name: assay-registry-scan, key: token", "name: assay-node"},
+		"cluster: {name: prod}\nnode: {enabled: true}\n":            {"--bind=webhook(cluster=prod)=user:assay-webhook", "--cluster-name=prod", "--cluster=prod"},
+		"node: {enabled: true, cluster: old}\n":                     {"--bind=webhook(cluster=old)=user:assay-webhook", "--cluster-name=old", "--cluster=old"},
+		"":                                                          {"--bind=webhook(all)=user:assay-webhook"},
+	} {
+		manifests, notes, err := render(t, server+values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(manifests, "\n---\n")
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%q: no %s", values, w)
+			}
+		}
+		if strings.Contains(text, "--bind=scanner") || strings.Count(text, "--bind=") != 2 {
+			t.Errorf("%q: there are other bindings", values)
+		}
+		if unset := strings.Contains(notes, "cluster.name is not set"); unset != (values == "") {
+			t.Errorf("%q: the notes: %s", values, notes)
+		}
+	}
+	for _, bad := range []string{"cluster: {name: 'a,registry=b'}", "cluster: {name: 'a)=user:x'}", "cluster: {group: 'a b'}", "node: {cluster: 'a,b'}"} {
+		if _, _, err := render(t, bad+"\n"); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
