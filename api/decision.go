@@ -133,6 +133,9 @@ const TimeLayout = "2006-01-02T15:04:05.000000000Z"
 type FlatReview struct {
 	Schema string `json:"schema"` // SchemaReview
 	Now    string `json:"now"`
+	// Cluster is the one that is decided for, where the data is of several. An AdmissionReview
+	// never sets it.
+	Cluster string `json:"cluster,omitempty"`
 	Review
 }
 

@@ -22,6 +22,8 @@ type ImageExplanation struct {
 	MaxCVSS   *float64 `json:"max_cvss,omitempty"`
 	ScannedAt string   `json:"scanned_at,omitempty"`
 	Database  string   `json:"database,omitempty"`
+	// Evidence is what the result rests on; absent where there is none.
+	Evidence *EvidenceUsed `json:"evidence,omitempty"`
 	// Matched are the rules of enforcing policies that match, the one that decided first;
 	// Noted are those of policies in Warn and Audit mode.
 	Matched []MatchedRule `json:"matched"`

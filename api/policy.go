@@ -153,6 +153,9 @@ type AdmissionSettingsSpec struct {
 	// Children says what is judged of the creations of Controllers for a judged owner:
 	// ChildrenTrusted (default), ChildrenSameImages or ChildrenJudged.
 	Children string `json:"children,omitempty"`
+	// Evidence are the ways that count for what is known of an image's packages; what came
+	// another way is as if it were not there. Absent: all, what came an unknown way among them.
+	Evidence []Way `json:"evidence,omitempty"`
 }
 
 // What is judged of what controllers create for an owner that is itself judged.

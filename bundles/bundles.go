@@ -25,26 +25,34 @@ type Content struct {
 	// Exceptions are in force beside those of the policies.
 	Exceptions []api.VulnerabilityException
 	Scans      []api.Scan
+	// Cluster is the one that the data is for: what only others are told is left out. Without
+	// it the data is of all clusters that the scopes of scans name.
+	Cluster string
+	// Groups are trust groups of the cluster beside those that scopes name together with it.
+	Groups []string
 }
 
-// Build compiles and packs the content as one bundle: that of the parts of [Split],
-// with their revisions. Equal content gives equal bytes and an equal revision.
+// Build compiles and packs the content as one bundle: that of the parts of [Split], with
+// their revisions; without a cluster, with all that clusters are told, too. Equal content gives equal bytes and an equal revision.
 func Build(c Content) (*bundle.Bundle, error) {
 	modules, err := modulesOf(c.Policies)
 	if err != nil {
 		return nil, err
 	}
 	data := c.data()
-	parts, err := partsOf(data)
+	parts, err := c.parts(data)
 	if err != nil {
 		return nil, err
+	}
+	if c.Cluster == "" && data["spaces"] != nil {
+		parts["clusters"] = map[string]any{"clusters": data["clusters"], "spaces": data["spaces"]}
 	}
 	revisions := map[string]any{}
 	if revisions[PartPolicies], err = revisionOf(texts(modules)); err != nil {
 		return nil, err
 	}
-	for name, documents := range parts {
-		if revisions[name], err = revisionOf(documents); err != nil {
+	for name, content := range parts {
+		if revisions[documents.RevisionKey(name)], err = revisionOf(content); err != nil {
 			return nil, err
 		}
 	}
@@ -63,7 +71,11 @@ func Build(c Content) (*bundle.Bundle, error) {
 // data are the documents of the content below data.assay.
 func (c Content) data() map[string]any {
 	exceptions := slices.Concat(c.Policies.Exceptions, c.Exceptions)
-	return documents.Data(c.Scans, exceptions, documents.NeedsOf(c.Policies.Thresholds, exceptions))
+	data := documents.Data(c.Scans, exceptions, documents.NeedsOf(c.Policies.Thresholds, exceptions))
+	if c.Cluster != "" {
+		documents.ForCluster(data, c.Cluster, c.groups())
+	}
+	return data
 }
 
 func manifest(revision string, roots ...string) bundle.Manifest {

@@ -151,7 +151,7 @@ func TestRemoval(t *testing.T) {
 	if n := results(); n != 40 {
 		t.Fatalf("%d of 40 images are known", n)
 	}
-	none, err := bundles.Images(0, "empty", nil, nil)
+	none, err := bundles.Images(0, "empty", nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestImagesOfTexts(t *testing.T) {
 				return members
 			},
 		} {
-			b, err := bundles.Images(n, "r", of("images", encode), of("details", encode))
+			b, err := bundles.Images(n, "r", of("images", encode), of("details", encode), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -244,7 +244,7 @@ func TestImagesRefuses(t *testing.T) {
 		"a text of two documents":   {0, map[string]any{"sha256:00": json.RawMessage(`{} {}`)}, nil},
 		"a text that ends the file": {0, map[string]any{"sha256:00": json.RawMessage(`{}}`)}, nil},
 	} {
-		b, err := bundles.Images(c.part, "r", c.images, c.details)
+		b, err := bundles.Images(c.part, "r", c.images, c.details, nil)
 		if err == nil {
 			_, err = bundles.Bytes(b)
 		}
@@ -339,7 +339,7 @@ func BenchmarkImages(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(size))
 	for b.Loop() {
-		made, err := bundles.Images(10, "r", images, nil)
+		made, err := bundles.Images(10, "r", images, nil, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -177,27 +177,23 @@ func addClusters(data map[string]any, scans []api.Scan) {
 	}
 }
 
-// ForCluster makes of [Data] the data of one cluster, which is in the groups given and in those
-// that scopes name beside it: what is shared, its own spaces, and its name.
+// GroupsOf are the trust groups of a cluster: those given, and those that scopes name beside it.
+func GroupsOf(scans []api.Scan, cluster string, groups []string) []string {
+	all := slices.Concat(groups, groupsOf(scans)[cluster])
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// ForCluster makes of [Data] the data of one cluster, which is in some groups: what is shared,
+// its own spaces, and its name.
 func ForCluster(data map[string]any, name string, groups []string) {
-	all := SpacesOf(name, groups)
-	known, _ := data["clusters"].(map[string]any)
-	if c, ok := known[name].(map[string]any); ok {
-		for _, s := range c["spaces"].([]any) {
-			all = append(all, Space(s.(string)))
-		}
-	}
-	slices.Sort(all[1:])
-	all = slices.Compact(all)
 	delete(data, "clusters")
+	own := append(SpacesOf(name, groups), Shared)
 	spaces, _ := data["spaces"].(map[string]any)
 	for s := range spaces {
-		if !slices.Contains(all, Space(s)) {
+		if !slices.Contains(own, Space(s)) {
 			delete(spaces, s)
 		}
 	}
-	if len(spaces) == 0 {
-		delete(data, "spaces")
-	}
-	data["cluster"] = map[string]any{"name": name, "spaces": spaceList(all)}
+	data["cluster"] = ClusterDocument(name, groups)
 }

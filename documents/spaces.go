@@ -141,6 +141,9 @@ func ClusterParts(name string, groups []string) []string {
 	return parts
 }
 
+// RevisionKey is the key of a part below "revisions": its name, without a slash.
+func RevisionKey(part string) string { return url.PathEscape(part) }
+
 func cutSpace(s Space) (kind, name string, ok bool) {
 	for _, kind := range []string{"cluster", "group"} {
 		if len(s) > len(kind) && string(s[:len(kind)]) == kind && s[len(kind)] == ':' {

@@ -34,6 +34,11 @@ const (
 // Engine evaluates. It is safe for concurrent use: an evaluation sees the policies
 // and data of one moment, and never waits for a writer.
 type Engine struct {
+	*core
+	cluster string
+}
+
+type core struct {
 	deadline time.Duration
 	memory   uint64
 	current  atomic.Pointer[loaded]
@@ -58,7 +63,7 @@ var (
 // New makes an engine without a bundle: until Load it decides nothing, and
 // Admit refuses.
 func New(c Config) *Engine {
-	e := &Engine{deadline: c.Deadline, memory: c.Memory}
+	e := &Engine{core: &core{deadline: c.Deadline, memory: c.Memory}}
 	if e.deadline == 0 {
 		e.deadline = DefaultDeadline
 	}
@@ -68,12 +73,18 @@ func New(c Config) *Engine {
 	return e
 }
 
+// In is the same engine asked on behalf of a cluster: what only this one is told counts too. It
+// is for data of several clusters; data that was made for one decides for that one, whatever is
+// asked. An engine that was not made by In asks on behalf of none, and so reads what all share.
+func (e *Engine) In(cluster string) *Engine { return &Engine{core: e.core, cluster: cluster} }
+
 // Fork is an engine with what this one has loaded now; what is changed in one of the two does
 // not reach the other. It costs nothing until something is changed, and is for questions that begin with "what if".
 func (e *Engine) Fork() *Engine {
 	f := New(Config{Deadline: e.deadline, Memory: e.memory})
 	f.terms = newTerms()
 	f.current.Store(e.current.Load())
+	f.cluster = e.cluster
 	return f
 }
 

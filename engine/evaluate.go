@@ -41,11 +41,12 @@ const (
 	queryClassify  = "data.assay.classification.result"
 	queryClassifyX = "data.assay.classification.explain"
 	queryBlocking  = "data.assay.classification.blocking"
+	queryManifests = "data.assay.classification.manifests"
 	queryAlerts    = "data.assay.alerts.firing"
 	querySettings  = "data.assay.generated.settings"
 )
 
-var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryBlocking, queryAlerts, querySettings}
+var queries = []string{queryDecision, queryExplain, queryClassify, queryClassifyX, queryBlocking, queryManifests, queryAlerts, querySettings}
 
 // patterns that one program keeps compiled; OPA's own default of 100 is evicted
 // at random, which costs a factor of 2 to 3.5 with more policies.
@@ -130,6 +131,9 @@ func (e *Engine) within(ctx context.Context, l *loaded, name string, input ast.V
 			value, err = nil, fmt.Errorf("%w: panic: %v", ErrEvaluation, r)
 		}
 	}()
+	if o, ok := input.(ast.Object); ok && e.cluster != "" {
+		o.Insert(ast.InternedTerm("cluster"), str(e.cluster))
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.deadline)
 	defer cancel()
 	if l.program.guarded {

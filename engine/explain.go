@@ -169,7 +169,8 @@ func (w *whatIf) admittedAs(i int, c api.Container, at string) ([]api.Result, er
 		var changes []Change
 		if digest == "" {
 			digest = "sha256:" + strings.Repeat("0", 64)
-			changes = append(changes, Change{Path: []string{"names", c.Name, c.Tag}, Value: map[string]any{"digest": digest, "at": at}})
+			path := func(s documents.Space) []string { return documents.NamePath(s, c.Name, c.Tag) }
+			changes = append(w.without(path), Change{Path: path(documents.Shared), Value: map[string]any{"digest": digest, "at": at}})
 		}
 		image := map[string]any{"at": at, "db": "", "ids": []any{}, "s": []any{}}
 		details := map[string]any{}
@@ -177,12 +178,9 @@ func (w *whatIf) admittedAs(i int, c api.Container, at string) ([]api.Result, er
 			image["ids"], image["s"] = []any{id}, []any{score}
 			details[id] = []any{map[string]any{"severity": "", "fixed": true, "kev": false, "package": "", "version": "", "score": score}}
 		}
-		state, err := w.with(w.state, append(changes,
-			Change{Path: []string{"indexes", digest}},
-			Change{Path: []string{"images", documents.Shard(digest), digest}, Value: image},
-			Change{Path: []string{"details", documents.Shard(digest), digest}, Value: details},
-			Change{Path: []string{"exceptions"}, Value: map[string]any{}},
-		)...)
+		changes = append(changes, w.without(func(s documents.Space) []string { return documents.ClaimsPath(s, digest) })...)
+		changes = append(changes, Change{Path: documents.IndexPath(digest)}, Change{Path: []string{"exceptions"}, Value: map[string]any{}})
+		state, err := w.with(w.state, append(changes, w.evidence(digest, image, details)...)...)
 		if err != nil {
 			return nil, err
 		}
@@ -204,7 +202,7 @@ func (w *whatIf) options(out *api.Counterfactual, i int, c api.Container, image 
 	var first []api.Change
 	if rescan {
 		var err error
-		if start, err = w.rescanned(c, image.Digest); err != nil {
+		if start, err = w.rescanned(c); err != nil {
 			return err
 		}
 		first = []api.Change{{Scan: true}}
@@ -245,42 +243,53 @@ func (w *whatIf) options(out *api.Counterfactual, i int, c api.Container, image 
 	return nil
 }
 
-// rescanned is the state in which the image's manifests were scanned now.
-func (w *whatIf) rescanned(c api.Container, digest string) (*loaded, error) {
+// rescanned is the state in which the image's manifests were scanned now, with what they had.
+func (w *whatIf) rescanned(c api.Container) (*loaded, error) {
+	var manifests map[string]struct {
+		Image   map[string]any `json:"image"`
+		Details map[string]any `json:"details"`
+	}
+	if err := w.ask(w.state, queryManifests, classifyInput(c.Image, "", w.now), &manifests); err != nil {
+		return nil, err
+	}
 	var changes []Change
-	for _, d := range w.manifests(c, digest) {
-		changes = append(changes, Change{Path: []string{"images", documents.Shard(d), d, "at"}, Value: documents.Time(w.now)})
+	for digest, m := range manifests {
+		m.Image["at"] = documents.Time(w.now)
+		changes = append(changes, w.evidence(digest, m.Image, m.Details)...)
 	}
 	return w.with(w.state, changes...)
 }
 
-// manifests are the digest judged and, of an index, those of its other platforms that were scanned.
-func (w *whatIf) manifests(c api.Container, judged string) []string {
-	found := []string{judged}
-	named := c.Digest
-	if named == "" {
-		named, _ = w.read("names", c.Name, c.Tag, "digest").(string)
+// evidence are the changes that make documents all that is known of a manifest.
+func (w *whatIf) evidence(digest string, image, details map[string]any) []Change {
+	for _, key := range []string{"scope", "prefix", "d"} {
+		delete(image, key)
 	}
-	platforms, _ := w.read("indexes", named, "platforms").(map[string]any)
-	for _, d := range platforms {
-		if digest, ok := d.(string); ok && digest != judged && w.read("images", documents.Shard(digest), digest) != nil {
-			found = append(found, digest)
-		}
+	if ways := w.state.program.settings.Evidence; len(ways) > 0 {
+		image["way"] = ways[0]
 	}
-	return found
+	return append(w.without(func(s documents.Space) []string { return documents.EvidencePath(s, digest) }),
+		Change{Path: documents.ImagePath(digest), Value: image},
+		Change{Path: documents.DetailsPath(digest), Value: details})
 }
 
-// read is a data document as plain JSON, nil where there is none.
-func (w *whatIf) read(path ...string) any {
-	v, err := w.state.data.Read(w.ctx, reading{}, append([]string{"assay"}, path...))
+// without are the changes that take a document out of all spaces that have it.
+func (w *whatIf) without(path func(documents.Space) []string) (changes []Change) {
+	spaces, err := w.state.data.Read(w.ctx, reading{}, []string{"assay", "spaces"})
 	if err != nil {
 		return nil
 	}
-	plain, err := ast.JSON(v.(ast.Value))
-	if err != nil {
+	object, ok := spaces.(ast.Object)
+	if !ok {
 		return nil
 	}
-	return plain
+	for _, key := range object.Keys() {
+		place := path(documents.Space(text(key)))
+		if _, err := w.state.data.Read(w.ctx, reading{}, append([]string{"assay"}, place...)); err == nil {
+			changes = append(changes, Change{Path: place})
+		}
+	}
+	return changes
 }
 
 // blocker is a vulnerability that keeps an image from a better result.
@@ -317,14 +326,11 @@ func (w *whatIf) thresholds() (limits, error) {
 	return explained.Thresholds, err
 }
 
-// documentsOf are the changes that put a manifest's scan in place, with all details.
-func documentsOf(digest, at string, scan api.Scan) []Change {
+// scanned are the changes that put a manifest's scan in place, with all details.
+func (w *whatIf) scanned(digest, at string, scan api.Scan) []Change {
 	image, details := documents.Image(scan, documents.Needs{All: true})
 	image["at"] = at
-	return []Change{
-		{Path: []string{"images", documents.Shard(digest), digest}, Value: image},
-		{Path: []string{"details", documents.Shard(digest), digest}, Value: details},
-	}
+	return w.evidence(digest, image, details)
 }
 
 // solve looks for changes of one kind that admit the image by bringing its result to
@@ -350,7 +356,7 @@ func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result,
 			scan, known = w.scans(d.Digest)
 		}
 		if known {
-			if state, err = w.with(state, documentsOf(d.Digest, d.ScannedAt, scan)...); err != nil {
+			if state, err = w.with(state, w.scanned(d.Digest, d.ScannedAt, scan)...); err != nil {
 				return nil, "", err
 			}
 		}
@@ -373,7 +379,7 @@ func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result,
 		patched[d.Digest] = scan
 		var edits []Change
 		if known {
-			edits = documentsOf(d.Digest, d.ScannedAt, scan)
+			edits = w.scanned(d.Digest, d.ScannedAt, scan)
 		}
 		for _, change := range changes {
 			if change.Exception != "" {

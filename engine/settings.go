@@ -23,6 +23,8 @@ type Settings struct {
 	Children string `json:"children"`
 	// NamespaceKeys are the labels of namespaces that policies look at; policies.AllLabels is any.
 	NamespaceKeys []string `json:"namespace_keys"`
+	// Evidence are the ways that count; none means all.
+	Evidence []string `json:"evidence"`
 }
 
 // Settings gives nil before there are policies, and another pointer with each load

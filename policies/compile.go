@@ -149,8 +149,16 @@ func (s *Set) settingsModule() string {
 		}
 		kinds[k.APIGroup+"/"+k.Kind] = map[string]any{"path": strings.Split(k.PodTemplatePath, "."), "controllers": names}
 	}
+	evidence := ""
+	if len(set.Evidence) > 0 {
+		var ways []string
+		for _, w := range set.Evidence {
+			ways = append(ways, string(w))
+		}
+		evidence = "\n# Evidence that came another way does not count.\nevidence := " + setLiteral(ways) + "\n"
+	}
 	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n\nallow_no_worse := %t\n\nchildren := %s\n\nnamespace_keys := %s\n",
-		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, literal(children), setLiteral(s.namespaceKeys()))
+		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, literal(children), setLiteral(s.namespaceKeys())) + evidence
 }
 
 // namespaceKeys are the labels of namespaces that policies look at: who may change

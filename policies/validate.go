@@ -361,6 +361,12 @@ func (c checker) settings(s api.AdmissionSettingsSpec) {
 			c.at(fmt.Sprintf("spec.platforms[%d]", i), "must be os/architecture or os/architecture/variant, such as linux/arm64")
 		}
 	}
+	if s.Evidence != nil && len(s.Evidence) == 0 {
+		c.at("spec.evidence", "must name a way of evidence, or be left out: then all count")
+	}
+	for i, w := range s.Evidence {
+		c.oneOf(fmt.Sprintf("spec.evidence[%d]", i), string(w), ways()...)
+	}
 	seen := map[string]bool{}
 	for i, k := range s.CustomKinds {
 		path := fmt.Sprintf("spec.customKinds[%d]", i)
@@ -379,6 +385,15 @@ func (c checker) settings(s api.AdmissionSettingsSpec) {
 		}
 		seen[id] = true
 	}
+}
+
+// ways are those of evidence, as settings write them.
+func ways() []string {
+	var list []string
+	for _, w := range api.Ways() {
+		list = append(list, string(w))
+	}
+	return list
 }
 
 // BuiltinKinds are the kinds that are always judged, as "group/Kind".

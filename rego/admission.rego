@@ -61,6 +61,7 @@ well_formed if {
 		is_string(c.image)
 		is_string(c.normal)
 	}
+	is_string(object.get(input, "cluster", ""))
 	is_object(input.labels)
 	type_name(input.namespaceLabels) in {"null", "object"}
 	time.parse_rfc3339_ns(input.now)

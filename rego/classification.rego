@@ -6,6 +6,7 @@
 package assay.classification
 
 import data.assay.covering
+import data.assay.evidence
 import data.assay.generated.settings
 import data.assay.generated.thresholds
 
@@ -23,15 +24,11 @@ result := status(subject) if {
 # METADATA
 # title: explain
 # description: >-
-#   The result, the vulnerabilities that make it so, and the exceptions that name a
-#   vulnerability of the image: those that reach it, and those that miss it by
-#   their end, tag, or digest.
+#   The result, the vulnerabilities that make it so, the origin of the evidence for
+#   them, and the exceptions that name a vulnerability of the image: those that reach
+#   it, and those that miss it by their end, tag, or digest.
 # entrypoint: true
-explain := object.union(result, {
-	"thresholds": {"warn": thresholds.warn, "fail": thresholds.fail},
-	"vulnerabilities": over_threshold(subject, result),
-	"exceptions": exceptions_of(subject, result),
-}) if {
+explain := object.union_n([result, grounds(subject, result), {"thresholds": {"warn": thresholds.warn, "fail": thresholds.fail}}]) if {
 	classified
 }
 
@@ -48,6 +45,15 @@ classified if {
 }
 
 # METADATA
+# description: >-
+#   grounds(s, judged) are what explains the status judged of a subject: {"vulnerabilities",
+#   "exceptions", "evidence"}, the last one only where there is evidence.
+grounds(s, judged) := object.union(
+	{"vulnerabilities": over_threshold(s, judged), "exceptions": exceptions_of(s, judged)},
+	{"evidence": origin | origin := evidence.origin(s.name, judged.digest)},
+)
+
+# METADATA
 # title: blocking
 # description: >-
 #   What keeps the image from a result better than input.over (Fail or Warn): each such
@@ -58,10 +64,10 @@ blocking := [{"id": v.id, "members": members} |
 	timed
 	judged := object.union(status(subject), {"result": input.over})
 	digest := judged.digest
-	image := data.assay.images[substring(digest, 7, 2)][digest]
+	image := evidence.of(subject.name, digest)
 	keys := keys_of(subject, judged)
 	some v in over_threshold(subject, judged)
-	records := object.get(data.assay.details, [substring(digest, 7, 2), digest, v.id], [])
+	records := records_of(image, digest, v.id)
 	members := [object.union(said, {"score": score_of(m) | score_of(m)}) |
 		some m in records
 		said := {
@@ -72,12 +78,30 @@ blocking := [{"id": v.id, "members": members} |
 	]
 ]
 
+records_of(image, digest, id) := evidence.details(image, digest)[id] if {
+	true
+} else := []
+
+# METADATA
+# title: manifests
+# description: >-
+#   The evidence of each manifest that the image may be judged by, by digest: {"image",
+#   "details"}, details only where something looks at them.
+manifests := {digest: object.union({"image": image}, {"details": d | d := evidence.details(image, digest)}) |
+	some digest in members(subject.name, named(subject))
+	image := evidence.of(subject.name, digest)
+}
+
+members(name, digest) := {member | some member in evidence.platforms(name, digest)} if {
+	evidence.platforms(name, digest)
+} else := {digest}
+
 # METADATA
 # description: >-
 #   exceptions_of(s, judged) lists the exceptions that name a vulnerability of the image
 #   judged, each with its key, whether it is in force, reaches the subject, and covers.
 exceptions_of(s, judged) := [said |
-	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
+	image := evidence.of(s.name, judged.digest)
 	reach := keys_of(s, judged)
 	some key in array.concat(reach, near(s.name, reach))
 	some id in image.ids
@@ -86,7 +110,7 @@ exceptions_of(s, judged) := [said |
 	some e in data.assay.exceptions[kind][key][name]
 	force := {true | covering.in_force(e)}
 	reaches := {true | key in reach}
-	covers := {true | some true in force; some true in reaches; covers_all(kind, judged.digest, id, e)}
+	covers := {true | some true in force; some true in reaches; covers_all(kind, image, judged.digest, id, e)}
 	said := object.union(e, {
 		"cve": id, "key": key,
 		"in_force": count(force) > 0, "reaches": count(reaches) > 0, "covers": count(covers) > 0,
@@ -99,9 +123,9 @@ near(name, reach) := [key |
 	not key in reach
 ]
 
-covers_all("plain", _, _, _)
+covers_all("plain", _, _, _, _)
 
-covers_all("conditional", digest, id, e) if covering.all_members_covered(digest, id, [e])
+covers_all("conditional", image, digest, id, e) if covering.all_members_covered(image, digest, id, [e])
 
 # The engine gives the reference parsed: its name, and tag or digest.
 subject := input if {
@@ -109,9 +133,12 @@ subject := input if {
 } else := object.union(data.assay.reference.identity(input.image), object.filter(input, ["digest"]))
 
 # keys_of(s, judged) are those of the exceptions for a subject as it was judged.
-keys_of(s, judged) := covering.keys(s, s.digest, judged.digest) if {
+keys_of(s, judged) := covering.keys(s, named(s), judged.digest)
+
+# named(s) is the digest that a subject's reference led to.
+named(s) := s.digest if {
 	s.digest
-} else := covering.keys(s, data.assay.names[s.name][s.tag].digest, judged.digest)
+} else := evidence.tagged(s.name, s.tag)
 
 # Without a moment that compares as text with those of the data, nothing is known.
 timed if regex.match(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$`, input.now)
@@ -124,13 +151,15 @@ timed if regex.match(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$`, input.now)
 #   digest of its newest observation, whatever was scanned before.
 status(s) := of_reference(s, s.digest) if {
 	s.digest
-} else := of_reference(s, data.assay.names[s.name][s.tag].digest) if {
+} else := of_reference(s, evidence.tagged(s.name, s.tag)) if {
 	true
 } else := {"result": "Unknown"}
 
-of_reference(s, digest) := of_platforms(s, digest, data.assay.indexes[digest].platforms) if {
-	data.assay.indexes[digest]
-} else := of_digest(s, digest, digest)
+of_reference(s, digest) := of_image(covering.keys(s, digest, digest), digest, evidence.manifest(s.name, digest)) if {
+	true
+} else := of_platforms(s, digest, evidence.platforms(s.name, digest)) if {
+	true
+} else := {"result": "Unknown", "digest": digest}
 
 of_platforms(s, index, platforms) := worst if {
 	judged := [of_digest(s, index, digest) |
@@ -145,7 +174,7 @@ of_platforms(s, index, platforms) := worst if {
 
 rank := {"Fail": 4, "Unknown": 3, "Warn": 2, "Pass": 1}
 
-of_digest(s, named, digest) := of_image(covering.keys(s, named, digest), digest, data.assay.images[substring(digest, 7, 2)][digest]) if {
+of_digest(s, named, digest) := of_image(covering.keys(s, named, digest), digest, evidence.of(s.name, digest)) if {
 	true
 } else := {"result": "Unknown", "digest": digest}
 
@@ -200,7 +229,7 @@ first_not_in(ids, covered) := 0 if {
 #   that make the status judged of s Fail or Warn, the highest first.
 over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 	limit := limits[judged.result]
-	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
+	image := evidence.of(s.name, judged.digest)
 	keys := keys_of(s, judged)
 	digest := judged.digest
 	over := count([1 | some score in image.s; score >= limit])
@@ -211,7 +240,7 @@ over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 ] if {
 	not thresholds.detailed
 } else := [object.union({"id": id}, {"score": score | score := open[id].score}) |
-	image := data.assay.images[substring(judged.digest, 7, 2)][judged.digest]
+	image := evidence.of(s.name, judged.digest)
 	open := open_groups(keys_of(s, judged), judged.digest, image)
 	some [_, id] in sort([[sort_key(group), id] | some id, group in open; guilty(group, judged.result)])
 ]

@@ -230,7 +230,7 @@ test_explain if explained("nginx:1", {}, []) == {
 	"result": "Fail", "digest": digest, "max_cvss": 9.8, "scanned_at": "2026-05-31T00:00:00.000000000Z", "database": "",
 	"thresholds": {"warn": 7, "fail": 9},
 	"vulnerabilities": [{"id": "CVE-1", "score": 9.8}],
-	"exceptions": [],
+	"exceptions": [], "evidence": {"scope": "all", "found": "2026-05-31T00:00:00.000000000Z"},
 }
 
 test_explain_plain_exceptions if {

@@ -5,6 +5,8 @@
 #   are those under which exceptions for the image are found.
 package assay.covering
 
+import data.assay.evidence
+
 # METADATA
 # description: >-
 #   keys(s, named, digest) are the keys of exceptions for the subject s =
@@ -46,7 +48,7 @@ covered(keys, digest, image, ids) := union({
 	{id |
 		some key in keys
 		some id in named(data.assay.exceptions.conditional[key], image, ids)
-		all_members_covered(digest, id, conditional(keys, image, id))
+		all_members_covered(image, digest, id, conditional(keys, image, id))
 	},
 })
 
@@ -58,10 +60,10 @@ named(tree, image, ids) := object.keys(object.filter(tree, ids)) | {id |
 }
 
 # METADATA
-# description: all_members_covered(digest, id, list) holds when the exceptions of the list cover each record.
-all_members_covered(digest, id, list) if {
+# description: all_members_covered(image, digest, id, list) holds when the exceptions of the list cover each record.
+all_members_covered(image, digest, id, list) if {
 	count(list) > 0
-	members := data.assay.details[substring(digest, 7, 2)][digest][id]
+	members := evidence.details(image, digest)[id]
 	count(members) > 0
 	every member in members {
 		some e in list

@@ -1,6 +1,7 @@
 package assay.classification
 
 import data.assay.covering
+import data.assay.evidence
 import data.assay.generated.thresholds
 
 # The criteria beyond the score: they look at the records of each vulnerability,
@@ -25,7 +26,7 @@ detailed_grade(open, highest) := "Fail" if {
 #   open_groups(keys, digest, image) maps each vulnerability that counts and is not covered
 #   to {"score", "exploited"}; score only where there is one.
 open_groups(keys, digest, image) := {id: group |
-	some id, members in data.assay.details[substring(digest, 7, 2)][digest]
+	some id, members in evidence.details(image, digest)
 	counted := [m | some m in members; counts(m)]
 	uncovered := [m | some m in counted; not covering.member_covered(keys, image, id, m)]
 	count(uncovered) > 0

@@ -432,14 +432,12 @@ by_rule(rule) := sprintf(" by rule %v", [rule.rule]) if {
 
 # --- Explain ---
 
-explained := [object.union(v.status, {
+explained := [object.union_n([v.status, classification.grounds(v.subject, v.status), {
 	"container": v.subject.container,
 	"image": v.subject.image,
 	"normal": v.subject.normal,
 	"matched": [object.remove(policies.rules[n], ["by"]) | some n in sort(v.hits)],
 	"noted": [object.remove(policies.rules[n], ["by"]) | some n in sort({m | some m in notes[i]})],
-	"vulnerabilities": classification.over_threshold(v.subject, v.status),
-	"exceptions": classification.exceptions_of(v.subject, v.status),
-}) |
+}]) |
 	some i, v in verdicts
 ]

@@ -690,7 +690,7 @@ test_explain if {
 	e.allowed
 	e.explain == [{
 		"container": "web", "image": "bad:1", "normal": "docker.io/library/bad:1", "result": "Fail",
-		"digest": digest, "max_cvss": 9.8, "scanned_at": at, "database": built, "exceptions": [],
+		"digest": digest, "max_cvss": 9.8, "scanned_at": at, "database": built, "exceptions": [], "evidence": {"scope": "all", "found": at},
 		"matched": [object.remove(rules[1], ["by"]), object.remove(rules[2], ["by"])], "noted": [object.remove(rules[0], ["by"])],
 		"vulnerabilities": [{"id": "CVE-2", "score": 9.8}, {"id": "CVE-1", "score": 9}],
 	}]

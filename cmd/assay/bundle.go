@@ -30,9 +30,11 @@ func (a *app) bundleBuild() *cobra.Command {
 		Short: "Compile a policies folder, with scans and exceptions, to OPA bundles",
 		Long: `Builds a bundle that any OPA evaluates. Equal input gives equal bytes and an
 equal revision, which is printed. --split makes a bundle of each part, those that
-'assay bundle serve' serves: together they decide as the one.`,
+'assay bundle serve' serves: together they decide as the one. --cluster makes the
+bundle of one cluster: scans whose scope is of others are left out.`,
 		Example: `  assay bundle build policies -o bundle.tar.gz --scans scans.json
   opa eval -b bundle.tar.gz -i review.json data.assay.admission.decision
+  assay bundle build policies -o prod.tar.gz --scans scans.json --cluster prod
   assay bundle build policies --split -o bundles --scans scans.json
   opa run --server -b bundles/*.tar.gz`,
 		Args: cobra.ExactArgs(1),
@@ -76,8 +78,12 @@ func (a *app) buildParts(in inputs, folder string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	for _, name := range bundles.Parts() {
-		if err := a.writeBundle(filepath.Join(folder, name+".tar.gz"), parts[name]); err != nil {
+	for _, name := range content.PartsOf() {
+		file := filepath.Join(folder, filepath.FromSlash(name)+".tar.gz")
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := a.writeBundle(file, parts[name]); err != nil {
 			return err
 		}
 	}

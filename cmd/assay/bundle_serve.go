@@ -113,7 +113,7 @@ func gitFlags(flags *pflag.FlagSet, git *gitrepo.Source) {
 // built makes the bundles of a set of policies with the scans and exceptions
 // that the flags name.
 func (a *app) built(set *policies.Set, in inputs) (map[string]*bundle.Bundle, error) {
-	content := bundles.Content{Policies: set}
+	content := bundles.Content{Policies: set, Cluster: in.cluster, Groups: in.groups}
 	var err error
 	if content.Scans, err = a.readScans(in.scans); err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,8 @@ type inputs struct {
 	policies   string
 	scans      []string
 	exceptions []string
+	cluster    string
+	groups     []string
 }
 
 // policyFlags adds --policies and --exceptions.
@@ -44,6 +47,8 @@ func (in *inputs) policyFlags(c *cobra.Command) {
 func (in *inputs) flags(c *cobra.Command) {
 	in.policyFlags(c)
 	c.Flags().StringSliceVar(&in.scans, "scans", nil, "scan report (JSON of 'assay scan'); may be repeated")
+	c.Flags().StringVar(&in.cluster, "cluster", "", "cluster that is decided for: scans whose scope is of another do not count; without it, those of any cluster alone do")
+	c.Flags().StringSliceVar(&in.groups, "group", nil, "trust group that the cluster is in, beside those that scopes of scans name with it; may be repeated")
 }
 
 // must reports a mistake of ours in wiring a flag.
@@ -55,8 +60,11 @@ func must(err error) {
 
 // content reads the policies and data.
 func (a *app) content(in inputs) (bundles.Content, error) {
-	c := bundles.Content{Policies: &policies.Set{}}
+	c := bundles.Content{Policies: &policies.Set{}, Cluster: in.cluster, Groups: in.groups}
 	var err error
+	if len(in.groups) > 0 && in.cluster == "" {
+		return c, errors.New("--group is of a cluster: name it with --cluster")
+	}
 	if in.policies != "" {
 		if c.Policies, err = policies.LoadDir(in.policies); err != nil {
 			return c, err

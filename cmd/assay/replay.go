@@ -110,7 +110,7 @@ another revision.`,
 			if err != nil {
 				return fmt.Errorf("%s: record %d: now must be RFC 3339, not %.40q", args[0], i+1, r.Input.Now)
 			}
-			got, err := e.Admit(c.Context(), r.Input.Review, now)
+			got, err := e.In(r.Input.Cluster).Admit(c.Context(), r.Input.Review, now)
 			if err != nil {
 				return fmt.Errorf("%s: record %d: %w", args[0], i+1, err)
 			}

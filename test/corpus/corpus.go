@@ -17,6 +17,8 @@ type Case struct {
 	Reviews []json.RawMessage
 	Events  []api.Event
 	Now     time.Time
+	// Bytes are those of manifests and indexes by digest, in a world of scopes.
+	Bytes map[string][]byte `json:"-"`
 }
 
 // Generate makes the case of a seed; the same seed gives the same case.

@@ -52,50 +52,11 @@ func (w World) subjectOf(image, digest string) *subject {
 	return s
 }
 
-// observed is the digest of the newest observation of a tag, "" without one.
-func (w World) observed(name, tag string) string {
-	var at time.Time
-	best := ""
-	for _, s := range w.Scans {
-		ref, err := api.ParseReference(s.Image)
-		if err != nil || ref.Digest != "" || ref.Name() != name || ref.Tag != tag {
-			continue
-		}
-		d := s.Digest
-		if s.Index != nil {
-			d = s.Index.Digest
-		}
-		if d == "" {
-			continue
-		}
-		if best == "" || s.ScannedAt.After(at) || s.ScannedAt.Equal(at) && d > best {
-			best, at = d, s.ScannedAt
-		}
-	}
-	return best
-}
-
-// platformsOf is what is known of an index, nil when the digest is none.
-func (w World) platformsOf(digest string) map[string]string {
-	var all map[string]string
-	for _, s := range w.Scans {
-		if s.Index != nil && s.Index.Digest == digest {
-			if all == nil {
-				all = map[string]string{}
-			}
-			for p, d := range s.Index.Platforms {
-				all[p] = d
-			}
-		}
-	}
-	return all
-}
-
 func (w World) classify(s *subject, now time.Time) verdict {
 	if s == nil || s.digest == "" {
 		return verdict{result: api.Unknown}
 	}
-	index := w.platformsOf(s.digest)
+	index := w.platformsOf(s.name, s.digest)
 	if index == nil {
 		return w.classifyManifest(*s, s.digest, now)
 	}
@@ -125,18 +86,6 @@ func (w World) classify(s *subject, now time.Time) verdict {
 	return worst
 }
 
-// newestScan is the scan that counts for a manifest, nil without one.
-func (w World) newestScan(digest string) *api.Scan {
-	var newest *api.Scan
-	for i := range w.Scans {
-		s := &w.Scans[i]
-		if s.Digest == digest && s.Error == "" && (newest == nil || !s.ScannedAt.Before(newest.ScannedAt)) {
-			newest = s
-		}
-	}
-	return newest
-}
-
 // A member is one vulnerability of an image as it is judged.
 type member struct {
 	api.Vulnerability
@@ -145,7 +94,7 @@ type member struct {
 }
 
 func (w World) classifyManifest(s subject, digest string, now time.Time) verdict {
-	scan := w.newestScan(digest)
+	scan := w.evidence(s.name, digest)
 	if scan == nil {
 		return verdict{result: api.Unknown, digest: digest}
 	}

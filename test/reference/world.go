@@ -13,4 +13,8 @@ type World struct {
 	Exceptions []api.VulnerabilityException
 	Scans      []api.Scan
 	Alerts     []api.GlobalAlert
+	// Cluster is the one that is decided for, "" for none; it is in Groups beside those that
+	// scopes of scans name together with it.
+	Cluster string
+	Groups  []string
 }
