@@ -109,13 +109,13 @@ func archive(files []file) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// eachFile reads the regular files of a bundle, [MaxBundle] bytes at most.
-func eachFile(text []byte, do func(name string, content []byte) error) error {
+// eachFile reads the regular files of a bundle, as many bytes as the limit at most.
+func eachFile(text []byte, limit int64, do func(name string, content []byte) error) error {
 	zip, err := gzip.NewReader(bytes.NewReader(text))
 	if err != nil {
 		return fmt.Errorf("is no bundle: %w", err)
 	}
-	limited := &io.LimitedReader{R: zip, N: MaxBundle + 1}
+	limited := &io.LimitedReader{R: zip, N: limit + 1}
 	for in := tar.NewReader(limited); ; {
 		header, err := in.Next()
 		if err == io.EOF {
@@ -129,7 +129,7 @@ func eachFile(text []byte, do func(name string, content []byte) error) error {
 		}
 		content, err := io.ReadAll(in)
 		if limited.N <= 0 {
-			return fmt.Errorf("has more than %d bytes", MaxBundle)
+			return fmt.Errorf("has more than %d bytes", limit)
 		}
 		if err != nil {
 			return fmt.Errorf("is no bundle: %w", err)

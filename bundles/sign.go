@@ -124,7 +124,7 @@ type claims struct {
 // and leaves the other files as they are. Equal bundles give equal bytes.
 func (k *SigningKey) Sign(text []byte) ([]byte, error) {
 	var files []file
-	err := eachFile(text, func(name string, content []byte) error {
+	err := eachFile(text, MaxBundle, func(name string, content []byte) error {
 		if !bundle.IsSignaturesFile(name) {
 			files = append(files, file{name, content})
 		}

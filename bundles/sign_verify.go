@@ -78,7 +78,7 @@ func explain(text []byte, keys []*VerificationKey) error {
 	var files []file
 	var signatures []byte
 	var count int
-	err := eachFile(text, func(name string, content []byte) error {
+	err := eachFile(text, MaxBundle, func(name string, content []byte) error {
 		if bundle.IsSignaturesFile(name) {
 			signatures = content
 			count++

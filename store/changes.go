@@ -105,6 +105,16 @@ func (t *Tx) Setting(ctx context.Context, key string, value any) error {
 	return nil
 }
 
+// NoteSetting stores a setting that no one follows: it is no change.
+func (t *Tx) NoteSetting(ctx context.Context, key string, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("writing the setting %s: %w", key, err)
+	}
+	_, err = t.exec(ctx, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, string(text))
+	return err
+}
+
 // SetSetting stores a setting; nil removes it.
 func (t *Tx) SetSetting(ctx context.Context, key string, value any) error {
 	if value == nil {
@@ -113,11 +123,7 @@ func (t *Tx) SetSetting(ctx context.Context, key string, value any) error {
 		}
 		return t.changed(ctx, SettingsChanged, key)
 	}
-	text, err := json.Marshal(value)
-	if err != nil {
-		return fmt.Errorf("writing the setting %s: %w", key, err)
-	}
-	if _, err := t.exec(ctx, "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, string(text)); err != nil {
+	if err := t.NoteSetting(ctx, key, value); err != nil {
 		return err
 	}
 	return t.changed(ctx, SettingsChanged, key)

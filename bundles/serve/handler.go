@@ -1,19 +1,21 @@
 // Package serve gives bundles to OPA servers over HTTP, with ETag and long
-// polling as OPA's own downloader expects them. It does not look into the
+// polling as OPA's own downloader expects them, and heads that say which of them
+// belong together (docs/design/023-freshness.md). It does not look into the
 // bundles.
 package serve
 
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/assay-dev/assay/bundles"
 )
 
 // ContentType tells OPA that long polling is supported; with any other it polls
@@ -33,12 +35,17 @@ type Limits struct {
 	// WriteTimeout bounds the sending of one response; 0 is 10 minutes. It
 	// replaces that of the server, which would end the waiting.
 	WriteTimeout time.Duration
+	// Keep is how long a superseded bundle can still be had by its digest: who read the head
+	// before gets the parts that it names. 0 is a minute. KeepBytes bounds all of
+	// these; 0 is 128 MiB.
+	Keep      time.Duration
+	KeepBytes int
 	// May, where given, says whether who asks may read a bundle, there or not.
 	May func(r *http.Request, bundle string) bool
 }
 
-// Handler serves named bundles at /bundles/NAME and /bundles/NAME.tar.gz. It
-// may be used concurrently.
+// Handler serves named bundles at /bundles/NAME and /bundles/NAME.tar.gz, and with
+// ?digest=sha256:… that version or none. It may be used concurrently.
 type Handler struct {
 	limits  Limits
 	closing chan struct{}
@@ -46,6 +53,7 @@ type Handler struct {
 
 	mu      sync.Mutex
 	bundles map[string]*version
+	past    []past // the oldest first
 	waiting int
 }
 
@@ -54,6 +62,13 @@ type version struct {
 	text       []byte
 	etag       string
 	superseded chan struct{}
+}
+
+// past is a version that was served under a name.
+type past struct {
+	*version
+	name  string
+	since time.Time // when it was superseded
 }
 
 // New returns a handler without bundles.
@@ -67,14 +82,19 @@ func New(c Limits) *Handler {
 	if c.WriteTimeout == 0 {
 		c.WriteTimeout = 10 * time.Minute
 	}
+	if c.Keep == 0 {
+		c.Keep = time.Minute
+	}
+	if c.KeepBytes == 0 {
+		c.KeepBytes = 128 << 20
+	}
 	closing := make(chan struct{})
 	return &Handler{limits: c, closing: closing, close: sync.OnceFunc(func() { close(closing) }), bundles: map[string]*version{}}
 }
 
 // ETag is that of a bundle's bytes: their SHA-256, quoted.
 func ETag(text []byte) string {
-	sum := sha256.Sum256(text)
-	return `"` + hex.EncodeToString(sum[:]) + `"`
+	return `"` + strings.TrimPrefix(bundles.Digest(text), "sha256:") + `"`
 }
 
 // Set serves a bundle under a name from now on, wakes those who wait for it,
@@ -90,9 +110,23 @@ func (h *Handler) Set(name string, text []byte) (changed bool) {
 			return false
 		}
 		close(old.superseded)
+		h.keep(name, old)
 	}
 	h.bundles[name] = v
 	return true
+}
+
+// keep keeps a version for those who know it by its digest, within the bounds.
+func (h *Handler) keep(name string, v *version) {
+	now := time.Now()
+	h.past = append(h.past, past{v, name, now})
+	size := 0
+	for i := len(h.past) - 1; i >= 0; i-- {
+		if size += len(h.past[i].text); size > h.limits.KeepBytes || now.Sub(h.past[i].since) > h.limits.Keep {
+			h.past = slices.Delete(h.past, 0, i+1)
+			return
+		}
+	}
 }
 
 // Remove serves a bundle no longer.
@@ -130,14 +164,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem(w, http.StatusForbidden, "the bundle "+strconv.Quote(name)+" is not for this token: it is about more than the token's scope")
 		return
 	}
-	v := h.get(name)
+	digest := r.URL.Query().Get("digest")
+	v := h.get(name, digest)
 	if !ok || v == nil {
-		problem(w, http.StatusNotFound, "there is no bundle "+strconv.Quote(name))
+		what := "there is no bundle " + strconv.Quote(name)
+		if digest != "" {
+			what += " of the digest " + strconv.Quote(digest) + " here: it is not here yet, or no more"
+		}
+		problem(w, http.StatusNotFound, what)
 		return
 	}
 	header := w.Header()
 	contentType := ContentType
-	if wait := h.wait(r); wait > 0 && v.matches(r) {
+	if wait := h.wait(r); wait > 0 && digest == "" && v.matches(r) {
 		deadline(w, wait+h.limits.WriteTimeout)
 		var full bool
 		if v, full = h.await(r, name, v, wait); v == nil {
@@ -171,11 +210,24 @@ func deadline(w http.ResponseWriter, d time.Duration) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
 }
 
-func (h *Handler) get(name string) *version {
+// get is the version of a digest, or with "" the present one; nil where it is not here.
+func (h *Handler) get(name, digest string) *version {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.bundles[name]
+	v := h.bundles[name]
+	if digest == "" || v != nil && v.digest() == digest {
+		return v
+	}
+	for _, p := range h.past {
+		if p.name == name && p.digest() == digest {
+			return p.version
+		}
+	}
+	return nil
 }
+
+// digest is that of [bundles.Digest].
+func (v *version) digest() string { return "sha256:" + strings.Trim(v.etag, `"`) }
 
 // await waits until the client does not have the bundle, and gives what there
 // is then: nil when it was removed. It is full when too many wait already.
@@ -189,7 +241,7 @@ func (h *Handler) await(r *http.Request, name string, v *version, wait time.Dura
 	for v != nil && v.matches(r) {
 		select {
 		case <-v.superseded:
-			v = h.get(name)
+			v = h.get(name, "")
 		case <-h.closing:
 			return v, false
 		case <-ctx.Done():

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -46,16 +47,25 @@ type Config struct {
 	Source source.Source
 	Build  func(*policies.Set) (map[string]*bundle.Bundle, error)
 	Inputs []string
-	// Key signs what Build makes; nil leaves it unsigned.
+	// Key signs what Build makes, and the head; nil leaves them unsigned.
 	Key *bundles.SigningKey
+	// Name is that of what is served, in the head: who followed another takes none of it.
+	// "" is DefaultName.
+	Name string
+	// ValidFor is for how long data.assay.fresh admits by a head; 0 is DefaultValidFor.
+	ValidFor time.Duration
 	// Files are bundles on disk by name, served as they are. When one changes,
 	// the new one is served.
 	Files map[string]string
 
 	// Handler is what serves; nil is one with the usual limits.
 	Handler *Handler
+	Now     func() time.Time // nil: time.Now
 	Log     *slog.Logger
 }
+
+// DefaultName is that of what is served without another.
+const DefaultName = "bundles"
 
 // Run serves bundles until the context ends, and then shuts down: who waits is
 // answered, who is being answered gets the rest. A state that cannot be built
@@ -64,6 +74,10 @@ func Run(ctx context.Context, c Config) error {
 	if c.Handler == nil {
 		c.Handler = New(Limits{})
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.Name, c.ValidFor = cmp.Or(c.Name, DefaultName), cmp.Or(c.ValidFor, DefaultValidFor)
 	s := &server{Config: c}
 	mux := http.NewServeMux()
 	mux.Handle(Prefix, s.authorize(c.Handler))
@@ -120,6 +134,18 @@ func Run(ctx context.Context, c Config) error {
 			return source.Watch(ctx, c.Log, slices.Sorted(maps.Values(c.Files)), s.readFiles)
 		})
 	}
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(HeadEvery):
+			}
+			s.mu.Lock()
+			s.issue()
+			s.mu.Unlock()
+		}
+	})
 	return g.Wait()
 }
 
@@ -130,6 +156,26 @@ type server struct {
 	set   *policies.Set   // the last good one, nil before it
 	built []string        // the names of what was built of it
 	read  map[string]bool // of Files, those that could be read
+	last  int64           // sequence of the last head
+}
+
+// issue serves a head of all that is served, once that is all there is to serve. There is no store to
+// count its sequence: that is the time, and so grows over a restart, and in each of several replicas.
+func (s *server) issue() {
+	if !s.complete() {
+		return
+	}
+	now := s.Now()
+	s.last = max(s.last+1, now.UnixMilli())
+	head := bundles.Head{Store: s.Name, Sequence: s.last, Time: now, Until: now.Add(s.ValidFor)}
+	if err := s.Handler.Issue(head, s.Key, slices.Concat(s.built, slices.Collect(maps.Keys(s.Files)))); err != nil {
+		s.Log.Error("the head cannot be made; the last one stays, and gets older", "error", err)
+	}
+}
+
+// complete says whether all that is to be served has been built or read.
+func (s *server) complete() bool {
+	return (s.Source == nil || s.built != nil) && len(s.read) == len(s.Files)
 }
 
 // update takes a state of the policies.
@@ -167,6 +213,7 @@ func (s *server) build() {
 		}
 	}
 	s.built = slices.Collect(maps.Keys(made))
+	s.issue()
 }
 
 // pack makes the bytes of the bundles that Build makes.
@@ -210,6 +257,7 @@ func (s *server) readFiles() {
 		s.read[name] = true
 		s.serve(name, text)
 	}
+	s.issue()
 }
 
 func readBundle(name string) ([]byte, error) {
@@ -246,7 +294,7 @@ func readBounded(name string, limit int64) ([]byte, error) {
 // ready answers 200 once all that is to be served has been built or read.
 func (s *server) ready(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	ready := (s.Source == nil || s.built != nil) && len(s.read) == len(s.Files)
+	ready := s.complete()
 	s.mu.Unlock()
 	if !ready {
 		problem(w, http.StatusServiceUnavailable, "not every bundle could be built yet")

@@ -344,7 +344,7 @@ func show(t *testing.T, v any) string {
 	return string(text)
 }
 
-// The documentation's configuration follows every part.
+// The documentation's configuration follows every part, and the head.
 func TestDocumentedBundles(t *testing.T) {
 	var config struct {
 		Bundles map[string]struct{ Service, Resource string }
@@ -352,7 +352,7 @@ func TestDocumentedBundles(t *testing.T) {
 	if err := util.Unmarshal([]byte(documented(t)), &config); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := slices.Sorted(maps.Keys(config.Bundles)), slices.Sorted(slices.Values(bundles.Parts())); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(config.Bundles)), slices.Sorted(slices.Values(append(bundles.Parts(), bundles.PartHead))); !slices.Equal(got, want) {
 		t.Errorf("it follows %v, want %v", got, want)
 	}
 }
@@ -473,7 +473,7 @@ func TestBadSignatures(t *testing.T) {
 		}
 		return bundles.Pack(b, key)
 	})
-	url, log, _ := start(t, "", serve.Config{Files: f.served()})
+	url, log, _ := start(t, "", serve.Config{Files: f.served(), Key: key})
 	o := runOPA(t, bin, dir, url, "assay")
 	eventually(t, "all but one", func() bool { return len(o.revisions()) == len(bundles.Parts())-1 })
 	if got := status(t, o.url+"/health?bundles"); got == 200 {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
@@ -31,7 +33,8 @@ func (a *app) bundleServe() *cobra.Command {
 		Long: `Compiles a policies folder, with scans and exceptions, and serves its parts as
 bundles with ETag and long polling, as OPA's bundle plugin follows them:
 /bundles/policies, /bundles/exceptions, /bundles/names, and /bundles/images-00 to
-/bundles/images-15, so that one scan moves a sixteenth of the images. The files
+/bundles/images-15, so that one scan moves a sixteenth of the images. /bundles/head
+says which belong together and of when they are, and is renewed each minute. The files
 are watched; a state with faults is logged, and the last good one stays. --git
 takes the policies from a repository instead, --bundle serves files that were
 built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
@@ -47,6 +50,8 @@ built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 	sign.flags(c, "sign-")
 	c.Flags().StringToStringVar(&config.Files, "bundle", nil, "NAME=FILE serves a bundle as it is; may be repeated")
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:8380", "address to serve on")
+	c.Flags().StringVar(&config.Name, "name", serve.DefaultName, "name of what is served: a webhook takes no bundles of another one")
+	c.Flags().DurationVar(&config.ValidFor, "valid-for", serve.DefaultValidFor, "how long data.assay.fresh admits by the bundles after they were last confirmed")
 	c.Flags().StringVar(&config.CertFile, "tls-cert", "", "certificate in PEM, read anew when it changes")
 	c.Flags().StringVar(&config.KeyFile, "tls-key", "", "private key of the certificate")
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
@@ -62,6 +67,8 @@ built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 			in.policies = args[0]
 		}
 		switch {
+		case config.Name == "" || config.ValidFor <= serve.HeadEvery:
+			return fmt.Errorf("--name must not be empty, and --valid-for more than %s", serve.HeadEvery)
 		case in.policies != "" && git.URL != "":
 			return errors.New("policies come from a folder or from --git, not from both")
 		case in.policies != "":
@@ -82,6 +89,11 @@ built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 			}
 			config.Key = key
 		}
+		for name := range config.Files {
+			if name == bundles.PartHead || strings.HasPrefix(name, bundles.HeadOf("")+"-") {
+				return fmt.Errorf("--bundle %s: the name is that of a head, which is made", name)
+			}
+		}
 		listener, err := net.Listen("tcp", listen)
 		if err != nil {
 			return err
@@ -89,6 +101,9 @@ built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 		config.Listener = listener
 		if at, ok := listener.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() && config.TokenFile == "" {
 			config.Log.Warn("everyone who reaches the address reads the bundles; --token-file restricts it")
+		}
+		if len(config.Files) > 0 && config.Key == nil {
+			config.Log.Warn("the head of the bundles is not signed, so that who verifies signatures takes none; --sign-key signs it")
 		}
 		config.Log.Info("serving bundles", "address", listener.Addr().String(), "tls", config.CertFile != "", "signed", config.Key != nil,
 			"files", slices.Sorted(maps.Keys(config.Files)))

@@ -16,6 +16,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/bundles/source/gitrepo"
 	"github.com/assay-dev/assay/outgoing"
@@ -89,6 +90,7 @@ say where --trace sends spans to.`,
 	flags.StringVar(&policies, "policies", "", "folder of policies, watched")
 	gitFlags(flags, &git)
 	sign.flags(c, "sign-")
+	flags.DurationVar(&config.ValidFor, "valid-for", serve.DefaultValidFor, "how long data.assay.fresh admits by the bundles after they were last confirmed")
 	flags.StringVar(&config.Notifications, "notifications", "", "YAML file that says who is told of alerts (docs/notifications.md)")
 	flags.StringVar(&database, "db", "", "vulnerability database to use instead of that of 'assay db'")
 	flags.BoolVar(&config.Update, "db-update", false, "fetch newer vulnerability databases")
@@ -159,6 +161,8 @@ say where --trace sends spans to.`,
 		config.Log, config.Version = slog.New(handler), version()
 		klog.SetSlogLogger(config.Log)
 		switch {
+		case config.ValidFor <= serve.HeadEvery:
+			return fmt.Errorf("--valid-for must be more than %s", serve.HeadEvery)
 		case policies != "" && git.URL != "":
 			return errors.New("policies come from a folder or from --git, not from both")
 		case policies != "":

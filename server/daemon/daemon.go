@@ -61,6 +61,8 @@ type Config struct {
 	// Notifications is the file that says who is told of alerts; "" is nobody.
 	Notifications string
 	Key           *bundles.SigningKey // of the bundles; nil leaves them unsigned
+	// ValidFor is for how long data.assay.fresh admits by a head of the bundles; 0 is serve.DefaultValidFor.
+	ValidFor time.Duration
 	// Vulnerabilities has the databases; VulnerabilityPath is another one, that never
 	// changes; Update fetches newer ones. The store's own advisories are followed.
 	Vulnerabilities   *vulndb.Store
@@ -134,7 +136,7 @@ func Run(ctx context.Context, c Config) (err error) {
 
 	m := newMetrics()
 	handler := serve.New(serve.Limits{May: mayFollow})
-	follower := follow.New(follow.Config{Store: s, Source: c.Source, Bundles: handler, Key: c.Key, Observe: m.step, Log: c.Log})
+	follower := follow.New(follow.Config{Store: s, Source: c.Source, Bundles: handler, Key: c.Key, ValidFor: c.ValidFor, Observe: m.step, Log: c.Log})
 	matcher := rematch.New(rematch.Config{Store: s, Databases: c.Vulnerabilities, Path: c.VulnerabilityPath, Update: c.Update, Every: c.RematchEvery, Log: c.Log})
 	defer func() { err = errors.Join(err, matcher.Close()) }()
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -599,7 +600,7 @@ func TestStockOPA(t *testing.T) {
 	}
 	w := serve(key, "")
 	address := strings.TrimPrefix(w.base, "http://")
-	names := []string{"policies", "exceptions", "names"}
+	names := []string{bundles.PartHead, "policies", "exceptions", "names"}
 	for i := range 16 {
 		names = append(names, fmt.Sprintf("images-%02d", i))
 	}
@@ -636,12 +637,12 @@ func TestStockOPA(t *testing.T) {
 	if err := json.Unmarshal([]byte(pod), &input); err != nil {
 		t.Fatal(err)
 	}
-	ask := func() string {
+	decision := func(path string, input map[string]any) string {
 		text, err := json.Marshal(map[string]any{"input": input})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := http.Post("http://"+at+"/v1/data/assay/admission/decision", "application/json", bytes.NewReader(text))
+		r, err := http.Post("http://"+at+"/v1/data/assay/"+path+"/decision", "application/json", bytes.NewReader(text))
 		if err != nil {
 			return ""
 		}
@@ -653,6 +654,13 @@ func TestStockOPA(t *testing.T) {
 			return ""
 		}
 		return fmt.Sprint(answer.Result.Allowed, " ", answer.Result.Images[0].Result)
+	}
+	ask := func() string { return decision("admission", input) }
+	// fresh is the decision that minds the age of the bundles, some time from now.
+	fresh := func(later time.Duration) string {
+		in := maps.Clone(input)
+		in["now"] = time.Now().Add(later).UTC().Format(time.RFC3339)
+		return decision("fresh", in)
 	}
 	agree := func(what, want string) {
 		t.Helper()
@@ -667,6 +675,10 @@ func TestStockOPA(t *testing.T) {
 	agree("a scan", "false Fail")
 	w.want(201, "POST", "/api/v1/exceptions", `{"metadata":{"name":"e"},"spec":{"cve":"CVE-2026-0001","scope":"any","justification":"x"}}`)
 	agree("an exception", "true Pass")
+	w.until("the head", func() bool { return fresh(0) == "true Pass" })
+	if got := fresh(11 * time.Minute); got != "false Pass" {
+		t.Errorf("past the head's end: %s", got)
+	}
 	w.stop()
 	if got := ask(); got != "true Pass" {
 		t.Errorf("while the server is away: %s", got)

@@ -32,9 +32,11 @@ type Config struct {
 	// Source gives the policies; nil is none.
 	Source source.Source
 	Engine engine.Config
-	// Bundles is given the bundles that are made; nil makes none. Key signs them.
-	Bundles *serve.Handler
-	Key     *bundles.SigningKey
+	// Bundles is given the bundles that are made, and their heads; nil makes none. Key signs
+	// them. ValidFor is for how long data.assay.fresh admits by a head; 0 is serve.DefaultValidFor.
+	Bundles  *serve.Handler
+	Key      *bundles.SigningKey
+	ValidFor time.Duration
 	// Every is the time between two looks at the store for the changes of other
 	// replicas; 0 is 200 ms.
 	Every time.Duration
@@ -74,12 +76,14 @@ type state struct {
 	store      string // its id
 	applied    int64
 	parts      map[string]int64
+	read       time.Time // when the store was read: nothing that was there before is missing
 	exceptions exceptionState
 }
 
 // New makes a follower; Run does its work.
 func New(c Config) *Follower {
 	c.Every = cmp.Or(c.Every, 200*time.Millisecond)
+	c.ValidFor = cmp.Or(c.ValidFor, serve.DefaultValidFor)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

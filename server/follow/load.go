@@ -54,7 +54,7 @@ func (f *Follower) take(ctx context.Context, u source.Update) (err error) {
 	begun := time.Now()
 	defer func() { f.observed("load", 1, begun, err) }()
 	next := f.current
-	next.folder, next.revision = u.Set, u.Revision
+	next.folder, next.revision, next.read = u.Set, u.Revision, f.Now()
 	var data *bundle.Bundle
 	err = f.Store.View(ctx, func(t *store.Tx) error {
 		data = nil
@@ -360,12 +360,13 @@ func (f *Follower) catchUp(ctx context.Context) (err error) {
 			f.observed("update", len(seen), begun, err)
 		}
 	}()
-	next := f.current
+	next, read := f.current, f.Now()
 	var changes []engine.Change
 	var data *bundle.Bundle
 	compile := false
 	err = f.Store.View(ctx, func(t *store.Tx) error {
 		next, changes, data, compile = f.current, nil, nil, false
+		next.read = read
 		list, first, err := t.Changes(ctx, next.applied, 1_000_000)
 		if err != nil || len(list) == 0 {
 			return err

@@ -14,72 +14,97 @@ import (
 	"github.com/assay-dev/assay/store"
 )
 
-// publishEvery is the least time between two versions of a bundle of images.
+// publishEvery is the least time between two versions of a bundle of images, and the time
+// between two looks for heads of other replicas.
 const publishEvery = 500 * time.Millisecond
 
-// publisher makes the bundles whose parts changed.
+// published is what this replica serves of a part.
+type published struct {
+	revision string
+	change   int64     // at which the part became what it is
+	read     time.Time // a moment of which it has everything
+}
+
+// publisher makes the bundles whose parts changed, and the heads that name them.
 func (f *Follower) publisher(ctx context.Context) error {
-	published := map[string]string{} // revisions
+	served := map[string]published{}
+	var last issued
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.publish:
-		}
 		f.mu.Lock()
 		s := f.current
 		f.mu.Unlock()
-		for _, part := range append([]string{bundles.PartPolicies}, partNames()...) {
-			want := s.revisionOf(part)
-			if part == bundles.PartPolicies {
-				want = s.revision + "/" + s.basis
+		if s.loaded {
+			f.publishParts(ctx, s, served)
+			if err := f.head(ctx, s, "", append(partNames(), bundles.PartPolicies), served, &last); err != nil && ctx.Err() == nil {
+				f.Log.Error("making the head of the bundles; the last one stays, and gets older", "error", err)
 			}
-			if published[part] == want || ctx.Err() != nil {
-				continue
-			}
-			begun := time.Now()
-			err := f.publishPart(ctx, s, part)
-			f.observed("publish", 1, begun, err)
-			if err != nil {
-				if ctx.Err() == nil {
-					f.Log.Error("making a bundle", "bundle", part, "error", err)
-				}
-				continue
-			}
-			published[part] = want
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(publishEvery):
 		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.publish:
+		case <-time.After(publishEvery):
+		}
 	}
 }
 
-func (f *Follower) publishPart(ctx context.Context, s state, part string) error {
-	b, err := f.part(ctx, s, part)
+// publishParts serves the parts that are others than before.
+func (f *Follower) publishParts(ctx context.Context, s state, served map[string]published) {
+	for _, part := range append([]string{bundles.PartPolicies}, partNames()...) {
+		want := s.revisionOf(part)
+		if part == bundles.PartPolicies {
+			want = s.revision + "/" + s.basis
+		}
+		if served[part].revision == want || ctx.Err() != nil {
+			continue
+		}
+		begun := time.Now()
+		p, err := f.publishPart(ctx, s, part)
+		f.observed("publish", 1, begun, err)
+		if err != nil {
+			if ctx.Err() == nil {
+				f.Log.Error("making a bundle", "bundle", part, "error", err)
+			}
+			continue
+		}
+		p.revision = want
+		served[part] = p
+	}
+}
+
+func (f *Follower) publishPart(ctx context.Context, s state, part string) (published, error) {
+	b, p, err := f.part(ctx, s, part)
 	if err != nil {
-		return err
+		return p, err
 	}
 	text, err := bundles.Pack(b, f.Key)
 	if err != nil {
-		return err
+		return p, err
 	}
 	f.Bundles.Set(part, text)
-	return nil
+	return p, nil
 }
 
 // part is the bundle of a part: that of the state, or a newer one of images and names,
 // always with the revision of what it holds.
-func (f *Follower) part(ctx context.Context, s state, part string) (*bundle.Bundle, error) {
+func (f *Follower) part(ctx context.Context, s state, part string) (b *bundle.Bundle, p published, err error) {
+	p.change, p.read = s.parts[part], s.read
 	switch part {
 	case bundles.PartPolicies:
-		return bundles.Policies(s.set)
+		b, err = bundles.Policies(s.set)
+		return b, p, err
 	case store.PartExceptions:
-		return bundles.Documents(part, s.revisionOf(part), map[string]any{"exceptions": s.exceptions.tree})
+		b, err = bundles.Documents(part, s.revisionOf(part), map[string]any{"exceptions": s.exceptions.tree})
+		return b, p, err
 	}
+	p.read = f.Now()
 	content := map[string]any{}
-	err := f.Store.View(ctx, func(t *store.Tx) (err error) {
+	err = f.Store.View(ctx, func(t *store.Tx) (err error) {
 		if s.parts, err = t.Parts(ctx); err != nil {
 			return err
 		}
@@ -124,7 +149,9 @@ func (f *Follower) part(ctx context.Context, s state, part string) (*bundle.Bund
 		})
 	})
 	if err != nil {
-		return nil, err
+		return nil, p, err
 	}
-	return bundles.Documents(part, s.revisionOf(part), content)
+	p.change = s.parts[part]
+	b, err = bundles.Documents(part, s.revisionOf(part), content)
+	return b, p, err
 }
