@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,7 +97,7 @@ func (e *Engine) Load(ctx context.Context, bundles ...*bundle.Bundle) error {
 	defer e.write.Unlock()
 	before := e.terms
 	e.terms = newTerms()
-	next, err := e.with(ctx, nil, bundles)
+	next, err := e.with(ctx, nil, each(bundles))
 	if err == nil && next.program == nil {
 		err = errors.New("no bundle has policies")
 	}
@@ -113,6 +114,12 @@ func (e *Engine) Load(ctx context.Context, bundles ...*bundle.Bundle) error {
 // Evaluations see all of it or nothing. When it fails, what was there stays. Data may
 // come before policies: until these are there, nothing is decided.
 func (e *Engine) Replace(ctx context.Context, bundles ...*bundle.Bundle) error {
+	return e.ReplaceEach(ctx, each(bundles))
+}
+
+// ReplaceEach is Replace of bundles that are made one after the other, so that no more than one
+// need be in memory as it was decoded. An error among them is returned, and what was there stays.
+func (e *Engine) ReplaceEach(ctx context.Context, bundles iter.Seq2[*bundle.Bundle, error]) error {
 	e.write.Lock()
 	defer e.write.Unlock()
 	if e.terms == nil {
@@ -125,8 +132,18 @@ func (e *Engine) Replace(ctx context.Context, bundles ...*bundle.Bundle) error {
 	return err
 }
 
+func each(bundles []*bundle.Bundle) iter.Seq2[*bundle.Bundle, error] {
+	return func(yield func(*bundle.Bundle, error) bool) {
+		for _, b := range bundles {
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}
+}
+
 // with is what was loaded, with bundles in the place of what is below their roots.
-func (e *Engine) with(ctx context.Context, old *loaded, bundles []*bundle.Bundle) (*loaded, error) {
+func (e *Engine) with(ctx context.Context, old *loaded, bundles iter.Seq2[*bundle.Bundle, error]) (*loaded, error) {
 	var next loaded
 	root := ast.ObjectTerm()
 	if old != nil {
@@ -134,7 +151,10 @@ func (e *Engine) with(ctx context.Context, old *loaded, bundles []*bundle.Bundle
 	}
 	var modules []bundle.ModuleFile
 	var changes edits
-	for _, b := range bundles {
+	for b, err := range bundles {
+		if err != nil {
+			return nil, err
+		}
 		modules = append(modules, b.Modules...)
 		roots := []string{""}
 		if b.Manifest.Roots != nil {

@@ -34,6 +34,9 @@ type Admission struct {
 	Engine *engine.Engine
 	// Ready says why nothing can be decided yet.
 	Ready func() error
+	// TooOld says why the policies and data are too old to admit by: what they admit is refused with
+	// that. nil takes any.
+	TooOld func() error
 	// NamespaceLabels gives nil where the labels are not known.
 	NamespaceLabels func(ctx context.Context, namespace string) map[string]string
 	// MayOverride says whether the requester has the verb override; nil: nobody has.
@@ -152,12 +155,32 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 		}
 		a.override(ctx, &d.Input)
 		a.ownerImages(ctx, &d.Input, settings)
-		d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At)
+		if d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At); d.Err == nil {
+			a.age(&d)
+		}
 		// What was flattened by other settings than were decided by could miss a custom kind's images.
 		if a.Engine.Settings() == settings {
 			return d, nil
 		}
 	}
+}
+
+// age refuses what data that is too old admits, unless break-glass admits it. What is not judged has no need
+// of data.
+func (a *Admission) age(d *Decided) {
+	if a.TooOld == nil || !d.Decision.Judged || !d.Decision.Allowed || d.Decision.Override != nil {
+		return
+	}
+	old := a.TooOld()
+	if old == nil {
+		return
+	}
+	if o := d.Input.Review.Override; o != nil && o.Granted && o.Reason != "" && o.Until > documents.Time(d.At) {
+		d.Decision.Override = &api.Overridden{By: d.Input.Review.User, Reason: o.Reason, Until: o.Until}
+		return
+	}
+	d.Decision.Allowed = false
+	d.Decision.Message = fmt.Sprintf("%s %s: %v", d.Decision.Kind, d.Decision.Name, old)
 }
 
 // override finds out whether the requester of break-glass has the right to it.

@@ -238,3 +238,49 @@ func TestDocumentedPolicyByDigest(t *testing.T) {
 		}
 	}
 }
+
+// Beyond the age that is allowed, what is admitted is refused with the reason, and nothing else is touched.
+func TestOldData(t *testing.T) {
+	const deleted = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u1","kind":{"group":"","version":"v1","kind":"Pod"},"operation":"DELETE","namespace":"shop","name":"p","userInfo":{"username":"jane"},"oldObject":{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"nginx"}]}}}}`
+	glass := func(until time.Time) string {
+		return strings.Replace(somePod, `"metadata":{"name":"p"}`, `"metadata":{"name":"p","annotations":{"assay.dev/override-reason":"outage 42","assay.dev/override-until":"`+until.UTC().Format(time.RFC3339)+`"}}`, 1)
+	}
+	rejectAll := strings.Replace(allowAll, "Allow", "Reject", 1)
+	old := errors.New("the policies and scan results are 2h0m0s old, and at most 15m0s is allowed")
+	for name, c := range map[string]struct {
+		policies, review string
+		old              error
+		may              bool
+		allowed          bool
+		says             string
+	}{
+		"young":                              {allowAll, somePod, nil, false, true, ""},
+		"old":                                {allowAll, somePod, old, false, false, "Pod p: the policies and scan results are 2h0m0s old"},
+		"old, rejected anyway":               {rejectAll, somePod, old, false, false, "nginx"},
+		"old, not judged":                    {allowAll, deleted, old, false, true, ""},
+		"old, break-glass":                   {allowAll, glass(time.Now().Add(time.Hour)), old, true, true, ""},
+		"old, break-glass without the right": {allowAll, glass(time.Now().Add(time.Hour)), old, false, false, "2h0m0s old"},
+		"old, break-glass that ended":        {allowAll, glass(time.Now().Add(-time.Hour)), old, true, false, "2h0m0s old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, decided := admission(t, c.policies)
+			a.FailOpen = true // that is for what cannot be decided
+			a.TooOld = func() error { return c.old }
+			a.MayOverride = func(context.Context, string, review.Requester, string) (bool, error) { return c.may, nil }
+			_, r := ask(t, a, "POST", c.review)
+			if r.Allowed != c.allowed || !r.Allowed && (r.Result.Code != http.StatusForbidden || !strings.Contains(strings.ToLower(r.Result.Message), strings.ToLower(c.says))) {
+				t.Errorf("%v %+v", r.Allowed, r.Result)
+			}
+			want := map[bool]string{true: "allowed", false: "rejected"}[c.allowed]
+			switch {
+			case c.may && c.allowed:
+				want = "overridden"
+			case c.review == deleted:
+				want = "unjudged"
+			}
+			if got := outcome((*decided)[0]); got != want {
+				t.Errorf("it is recorded as %s", got)
+			}
+		})
+	}
+}

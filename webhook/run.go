@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -49,7 +51,10 @@ type Config struct {
 	Source          source.Source
 	ClusterPolicies bool
 	Follow          *follow.Config
-	Scans           []string
+	// RefuseOld refuses reviews while what is followed is older than Follow.MaxAge. Else that
+	// is told alone.
+	RefuseOld bool
+	Scans     []string
 	// Server gets the receipts of decisions; nil gets none.
 	Server *client.Client
 	// ScanOnSight asks Server to scan images that nobody has scanned.
@@ -131,14 +136,14 @@ func Run(ctx context.Context, c Config) (err error) {
 			return fmt.Errorf("reaching the cluster: %w", err)
 		}
 	}
-	ready, err := p.data()
+	ready, tooOld, err := p.data()
 	if err != nil {
 		return err
 	}
 	p.check("policies", ready)
 
 	admission := &Admission{
-		Engine: p.engine, Ready: ready, FailOpen: c.FailOpen, Now: c.Now, Log: c.Log, Record: p.records.Add,
+		Engine: p.engine, Ready: ready, TooOld: tooOld, FailOpen: c.FailOpen, Now: c.Now, Log: c.Log, Record: p.records.Add,
 		NamespaceLabels: func(context.Context, string) map[string]string { return nil },
 	}
 	validation := &Validation{Engine: p.engine, GuardedLabels: c.GuardedLabels, Log: c.Log}
@@ -171,7 +176,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	p.serving.Metrics = c.Metrics
 	p.serving.Handlers = map[string]http.Handler{
-		"/admit": admission, "/validate": validation, "/gatekeeper": &ExternalData{Engine: p.engine, Ready: ready, Now: c.Now},
+		"/admit": admission, "/validate": validation, "/gatekeeper": &ExternalData{Engine: p.engine, Now: c.Now, Ready: func() error {
+			if err := ready(); err != nil || tooOld == nil {
+				return err
+			}
+			return tooOld()
+		}},
 	}
 	c.Log.Info("serving admission", "address", p.serving.Listener.Addr().String(), "version", c.Version)
 	return p.serving.Run(ctx)
@@ -206,33 +216,83 @@ func (p *program) reach() (err error) {
 	return err
 }
 
-// data begins to follow policies and data, and gives what says why there are none yet.
-func (p *program) data() (ready func() error, err error) {
+// data begins to follow policies and data. ready says why there are none yet, and tooOld, where it is
+// given, why they are too old to admit by.
+func (p *program) data() (ready, tooOld func() error, err error) {
 	if p.Follow == nil {
-		return p.local(), nil
+		return p.local(), nil, nil
 	}
 	followed := *p.Follow
 	// What decoding leaves behind is given back soon after the last bundle of many.
 	tidy := time.AfterFunc(time.Hour, debug.FreeOSMemory)
-	followed.Load = func(ctx context.Context, b *bundle.Bundle) error {
+	followed.Load = func(ctx context.Context, changed iter.Seq2[*bundle.Bundle, error]) error {
 		defer tidy.Reset(tidyAfter)
-		return p.engine.Replace(ctx, b)
+		return p.engine.ReplaceEach(ctx, changed)
 	}
 	followed.Now = p.Now
 	f, err := follow.New(followed)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	stale := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "assay_bundles_stale", Help: "Bundles that cannot be followed now."},
-		func() float64 { return float64(len(f.Stale())) })
-	if err := p.Metrics.Register(stale); err != nil {
-		return nil, err
+	if err := p.measure(f); err != nil {
+		return nil, nil, err
 	}
+	p.serving.Notes = func() []string { return notes(f) }
 	p.run("following bundles", func(ctx context.Context) error {
 		f.Restore(ctx)
 		return f.Run(ctx)
 	})
-	return f.Ready, nil
+	if p.RefuseOld {
+		tooOld = f.TooOld
+	}
+	return f.Ready, tooOld, nil
+}
+
+// measure gives the metrics of what is followed.
+func (p *program) measure(f *follow.Follower) error {
+	truth := func(err error) float64 {
+		if err != nil {
+			return 1
+		}
+		return 0
+	}
+	var all []error
+	for _, g := range []struct {
+		name, help string
+		value      func() float64
+	}{
+		{"assay_bundles_stale", "1 while the server's bundles cannot be followed.", func() float64 {
+			_, fault := f.Fault()
+			return truth(fault)
+		}},
+		{"assay_data_age_seconds", "Age of the policies and data of the server; NaN while there are none, or it is not known.", func() float64 {
+			age, err := f.Age()
+			if err != nil {
+				return math.NaN()
+			}
+			return age.Seconds()
+		}},
+		{"assay_data_too_old", "1 while the data is older than --max-data-age.", func() float64 { return truth(f.TooOld()) }},
+	} {
+		all = append(all, p.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help}, g.value)))
+	}
+	return errors.Join(all...)
+}
+
+// notes are what /readyz says of what is followed, beside whether it is ready. Everyone may read them.
+func notes(f *follow.Follower) []string {
+	if err := f.TooOld(); err != nil {
+		return []string{"warning: " + oneLine(err.Error())}
+	}
+	age, err := f.Age()
+	if err != nil {
+		return []string{"warning: " + oneLine(err.Error())}
+	}
+	said := []string{fmt.Sprintf("the policies and scan results are %s old", age.Round(time.Second))}
+	if since, fault := f.Fault(); fault != nil {
+		said = append(said, "warning: the server cannot be followed since "+since.UTC().Format(time.RFC3339)+"; the log says why")
+	}
+	return said
 }
 
 // tidyAfter is how long after a bundle memory is given back to the system.

@@ -56,6 +56,8 @@ type Serving struct {
 	// Ready are asked by /readyz.
 	Ready   []healthz.HealthChecker
 	Metrics *prometheus.Registry
+	// Notes, where given, are lines that /readyz says besides, where it is ready.
+	Notes func() []string
 }
 
 // Paths that are open to everyone who reaches the port.
@@ -133,7 +135,8 @@ func (s Serving) Run(ctx context.Context) error {
 	for path, h := range s.Handlers {
 		s.Handlers[path] = leaving(ctx, h)
 	}
-	c.BuildHandlerChainFunc = s.front(conns, ca, away).chain(s.Audit != nil && s.Audit.PolicyFile != "")
+	chain := s.front(conns, ca, away).chain(s.Audit != nil && s.Audit.PolicyFile != "")
+	c.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler { return s.noted(chain(api, c)) }
 	server, err := c.Complete(nil).New("assay-webhook", genericapiserver.NewEmptyDelegate())
 	if err != nil {
 		return fmt.Errorf("preparing to serve: %w", err)
@@ -145,6 +148,39 @@ func (s Serving) Run(ctx context.Context) error {
 		prometheus.Gatherers{s.Metrics, legacyregistry.DefaultGatherer}, promhttp.HandlerOpts{}))
 	return server.PrepareRun().RunWithContext(ctx)
 }
+
+// noted adds Notes to what /readyz says where it is ready.
+func (s Serving) noted(h http.Handler) http.Handler {
+	if s.Notes == nil {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" {
+			h.ServeHTTP(w, r)
+			return
+		}
+		answer := &statusOf{ResponseWriter: w, status: http.StatusOK}
+		h.ServeHTTP(answer, r)
+		if answer.status == http.StatusOK && r.Method == http.MethodGet {
+			for _, note := range s.Notes() {
+				fmt.Fprintf(w, "\n%s", note)
+			}
+		}
+	})
+}
+
+// statusOf remembers the status of an answer.
+type statusOf struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusOf) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusOf) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // leaving lets clients go once the end was asked for: each answer is the last one of its
 // connection. Without it a connection that closes at the end may lose the review that an API

@@ -1,34 +1,34 @@
-// Package follow keeps an engine in step with the bundles that a server serves,
-// one for each part, and keeps the last good ones on disk: who follows decides
-// while the server is away, and from its start on.
+// Package follow keeps an engine in step with the bundles that a server serves, as its head
+// names them: all of one moment, and never one that came before what was seen. It keeps the
+// last good ones on disk: who follows decides while the server is away, and from its
+// start on. docs/design/023-freshness.md says what it holds against.
 //
-// It is not OPA's own downloader: that one forgets the ETag at every error, so that
-// each outage of the server ends in a download of all images, and keeps connections
+// It is not OPA's own downloader: that one knows no head, forgets the ETag at every error,
+// so that each outage of the server ends in a download of all images, and keeps connections
 // and credentials for clouds that an admission path has no use for. The protocol
 // is the same, https://www.openpolicyagent.org/docs/management-bundles.
 package follow
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
@@ -43,14 +43,19 @@ type Config struct {
 	TokenFile string
 	// CAFile has further certificates to trust.
 	CAFile string
-	// Keys are those of which one must have signed each bundle; none takes any bundle.
+	// Keys are those of which one must have signed the head and each bundle; none takes any.
 	Keys []*bundles.VerificationKey
-	// Persist is the folder of the last good bundles; "" keeps none.
+	// Persist is the folder of the last good bundles, and of what was seen; "" keeps none.
 	Persist string
-	// Parts are the names of the bundles; nil is bundles.Parts.
+	// View is the one whose head is followed, and all that it names; "" is that of the parts that
+	// all have. Parts are names that it must have; nil is bundles.Parts.
+	View  string
 	Parts []string
-	// Load takes a bundle that verified. It is called concurrently, for different parts.
-	Load func(ctx context.Context, b *bundle.Bundle) error
+	// MaxAge is how old the data may be before TooOld says so; 0 is any age.
+	MaxAge time.Duration
+	// Load takes the bundles that changed, verified, in the place of those before: all or, where one
+	// is an error, nothing.
+	Load func(ctx context.Context, changed iter.Seq2[*bundle.Bundle, error]) error
 	Now  func() time.Time
 	Log  *slog.Logger
 }
@@ -61,16 +66,31 @@ type Follower struct {
 	client *http.Client
 	base   *url.URL
 
-	decoding chan struct{} // as many bundles are decoded at a time as it holds, which bounds memory
-	mu       sync.Mutex
-	part     map[string]*part
-}
+	// What only the goroutine of Restore and Run uses.
+	fetched map[string][]byte   // by digest, where nothing is persisted
+	roots   map[string][]string // of the parts in force
+	refused refusal
 
-type part struct {
-	etag   string
-	loaded bool
+	mu     sync.Mutex
+	loaded bundles.Head // its parts are in force; zero before
+	etag   string       // of loaded
+	taken  time.Time    // when it was loaded
+	seen   seen
 	fault  error
 	since  time.Time // of the fault
+}
+
+// seen is the newest head that was ever taken.
+type seen struct {
+	Store    string `json:"store"`
+	View     string `json:"view,omitempty"`
+	Sequence int64  `json:"sequence"`
+}
+
+// refusal are parts that verified and that Load did not take: they are not loaded again.
+type refusal struct {
+	parts map[string]string
+	err   error
 }
 
 // The server is asked to answer within wait even when nothing changes; a failed
@@ -80,7 +100,19 @@ const (
 	patience   = wait + 30*time.Second
 	leastDelay = 200 * time.Millisecond
 	mostDelay  = 15 * time.Second
-	atOnce     = 2
+	// atOnce bundles are decoded at a time, which bounds memory.
+	atOnce = 2
+	// ahead is how far the server's clock may be ahead of this one.
+	ahead = 5 * time.Minute
+	// What another replica would answer is nothing to report at first.
+	turns     = 30
+	turnDelay = 50 * time.Millisecond
+)
+
+// What may only mean that another of several replicas answered, or that a change came in between.
+var (
+	errMoved = errors.New("the part is not the one that the head names")
+	errOlder = errors.New("old bundles are served again, or the server's clock and its database went back")
 )
 
 // New checks a configuration; it asks for nothing.
@@ -99,7 +131,6 @@ func New(c Config) (*Follower, error) {
 		c.Parts = bundles.Parts()
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = len(c.Parts)
 	transport.ResponseHeaderTimeout = patience
 	if c.CAFile != "" {
 		pool, err := x509.SystemCertPool()
@@ -115,284 +146,333 @@ func New(c Config) (*Follower, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}
 	}
-	f := &Follower{Config: c, base: base, part: map[string]*part{}, decoding: make(chan struct{}, atOnce), client: &http.Client{
-		Transport: transport, CheckRedirect: outgoing.NoRedirects, // the token would go along
-	}}
-	for _, name := range c.Parts {
-		f.part[name] = &part{}
-	}
 	if c.Persist != "" {
 		if err := os.MkdirAll(c.Persist, 0o700); err != nil {
 			return nil, fmt.Errorf("making the folder of bundles: %w", err)
 		}
 	}
-	return f, nil
+	client := &http.Client{Transport: transport, CheckRedirect: outgoing.NoRedirects} // the token would go along
+	return &Follower{Config: c, base: base, client: client, fetched: map[string][]byte{}, roots: map[string][]string{}}, nil
 }
 
-// Restore loads the bundles on disk. One that does not verify is left out, and logged.
-func (f *Follower) Restore(ctx context.Context) {
-	if f.Persist == "" {
-		return
-	}
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for _, name := range f.Parts {
-		group.Go(func() error {
-			text, err := readBundle(f.file(name))
-			if errors.Is(err, os.ErrNotExist) {
-				return nil
-			}
-			if err == nil {
-				err = f.take(ctx, name, text)
-			}
-			if err != nil {
-				f.Log.Warn("a bundle on disk is not loaded", "bundle", name, "error", err)
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // what is not loaded was logged
-}
-
-func (f *Follower) file(name string) string { return filepath.Join(f.Persist, name+".tar.gz") }
-
-func readBundle(name string) ([]byte, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return readAll(file)
-}
-
-func readAll(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, bundles.MaxBundle+1))
-	if err == nil && len(text) > bundles.MaxBundle {
-		err = fmt.Errorf("the bundle has more than %d bytes", bundles.MaxBundle)
-	}
-	return text, err
-}
-
-// Run follows until the context ends.
+// Run follows until the context ends. It is called once, after Restore.
 func (f *Follower) Run(ctx context.Context) error {
-	var group errgroup.Group
-	for _, name := range f.Parts {
-		group.Go(func() error {
-			f.follow(ctx, name)
-			return nil
-		})
-	}
-	return group.Wait()
-}
-
-func (f *Follower) follow(ctx context.Context, name string) {
-	delay := leastDelay
-	refused := "" // the ETag of what did not verify or load: it is asked for again only when it changes
+	delay, moved := leastDelay, 0
 	for ctx.Err() == nil {
-		etag, err := f.once(ctx, name, refused)
+		err := f.once(ctx)
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
-		f.note(name, err)
+		pause := delay/2 + rand.N(delay)
 		switch {
 		case err == nil:
-			delay, refused = leastDelay, ""
+			f.note(nil)
+			delay, moved = leastDelay, 0
 			continue
-		case etag != "":
-			refused = etag
+		case (errors.Is(err, errMoved) || errors.Is(err, errOlder)) && moved < turns:
+			moved++
+			pause = turnDelay + rand.N(turnDelay)
+		default:
+			f.note(err)
+			delay = min(2*delay, mostDelay)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(delay/2 + rand.N(delay)):
+		case <-time.After(pause):
 		}
-		delay = min(2*delay, mostDelay)
 	}
+	return nil
 }
 
 // note keeps and logs what goes wrong, once for each kind of trouble.
-func (f *Follower) note(name string, err error) {
+func (f *Follower) note(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := f.part[name]
 	switch {
-	case err == nil && p.fault != nil:
-		f.Log.Info("following again", "bundle", name)
-		p.since = time.Time{}
-	case err != nil && (p.fault == nil || p.fault.Error() != err.Error()):
-		f.Log.Error("following a bundle; the last good one stays", "bundle", name, "error", err)
+	case err == nil && f.fault != nil:
+		f.Log.Info("following the server again", "sequence", f.loaded.Sequence, "time", f.loaded.Time)
+		f.since = time.Time{}
+	case err != nil && (f.fault == nil || f.fault.Error() != err.Error()):
+		f.Log.Error("following the server; the last good bundles stay", "error", err)
 	}
-	if err != nil && p.fault == nil {
-		p.since = f.Now()
+	if err != nil && f.fault == nil {
+		f.since = f.Now()
 	}
-	p.fault = err
+	f.fault = err
 }
 
-// once makes one request. The ETag is that of a bundle that was refused.
-func (f *Follower) once(ctx context.Context, name, refused string) (etag string, err error) {
-	f.mu.Lock()
-	have, failing := f.part[name].etag, f.part[name].fault != nil && refused == ""
-	f.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, patience+10*time.Minute)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.base.JoinPath(serve.Prefix, name).String(), nil)
+// once asks for the head, and takes what it names.
+func (f *Follower) once(ctx context.Context) error {
+	text, err := f.fetchHead(ctx)
+	if err != nil || text == nil {
+		return err
+	}
+	head, err := bundles.OpenHead(text, f.Now(), f.Keys...)
+	if err == nil {
+		err = f.follows(head)
+	}
 	if err != nil {
-		return "", err
+		return fmt.Errorf("the head is refused: %w", err)
 	}
-	for _, known := range []string{have, refused} {
-		if known != "" {
-			request.Header.Add("If-None-Match", known)
+	if head.Sequence == f.current().Sequence { // it is sent again to who has it
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+		return nil
+	}
+	// What was seen is on disk before anything is made of it: who is killed now takes
+	// nothing older when it is back.
+	if err := f.see(head); err != nil {
+		return err
+	}
+	names := f.changed(head)
+	if len(names) > 0 {
+		if err := f.tidy(head, f.current()); err != nil {
+			return err
 		}
 	}
-	if !failing { // else an answer at once says that all is well again
-		request.Header.Set("Prefer", fmt.Sprintf("modes=snapshot;wait=%d", int(wait.Seconds())))
-	}
-	if f.TokenFile != "" {
-		token, err := os.ReadFile(f.TokenFile)
-		if err != nil {
-			return "", fmt.Errorf("reading the token: %w", err)
-		}
-		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	}
-	begun := time.Now()
-	response, err := f.client.Do(request)
-	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
-			err = u.Err
-		}
-		return "", fmt.Errorf("asking %s: %w", f.base, err)
-	}
-	defer response.Body.Close()
-	switch response.StatusCode {
-	case http.StatusNotModified:
-		// Who does not hold requests is polled.
-		if since := time.Since(begun); since < time.Second && !failing {
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-		if refused != "" && response.Header.Get("ETag") == refused {
-			return refused, f.fault(name)
-		}
-		return "", nil
-	case http.StatusOK:
-	default:
-		return "", fmt.Errorf("asking %s: the server answers %s", f.base, response.Status)
-	}
-	text, err := readAll(response.Body)
-	if err != nil {
-		return "", fmt.Errorf("asking %s: %w", f.base, err)
-	}
-	if err := f.take(ctx, name, text); err != nil {
-		return response.Header.Get("ETag"), err
-	}
-	if f.Persist != "" {
-		if err := replaceFile(f.file(name), text); err != nil {
-			f.Log.Error("keeping a bundle on disk", "bundle", name, "error", err)
+	for _, name := range names {
+		if err := f.fetch(ctx, name, head.Parts[name]); err != nil {
+			return err
 		}
 	}
-	return "", nil
+	if err := f.load(ctx, head, text); err != nil {
+		return err
+	}
+	return f.keep(head, text)
 }
 
-func (f *Follower) fault(name string) error {
+// follows says why a head that verified is not one to go on with.
+func (f *Follower) follows(head bundles.Head) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.part[name].fault
-}
-
-// take verifies and loads a bundle.
-func (f *Follower) take(ctx context.Context, name string, text []byte) error {
-	f.decoding <- struct{}{}
-	defer func() { <-f.decoding }()
-	b, err := f.verified(text)
-	if err != nil {
+	now := f.Now()
+	moment := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	if err := f.whole(head); err != nil {
 		return err
 	}
-	if err := roots(name, b); err != nil {
-		return err
+	switch {
+	case head.Time.Sub(now) > ahead:
+		return fmt.Errorf("it is of %s, and here it is %s: one of the two clocks is wrong", moment(head.Time), moment(now))
+	case f.seen.Store != "" && head.Store != f.seen.Store:
+		return fmt.Errorf("it is of the data %q, and %q was followed so far. Where the server's database was made anew, or another server is to be followed, remove the folder of persisted bundles and start again", head.Store, f.seen.Store)
+	case head.Sequence < f.seen.Sequence:
+		return fmt.Errorf("it is number %d, of %s, and number %d was seen already: %w", head.Sequence, moment(head.Time), f.seen.Sequence, errOlder)
+	case head.Sequence == f.loaded.Sequence && !maps.Equal(head.Parts, f.loaded.Parts):
+		return fmt.Errorf("it is number %d with other parts than the number %d that is in force", head.Sequence, head.Sequence)
 	}
-	if err := f.Load(ctx, b); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p := f.part[name]
-	p.etag, p.loaded = serve.ETag(text), true
-	f.Log.Debug("a bundle was loaded", "bundle", name, "revision", b.Manifest.Revision)
 	return nil
 }
 
-func (f *Follower) verified(text []byte) (*bundle.Bundle, error) {
-	if len(f.Keys) == 0 {
-		return bundles.Read(strings.NewReader(string(text)))
+// whole says that a head is not that of the view, or lacks parts.
+func (f *Follower) whole(head bundles.Head) error {
+	if head.View != f.View {
+		return fmt.Errorf("it is that of %q, not of %q", head.View, f.View)
 	}
-	return bundles.Verify(text, f.Now(), f.Keys...)
+	var missing []string
+	for _, name := range f.Parts {
+		if head.Parts[name] == "" {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("it does not name %s", strings.Join(missing, ", "))
+	}
+	return nil
 }
 
-// roots refuses a bundle that is put in the place of another part: a signature says
-// who made it, and not where it belongs.
-func roots(name string, b *bundle.Bundle) error {
-	has := ""
+// changed are the parts that are others than what is in force.
+func (f *Follower) changed(head bundles.Head) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(head.Parts)) {
+		if head.Parts[name] != f.loaded.Parts[name] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// gone are empty bundles in the place of parts that the head no longer names.
+func (f *Follower) gone(head bundles.Head) (empty []*bundle.Bundle) {
+	for name, roots := range f.roots {
+		if head.Parts[name] == "" {
+			empty = append(empty, &bundle.Bundle{Manifest: bundle.Manifest{Roots: &roots}, Data: map[string]any{}})
+		}
+	}
+	return empty
+}
+
+func (f *Follower) current() bundles.Head {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.loaded
+}
+
+// load puts the parts that changed in force, all at once.
+func (f *Follower) load(ctx context.Context, head bundles.Head, text []byte) error {
+	names, gone := f.changed(head), f.gone(head)
+	if len(names)+len(gone) > 0 {
+		if f.refused.err != nil && maps.Equal(f.refused.parts, head.Parts) {
+			return f.refused.err
+		}
+		var unread error // which may be other the next time
+		roots := map[string][]string{}
+		changed := func(yield func(*bundle.Bundle, error) bool) {
+			for _, b := range gone {
+				if !yield(b, nil) {
+					return
+				}
+			}
+			f.decoded(ctx, names, head, &unread)(func(b *bundle.Bundle, err error) bool {
+				if err == nil {
+					roots[partOf(b)] = *b.Manifest.Roots
+				}
+				return yield(b, err)
+			})
+		}
+		if err := f.Load(ctx, changed); err != nil {
+			if unread == nil && ctx.Err() == nil {
+				f.refused = refusal{head.Parts, err}
+			}
+			return err
+		}
+		f.refused = refusal{}
+		maps.DeleteFunc(f.roots, func(name string, _ []string) bool { return head.Parts[name] == "" })
+		maps.Copy(f.roots, roots)
+		f.Log.Debug("bundles were loaded", "sequence", head.Sequence, "parts", names)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loaded, f.etag, f.taken = head, serve.ETag(text), f.Now()
+	return nil
+}
+
+// decoded are the bundles of parts that were fetched, verified; some are decoded ahead. What one
+// of them cannot be read for is kept in unread.
+func (f *Follower) decoded(ctx context.Context, names []string, head bundles.Head, unread *error) iter.Seq2[*bundle.Bundle, error] {
+	type result struct {
+		b   *bundle.Bundle
+		err error
+	}
+	return func(yield func(*bundle.Bundle, error) bool) {
+		var group sync.WaitGroup
+		defer group.Wait()
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		slots := make(chan struct{}, atOnce)
+		results := make([]chan result, len(names))
+		for i := range results {
+			results[i] = make(chan result, 1)
+		}
+		group.Go(func() {
+			for i, name := range names {
+				select {
+				case slots <- struct{}{}:
+				case <-ctx.Done():
+					results[i] <- result{nil, context.Cause(ctx)}
+					return
+				}
+				group.Go(func() {
+					b, err := f.part(name, head.Parts[name])
+					if err != nil {
+						err = fmt.Errorf("%s: %w", name, err)
+					}
+					results[i] <- result{b, err}
+				})
+			}
+		})
+		for _, next := range results {
+			r := <-next
+			*unread = r.err
+			if !yield(r.b, r.err) || r.err != nil {
+				return
+			}
+			<-slots
+		}
+	}
+}
+
+// part is a bundle that was fetched, if it is the one of its name and digest, and verifies.
+func (f *Follower) part(name, digest string) (*bundle.Bundle, error) {
+	text, err := f.read(name, digest)
+	if err != nil {
+		return nil, err
+	}
+	var b *bundle.Bundle
+	if len(f.Keys) == 0 {
+		b, err = bundles.Read(bytes.NewReader(text))
+	} else {
+		b, err = bundles.Verify(text, f.Now(), f.Keys...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// A signature says who made it, and not where it belongs.
+	if has := partOf(b); has != name {
+		return nil, fmt.Errorf("the bundle is that of the part %q, not of %q", has, name)
+	}
+	return b, nil
+}
+
+// partOf is the name of the part that a bundle is by its roots; "" is none.
+func partOf(b *bundle.Bundle) string {
 	if b.Manifest.Roots != nil {
 		for _, r := range *b.Manifest.Roots {
 			if part, ok := strings.CutPrefix(strings.Trim(r, "/"), "assay/revisions/"); ok {
-				has = part
+				return part
 			}
 		}
 	}
-	if has != name {
-		return fmt.Errorf("the bundle is that of the part %q, not of %q", has, name)
-	}
-	return nil
+	return ""
 }
 
-// replaceFile puts a file in the place of another, whole or not at all.
-func replaceFile(name string, text []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(name), ".bundle-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(file.Name())
-	_, err = file.Write(text)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), name)
-}
-
-// Ready names the parts that were never loaded.
+// Ready says why there is no data yet.
 func (f *Follower) Ready() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var missing []string
-	var faults []error
-	for _, name := range slices.Sorted(maps.Keys(f.part)) {
-		if p := f.part[name]; !p.loaded {
-			missing = append(missing, name)
-			if p.fault != nil && len(faults) == 0 {
-				faults = append(faults, p.fault)
-			}
-		}
-	}
-	if len(missing) == 0 {
+	if f.loaded.Sequence > 0 {
 		return nil
 	}
-	return errors.Join(append([]error{fmt.Errorf("bundles are missing: %s", strings.Join(missing, ", "))}, faults...)...)
+	return errors.Join(errors.New("the bundles of the server are not loaded yet"), f.fault)
 }
 
-// Stale are the parts that cannot be followed now, by the time that it began.
-func (f *Follower) Stale() map[string]time.Time {
+// Fault is why the server cannot be followed now, and since when; nil while it can.
+func (f *Follower) Fault() (since time.Time, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	stale := map[string]time.Time{}
-	for name, p := range f.part {
-		if p.fault != nil {
-			stale[name] = p.since
-		}
+	return f.since, f.fault
+}
+
+// Age is how old the data is: the time since a moment of which it has everything. The error
+// says why that is not known.
+func (f *Follower) Age() (time.Duration, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.Now()
+	switch {
+	case f.loaded.Sequence == 0:
+		return 0, errors.New("there is no data yet")
+	case f.loaded.Time.Sub(now) > ahead:
+		return 0, fmt.Errorf("the age of the data is not known: it is of %s, and here it is %s", f.loaded.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	return stale
+	// Where this clock is set back, the time since it was taken still counts.
+	return max(0, now.Sub(f.loaded.Time), now.Sub(f.taken)), nil
+}
+
+// TooOld says that the data is older than MaxAge allows, or may be; nil while it is not.
+func (f *Follower) TooOld() error {
+	if f.MaxAge <= 0 {
+		return nil
+	}
+	age, err := f.Age()
+	if err != nil {
+		return err
+	}
+	if age <= f.MaxAge {
+		return nil
+	}
+	return fmt.Errorf("the policies and scan results are %s old, and at most %s is allowed; the log says why the server cannot be followed", age.Round(time.Second), f.MaxAge)
 }

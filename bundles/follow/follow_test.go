@@ -3,13 +3,13 @@ package follow
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"errors"
+	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,31 +21,35 @@ import (
 	"github.com/assay-dev/assay/bundles/serve"
 )
 
-// world is a server with two parts, and who follows it.
+// The parts of the tests.
+var twoParts = []string{"exceptions", "names"}
+
+// world is a server with two parts, who follows it, and who stands between them.
 type world struct {
 	t       *testing.T
 	handler *serve.Handler
 	key     *bundles.SigningKey
 	public  *bundles.VerificationKey
+	begun   time.Time
 
-	mu     sync.Mutex
-	away   bool
-	sent   int // bundles
-	loaded map[string]int
-	value  map[string]string
-	log    bytes.Buffer
+	mu       sync.Mutex
+	ahead    time.Duration // of the clock of the follower
+	sequence int64
+	away     bool
+	between  func(http.ResponseWriter, *http.Request) bool // answers in the server's place
+	heads    int                                           // answered
+	asked    map[string]int                                // parts that were sent whole
+	loads    int
+	value    map[string]string
+	log      bytes.Buffer
 }
 
-func (w *world) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.log.Write(p)
-}
-
-func (w *world) logged(text string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.Contains(w.log.String(), text)
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, handler: serve.New(serve.Limits{}), begun: time.Now(), sequence: 100, asked: map[string]int{}, value: map[string]string{}}
+	w.key, w.public = keys(t)
+	t.Cleanup(w.handler.Close)
+	return w
 }
 
 func keys(t *testing.T) (*bundles.SigningKey, *bundles.VerificationKey) {
@@ -65,28 +69,45 @@ func keys(t *testing.T) (*bundles.SigningKey, *bundles.VerificationKey) {
 	return signing, verification
 }
 
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	w := &world{t: t, handler: serve.New(serve.Limits{}), loaded: map[string]int{}, value: map[string]string{}}
-	w.key, w.public = keys(t)
-	t.Cleanup(w.handler.Close)
-	return w
+// listen serves until who follows has stopped.
+func (w *world) listen(h http.Handler) *httptest.Server {
+	server := httptest.NewServer(h)
+	w.t.Cleanup(server.Close)
+	return server
+}
+
+func (w *world) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+func (w *world) logged(text string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.Contains(w.log.String(), text)
 }
 
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
-	away := w.away
+	away, between := w.away, w.between
 	w.mu.Unlock()
 	if away {
 		http.Error(rw, "away", http.StatusServiceUnavailable)
+		return
+	}
+	if between != nil && between(rw, r) {
 		return
 	}
 	counted := &counter{ResponseWriter: rw}
 	w.handler.ServeHTTP(counted, r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if counted.status == 0 || counted.status == http.StatusOK {
-		w.sent++
+	switch name := strings.TrimPrefix(r.URL.Path, serve.Prefix); {
+	case name == bundles.PartHead:
+		w.heads++
+	case counted.status == 0 || counted.status == http.StatusOK:
+		w.asked[name]++
 	}
 }
 
@@ -102,8 +123,20 @@ func (c *counter) WriteHeader(status int) {
 
 func (c *counter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// set serves a part with a value under a name.
-func (w *world) set(name, part, value string, key *bundles.SigningKey) {
+func (w *world) set(between func(http.ResponseWriter, *http.Request) bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.between = between
+}
+
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.ahead)
+}
+
+// packed is the bundle of a part with a value.
+func (w *world) packed(part, value string, key *bundles.SigningKey) []byte {
 	w.t.Helper()
 	b, err := bundles.Data(part, map[string]any{part: map[string]any{"value": value}})
 	if err != nil {
@@ -113,26 +146,62 @@ func (w *world) set(name, part, value string, key *bundles.SigningKey) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.handler.Set(name, text)
+	return text
+}
+
+// serve has a value in both parts, and the next head of them.
+func (w *world) serve(value string) {
+	w.t.Helper()
+	for _, part := range twoParts {
+		w.handler.Set(part, w.packed(part, value, w.key))
+	}
+	w.issue(bundles.Head{}, w.key)
+}
+
+// issue serves a head of what is there; what it leaves out is as usual.
+func (w *world) issue(h bundles.Head, key *bundles.SigningKey) {
+	w.t.Helper()
+	if h.Store == "" {
+		h.Store = "store"
+	}
+	if h.Sequence == 0 {
+		w.sequence++
+		h.Sequence = w.sequence
+	}
+	if h.Time.IsZero() {
+		h.Time = time.Now()
+	}
+	h.Until = h.Time.Add(time.Minute)
+	if err := w.handler.Issue(h, key, twoParts); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) follower(url, persist string) *Follower {
 	w.t.Helper()
 	f, err := New(Config{
-		URL: url, Keys: []*bundles.VerificationKey{w.public}, Persist: persist, Parts: []string{"exceptions", "names"}, Log: slog.New(slog.NewTextHandler(w, nil)),
-		Load: func(_ context.Context, b *bundle.Bundle) error {
+		URL: url, Keys: []*bundles.VerificationKey{w.public}, Persist: persist, Parts: twoParts, Log: slog.New(slog.NewTextHandler(w, nil)), Now: w.now, MaxAge: time.Hour,
+		Load: func(_ context.Context, changed iter.Seq2[*bundle.Bundle, error]) error {
+			next := map[string]string{}
+			for b, err := range changed {
+				if err != nil {
+					return err
+				}
+				for part, x := range b.Data["assay"].(map[string]any) {
+					if part != "revisions" {
+						next[part] = x.(map[string]any)["value"].(string)
+					}
+				}
+				if next["names"] == "not to be loaded" {
+					return errors.New("it cannot be loaded")
+				}
+			}
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			for part, x := range b.Data["assay"].(map[string]any) {
-				if part == "revisions" {
-					continue
-				}
-				value := x.(map[string]any)["value"].(string)
-				if value == "not to be loaded" {
-					return fmt.Errorf("it cannot be loaded")
-				}
-				w.loaded[part]++
-				w.value[part] = value
+			maps.Copy(w.value, next)
+			w.loads++
+			if w.value["names"] != w.value["exceptions"] {
+				w.t.Errorf("parts of two moments are in force: %v", w.value)
 			}
 			return nil
 		},
@@ -143,124 +212,158 @@ func (w *world) follower(url, persist string) *Follower {
 	return f
 }
 
+// run follows until stop.
+func (w *world) run(f *Follower) (stop func()) {
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var done sync.WaitGroup
+	done.Go(func() {
+		f.Restore(ctx)
+		_ = f.Run(ctx)
+	})
+	stop = sync.OnceFunc(func() {
+		cancel()
+		done.Wait()
+	})
+	w.t.Cleanup(stop)
+	return stop
+}
+
 func (w *world) until(what string, check func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !check(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !check(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("not %s\n%s", what, w.log.String())
 		}
 	}
 }
 
-func (w *world) has(part, value string) func() bool {
+func (w *world) has(value string) func() bool {
 	return func() bool {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.value[part] == value
+		return w.value["exceptions"] == value && w.value["names"] == value
 	}
 }
 
-// A change is loaded at once; what does not verify, or is another part, changes nothing;
-// and an outage is followed by no download of what is there.
+// captured is what was served once: who stands between may serve it again.
+type captured map[string][]byte
+
+func (w *world) capture() captured {
+	w.t.Helper()
+	all := captured{}
+	for _, name := range append([]string{bundles.PartHead}, twoParts...) {
+		answer := httptest.NewRecorder()
+		w.handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, serve.Prefix+name, nil))
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || answer.Code != http.StatusOK {
+			w.t.Fatal(answer.Code, err)
+		}
+		all[name] = text
+	}
+	return all
+}
+
+// again serves of what was captured the names that are given, whatever is asked of them.
+func (c captured) again(names ...string) func(http.ResponseWriter, *http.Request) bool {
+	return func(rw http.ResponseWriter, r *http.Request) bool {
+		for _, name := range names {
+			if strings.TrimPrefix(r.URL.Path, serve.Prefix) == name {
+				rw.Header().Set("ETag", serve.ETag(c[name]))
+				_, _ = rw.Write(c[name])
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func fault(f *Follower) string {
+	if _, err := f.Fault(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// refuses waits until the follower says why it refuses what it is offered.
+func (w *world) refuses(f *Follower, value, says string) {
+	w.t.Helper()
+	w.until("told: "+says, func() bool { return strings.Contains(fault(f), says) })
+	if !w.has(value)() || f.Ready() != nil {
+		w.t.Errorf("%s: what was in force does not stay", says)
+	}
+}
+
+// A change is loaded at once, all parts together; and an outage is followed by no download of what is there.
 func TestFollow(t *testing.T) {
 	w := newWorld(t)
-	server := httptest.NewServer(w)
-	defer server.Close()
-	w.set("exceptions", "exceptions", "one", w.key)
-	dir := t.TempDir()
-	f := w.follower(server.URL, dir)
-	if err := f.Ready(); err == nil || !strings.Contains(err.Error(), "exceptions, names") {
-		t.Errorf("ready: %v", err)
+	server := w.listen(w)
+	f := w.follower(server.URL, t.TempDir())
+	if err := f.Ready(); err == nil {
+		t.Error("ready without data")
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	var done sync.WaitGroup
-	done.Go(func() { _ = f.Run(ctx) })
-	defer func() {
-		stop()
-		done.Wait()
-	}()
-	w.until("loaded", w.has("exceptions", "one"))
-	w.until("told what is missing", func() bool { err := f.Ready(); return err != nil && strings.Contains(err.Error(), "404") })
-	w.set("names", "names", "one", w.key)
-	w.until("ready", func() bool { return f.Ready() == nil && len(f.Stale()) == 0 })
-	w.set("exceptions", "exceptions", "two", w.key)
-	w.until("changed", w.has("exceptions", "two"))
-
-	foreign, _ := keys(t)
-	for _, bad := range []struct {
-		set  func()
-		says string
-	}{
-		{func() { w.set("exceptions", "exceptions", "bad", foreign) }, "no key given made it"},
-		{func() { w.set("exceptions", "exceptions", "bad", nil) }, "has 0 files .signatures.json"},
-		{func() { w.set("exceptions", "names", "bad", w.key) }, `the bundle is that of the part \"names\", not of \"exceptions\"`},
-		{func() { w.handler.Set("exceptions", []byte("no bundle")) }, "reading the bundle"},
-		{func() { w.set("exceptions", "exceptions", "not to be loaded", w.key) }, "it cannot be loaded"},
-	} {
-		bad.set()
-		w.until("told: "+bad.says, func() bool { return w.logged(bad.says) && len(f.Stale()) == 1 })
-		if !w.has("exceptions", "two")() || f.Ready() != nil {
-			t.Errorf("%s: the last good one does not stay", bad.says)
-		}
+	w.run(f)
+	w.until("told that there is no head", func() bool { return strings.Contains(fault(f), "must be upgraded first") })
+	if _, err := f.Age(); err == nil || f.Ready() == nil || f.TooOld() == nil {
+		t.Error("without data: it has an age, is ready, or is not too old")
 	}
-	w.set("exceptions", "exceptions", "three", w.key)
-	w.until("well again", func() bool { return w.has("exceptions", "three")() && len(f.Stale()) == 0 })
-
+	w.serve("one")
+	w.until("ready", func() bool { return f.Ready() == nil && w.has("one")() && fault(f) == "" })
+	w.serve("two")
+	w.until("changed", w.has("two"))
 	w.mu.Lock()
-	before, loads := w.sent, maps.Clone(w.loaded)
+	loads, asked := w.loads, maps.Clone(w.asked)
+	w.mu.Unlock()
+	w.issue(bundles.Head{}, w.key) // nothing but the time is new
+	w.until("renewed", func() bool { return f.current().Sequence == w.sequence })
+	w.mu.Lock()
 	w.away = true
 	w.mu.Unlock()
-	w.set("names", "names", "two", w.key) // wakes who waits, who asks again and finds no one
-	w.until("told that it is away", func() bool { return len(f.Stale()) > 0 })
+	w.issue(bundles.Head{}, w.key) // wakes who waits, who asks again and finds no one
+	w.until("told that it is away", func() bool { return strings.Contains(fault(f), "503") })
 	w.mu.Lock()
 	w.away = false
 	w.mu.Unlock()
-	w.until("back", func() bool { return w.has("names", "two")() && len(f.Stale()) == 0 })
-	time.Sleep(100 * time.Millisecond)
+	w.until("back", func() bool { return fault(f) == "" && f.current().Sequence == w.sequence })
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.sent > before+1 || w.loaded["exceptions"] != loads["exceptions"] {
-		t.Errorf("the outage cost %d downloads, and %v became %v", w.sent-before, loads, w.loaded)
+	if w.loads != loads || !maps.Equal(w.asked, asked) {
+		t.Errorf("heads of the same parts cost loads or downloads: %d became %d, %v became %v", loads, w.loads, asked, w.asked)
 	}
 }
 
-// The last good bundles are on disk; what was damaged there is left out, and told.
-func TestRestore(t *testing.T) {
+// What the server did not sign, or cannot be loaded, changes nothing.
+func TestForeign(t *testing.T) {
 	w := newWorld(t)
-	server := httptest.NewServer(w)
-	w.set("exceptions", "exceptions", "one", w.key)
-	w.set("names", "names", "one", w.key)
-	dir := t.TempDir()
-	f := w.follower(server.URL, dir)
-	ctx, stop := context.WithCancel(t.Context())
-	var done sync.WaitGroup
-	done.Go(func() { _ = f.Run(ctx) })
-	w.until("on disk", func() bool {
-		list, err := filepath.Glob(filepath.Join(dir, "*.tar.gz"))
-		return err == nil && len(list) == 2
-	})
-	stop()
-	done.Wait()
-	w.handler.Close()
-	server.Close()
-
-	clear(w.value)
-	again := w.follower(server.URL, dir)
-	if again.Restore(t.Context()); again.Ready() != nil || w.value["exceptions"] != "one" || w.value["names"] != "one" {
-		t.Errorf("from disk: %v %v", again.Ready(), w.value)
+	server := w.listen(w)
+	f := w.follower(server.URL, t.TempDir())
+	w.run(f)
+	w.serve("good")
+	w.until("loaded", w.has("good"))
+	foreign, _ := keys(t)
+	bad := func(part string, key *bundles.SigningKey) {
+		w.handler.Set("exceptions", w.packed(part, "bad", key))
+		w.issue(bundles.Head{}, w.key)
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "names.tar.gz"))
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		offer func()
+		says  string
+	}{
+		{func() { w.issue(bundles.Head{}, foreign) }, "no key given made it"},
+		{func() { w.issue(bundles.Head{}, nil) }, "has 0 files .signatures.json"},
+		{func() { w.handler.Set("head", w.packed("names", "bad", w.key)) }, "the bundle is none, its roots are"},
+		{func() { w.handler.Set("head", []byte("no bundle")) }, "is no bundle"},
+		{func() { w.handler.Set("head", bomb(t)) }, "has more than 4194304 bytes"},
+		{func() { bad("exceptions", foreign) }, "exceptions: the signature does not hold: no key given made it"},
+		{func() { bad("exceptions", nil) }, "has 0 files .signatures.json"},
+		{func() { bad("names", w.key) }, `the bundle is that of the part "names", not of "exceptions"`},
+		{func() { w.handler.Set("exceptions", []byte("no bundle")); w.issue(bundles.Head{}, w.key) }, "reading the bundle"},
+		{func() { w.serve("not to be loaded") }, "it cannot be loaded"},
+	} {
+		c.offer()
+		w.refuses(f, "good", c.says)
 	}
-	text[len(text)/2] ^= 1
-	if err := os.WriteFile(filepath.Join(dir, "names.tar.gz"), text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	damaged := w.follower(server.URL, dir)
-	if damaged.Restore(t.Context()); damaged.Ready() == nil || !w.logged("a bundle on disk is not loaded") {
-		t.Error("what was damaged is loaded")
-	}
+	w.serve("better")
+	w.until("well again", func() bool { return w.has("better")() && fault(f) == "" })
 }
 
 func TestConfig(t *testing.T) {
@@ -272,4 +375,22 @@ func TestConfig(t *testing.T) {
 	if _, err := New(Config{URL: "https://assay", CAFile: "follow_test.go"}); err == nil {
 		t.Error("a file without certificates is taken")
 	}
+}
+
+// Who follows without keys is told of heads and sequences all the same.
+func TestUnsigned(t *testing.T) {
+	w := newWorld(t)
+	w.key = nil
+	server := w.listen(w)
+	f := w.follower(server.URL, t.TempDir())
+	f.Keys = nil
+	w.run(f)
+	w.serve("one")
+	w.until("loaded", w.has("one"))
+	old := w.capture()
+	w.serve("two")
+	w.until("loaded", w.has("two"))
+	w.set(old.again(append([]string{"head"}, twoParts...)...))
+	w.issue(bundles.Head{}, nil)
+	w.refuses(f, "two", "was seen already")
 }

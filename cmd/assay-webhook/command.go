@@ -43,6 +43,8 @@ type flags struct {
 	verify            []string
 	unsigned          bool
 	persist           string
+	maxAge            time.Duration
+	tooOld            string
 	cluster           string
 	scanOnSight       bool
 	resolveTags       []string
@@ -74,7 +76,8 @@ it keeps in memory. They come from one of
 
   --server URL         bundles of 'assay serve' or 'assay bundle serve', followed;
                        the last good ones are kept in --persist and serve while
-                       the server is away, from the start on
+                       the server is away, from the start on; older ones than
+                       were seen are refused
   --policies DIR       a folder, watched, with scan reports as --scans
   --cluster-policies   the cluster's own custom resources, with --scans
 
@@ -112,7 +115,9 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.StringVar(&f.ca, "server-ca", "", "further certificates to trust for the server")
 	l.StringSliceVar(&f.verify, "verification-key", nil, "public key of which one must have signed each bundle; may be repeated")
 	l.BoolVar(&f.unsigned, "unsigned", false, "take bundles without a signature, for trials")
-	l.StringVar(&f.persist, "persist", "", "folder of the last good bundles")
+	l.StringVar(&f.persist, "persist", "", "folder of the last good bundles, and of the newest that were seen: older ones are refused")
+	l.DurationVar(&f.maxAge, "max-data-age", 15*time.Minute, "how old the server's policies and data may be; 0 is any age")
+	l.StringVar(&f.tooOld, "old-data", "warn", "what to do beyond --max-data-age: warn (metric and /readyz), or refuse what such data admits")
 	c.MarkFlagsMutuallyExclusive("server", "policies", "cluster-policies")
 	c.MarkFlagsOneRequired("server", "policies", "cluster-policies")
 	l.StringSliceVar(&f.resolveTags, "resolve-tags", nil, "ask registries which digest a tag means now, below these names, such as registry.example.com, or * for all; may be repeated")
@@ -226,6 +231,12 @@ func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, er
 
 func (f *flags) sources(c *webhook.Config) error {
 	switch {
+	case f.tooOld != "warn" && f.tooOld != "refuse":
+		return fmt.Errorf("--old-data must be warn or refuse, not %q", f.tooOld)
+	case f.maxAge < 0 || f.maxAge == 0 && f.tooOld == "refuse":
+		return errors.New("--old-data refuse needs a --max-data-age of more than 0")
+	case f.server == "" && f.tooOld == "refuse":
+		return errors.New("--old-data goes with --server")
 	case f.server == "" && (f.token != "" || f.ca != "" || f.persist != "" || len(f.verify) > 0 || f.unsigned):
 		return errors.New("--server-token-file, --server-ca, --verification-key, --unsigned and --persist go with --server")
 	case f.scanOnSight && f.token == "":
@@ -246,7 +257,8 @@ func (f *flags) sources(c *webhook.Config) error {
 	case len(f.verify) == 0 && !f.unsigned:
 		return errors.New("bundles must be signed: give --verification-key, or --unsigned for a trial")
 	}
-	c.Follow = &follow.Config{URL: f.server, TokenFile: f.token, CAFile: f.ca, Persist: f.persist, Log: c.Log}
+	c.Follow = &follow.Config{URL: f.server, TokenFile: f.token, CAFile: f.ca, Persist: f.persist, MaxAge: f.maxAge, Log: c.Log}
+	c.RefuseOld = f.tooOld == "refuse"
 	for _, name := range f.verify {
 		text, err := os.ReadFile(filepath.Clean(name))
 		if err != nil {

@@ -216,9 +216,14 @@ func bind(bindings []Binding, name string, groups []string) Binding {
 // ClusterPart begins the name of the bundle that holds what is of one cluster.
 const ClusterPart = "cluster-"
 
+// headOf begins the name of the head of a view, such as that of a cluster: it names the bundles of
+// the view, and may be read by who may read these.
+const headOf = "head-"
+
 // MayFollow says whether an identity may read a bundle: without a scope any; a webhook of a cluster
 // what all share, and its cluster's own. Other scopes are narrower than what bundles hold.
 func (id Identity) MayFollow(bundle string) bool {
+	bundle = strings.TrimPrefix(bundle, headOf)
 	if id.Scope.All() {
 		return true
 	}

@@ -83,6 +83,7 @@ func Examine(ctx context.Context, c Config) (Report, error) {
 	d.definitions()
 	d.registration()
 	d.replicas()
+	d.age()
 	d.policies()
 	return d.report, nil
 }
@@ -309,6 +310,39 @@ func (d *doctor) replicas() {
 		d.warn(name, "spread them over nodes", "%d replicas are ready, all on one node", ready)
 	default:
 		d.ok(name, "%d replicas are ready on %d nodes", ready, len(nodes))
+	}
+}
+
+// age asks the replicas how old what they decide by is, which those that follow a server say.
+func (d *doctor) age() {
+	const name, remedy = "age of the data", "look at the log of the webhook, and at the server's /readyz"
+	list, err := d.Client.DiscoveryV1().EndpointSlices(d.Namespace).List(d.ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=" + d.Service})
+	if err != nil {
+		return // replicas has said so
+	}
+	var said []string
+	for _, s := range list.Items {
+		for _, e := range s.Endpoints {
+			if e.TargetRef == nil || e.TargetRef.Kind != "Pod" || len(s.Ports) == 0 || s.Ports[0].Port == nil || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+				continue
+			}
+			pod := e.TargetRef.Name
+			text, err := d.Client.CoreV1().Pods(d.Namespace).ProxyGet("https", pod, fmt.Sprint(*s.Ports[0].Port), "readyz", nil).DoRaw(d.ctx)
+			if err != nil {
+				d.warn(name, "give who asks the right to get pods/proxy", "%s cannot be asked: %v", pod, err)
+				continue
+			}
+			for _, line := range strings.Split(string(text), "\n")[1:] {
+				if warning, ok := strings.CutPrefix(line, "warning: "); ok {
+					d.warn(name, remedy, "%s: %s", pod, warning)
+				} else if line != "" {
+					said = append(said, pod+": "+line)
+				}
+			}
+		}
+	}
+	if len(said) > 0 {
+		d.ok(name, "%s", strings.Join(said, "; "))
 	}
 }
 

@@ -184,6 +184,11 @@ func (b *bundleServer) set(text string, list []api.Scan, key *bundles.SigningKey
 		}
 		b.handler.Set(name, packed)
 	}
+	now := time.Now()
+	head := bundles.Head{Store: "e2e", Sequence: now.UnixMicro(), Time: now, Until: now.Add(time.Hour)}
+	if err := b.handler.Issue(head, key, bundles.Parts()); err != nil {
+		b.t.Fatal(err)
+	}
 }
 
 // follow runs a webhook that follows a server.
@@ -276,7 +281,11 @@ func TestServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(h.dir, "bundles", "policies.tar.gz"), packed, 0o600); err != nil {
+	files, err := filepath.Glob(filepath.Join(h.dir, "bundles", "policies-*.tar.gz"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	if err := os.WriteFile(files[0], packed, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h.run()
