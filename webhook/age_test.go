@@ -13,7 +13,7 @@ import (
 
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/follow"
-	"github.com/assay-dev/assay/bundles/serve"
+	bundleserver "github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 )
@@ -28,7 +28,7 @@ func TestAgeIsTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := serve.New(serve.Limits{})
+	h := bundleserver.New(bundleserver.Limits{})
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	t.Cleanup(h.Close)
