@@ -58,7 +58,7 @@ func TestCallersAreRecorded(t *testing.T) {
 			records.Start(metrics)
 			a, _ := admission(t, allowAll)
 			a.Record = records.Add
-			url, client := serve(t, Serving{ClientCAFile: c.clientCA, ClientNames: []string{"kube-apiserver"}, Metrics: metrics, Handlers: map[string]http.Handler{"/admit": a}}, c.shows)
+			url, client := serveTo(t, Serving{ClientCAFile: c.clientCA, ClientNames: []string{"kube-apiserver"}, Metrics: metrics, Handlers: map[string]http.Handler{"/admit": a}}, c.shows)
 			body := strings.Replace(somePod, `"username":"jane"`, `"username":"system:apiserver","extra":{"authenticated":["true"]}`, 1)
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/admit", strings.NewReader(body))
 			if err != nil {
@@ -100,8 +100,8 @@ func TestCallersAreRecorded(t *testing.T) {
 	}
 }
 
-// serve runs a server until the test ends, and gives its URL with a client that shows a certificate.
-func serve(t *testing.T, s Serving, shows *tls.Certificate) (url string, client *http.Client) {
+// serveTo runs a server until the test ends, and gives its URL with a client that shows a certificate.
+func serveTo(t *testing.T, s Serving, shows *tls.Certificate) (url string, client *http.Client) {
 	t.Helper()
 	var err error
 	if s.Listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
