@@ -63,7 +63,7 @@ func (s *Scanner) catalogImage(ctx context.Context, f *found, name, dir string, 
 	src := stereoscopesource.New(img, stereoscopesource.ImageConfig{Reference: name})
 	defer src.Close()
 	r.stage(Cataloging, nil)
-	return s.catalog(ctx, src)
+	return s.catalog(ctx, src, dir, s.cfg.MaxImageBytes-b.bytes.Load())
 }
 
 // innermost prefers the error of a bound or of damage to what was wrapped around it.
@@ -76,7 +76,7 @@ func innermost(err error) error {
 }
 
 // catalogDir finds the packages in a directory of the scanner's own machine.
-func (s *Scanner) catalogDir(ctx context.Context, path, name string, r *reporter) (*sbom.SBOM, error) {
+func (s *Scanner) catalogDir(ctx context.Context, path, name, dir string, r *reporter) (*sbom.SBOM, error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
@@ -98,17 +98,22 @@ func (s *Scanner) catalogDir(ctx context.Context, path, name string, r *reporter
 	}
 	defer src.Close()
 	r.stage(Cataloging, nil)
-	return s.catalog(ctx, src)
+	return s.catalog(ctx, src, dir, s.cfg.MaxImageBytes)
 }
 
-// catalog runs Syft. When ctx ends early, Syft returns at once and leaves its
+// catalog runs Syft, which may unpack so many bytes below dir. When ctx ends early, Syft returns at once and leaves its
 // tasks running; catalog waits for them, so that nobody reads from what is
 // about to be removed.
-func (s *Scanner) catalog(ctx context.Context, src source.Source) (*sbom.SBOM, error) {
+func (s *Scanner) catalog(ctx context.Context, src source.Source, dir string, room int64) (*sbom.SBOM, error) {
 	licenses, err := s.licenses.wait()
 	if err != nil {
 		return nil, fmt.Errorf("preparing to read licenses: %w", err)
 	}
+	ctx, unpacked, err := watchNested(ctx, dir, room, s.cfg.MaxImageBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer unpacked.end()
 	limit := runtime.NumCPU() * 4
 	cpu, files := newExecutor(ctx, limit), newExecutor(ctx, limit)
 	with := async.SetContextExecutor(valuesOf{ctx, licenses}, cataloging.ExecutorCPU, cpu)
@@ -116,11 +121,14 @@ func (s *Scanner) catalog(ctx context.Context, src source.Source) (*sbom.SBOM, e
 	made, err := syft.CreateSBOM(with, src, catalogConfig())
 	cpu.stop()
 	files.stop()
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("finding the packages: %w", err)
+	}
+	if err := cutShort(made); err != nil {
+		return nil, err
 	}
 	return made, nil
 }

@@ -90,7 +90,6 @@ type Config struct {
 	// Stdin is read for the input "sbom:-". Absent: os.Stdin.
 	Stdin io.Reader
 	// TempDir holds one directory per running scan. Absent: os.TempDir().
-	// Syft's catalogers unpack nested archives below os.TempDir() in any case.
 	TempDir string
 	// CacheDir keeps layer blobs pulled from registries. Absent: no cache.
 	CacheDir string
@@ -98,8 +97,9 @@ type Config struct {
 	// Absent: 10 GiB.
 	MaxCacheBytes int64
 
-	// MaxImageBytes bounds the sum of an image's layers, unpacked, and with it
-	// the disk that a scan takes, however small the archive is. Absent: 3 GiB.
+	// MaxImageBytes bounds the sum of an image's layers, unpacked, and of what is unpacked at a
+	// time of archives in them, and with it the disk that a scan takes, however small the archive
+	// is. The unpacked copy of an archive that is compressed as a whole counts apart. Absent: 3 GiB.
 	MaxImageBytes int64
 	// MaxFiles bounds the entries of all layers together, or the files of a
 	// directory. Absent: one million.

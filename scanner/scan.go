@@ -180,7 +180,7 @@ func (s *Scanner) inventory(ctx context.Context, in Input, dir string, o *Outcom
 	switch in.Kind {
 	case Dir:
 		_ = o.describe(&found{source: Dir}, in, s.cfg.As)
-		o.SBOM, err = s.catalogDir(ctx, in.Value, s.cfg.As, r)
+		o.SBOM, err = s.catalogDir(ctx, in.Value, s.cfg.As, dir, r)
 	case SBOM:
 		_ = o.describe(&found{source: SBOM}, in, s.cfg.As)
 		if o.SBOM, o.SBOMFormat, err = s.readSBOM(ctx, in.Value, dir); err == nil {
