@@ -220,7 +220,7 @@ func (c *Console) serve(h func(*http.Request) (*page, error)) http.Handler {
 // act answers with a page, or, where there is none and no error, with what h wrote.
 func (c *Console) act(h func(http.ResponseWriter, *http.Request) (*page, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, MaxForm)
 		headers(w)
 		p, err := h(w, r)
 		if err == nil && p != nil {
@@ -237,8 +237,12 @@ func (c *Console) act(h func(http.ResponseWriter, *http.Request) (*page, error))
 	})
 }
 
-// maxForm bounds what a form sends: the file of an import is the largest.
-const maxForm = 32 << 20
+// What a form may send, in bytes: the file of an import is the largest. Who did not sign in
+// sends a token.
+const (
+	MaxForm     = 32 << 20
+	MaxOpenForm = 64 << 10
+)
 
 // troubled is the page of a request that failed.
 func (c *Console) troubled(r *http.Request, err error) *page {

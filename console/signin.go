@@ -44,7 +44,7 @@ func local(next string) string {
 
 func (c *Console) signIn(w http.ResponseWriter, r *http.Request) {
 	headers(w)
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	r.Body = http.MaxBytesReader(w, r.Body, MaxOpenForm)
 	if err := r.ParseForm(); err != nil {
 		c.render(w, r, c.troubled(r, badForm(err)))
 		return

@@ -10,6 +10,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/assay-dev/assay/intake"
+	"github.com/assay-dev/assay/scanner/child"
 )
 
 type metrics struct {
@@ -43,7 +46,7 @@ func newMetrics(a *Agent) *metrics {
 	return m
 }
 
-func (m *metrics) scanned(ok bool, u usage) {
+func (m *metrics) scanned(ok bool, u child.Usage) {
 	result := "ok"
 	if !ok {
 		result = "failed"
@@ -124,14 +127,15 @@ func (a *Agent) serve(ctx context.Context) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	conns := intake.Listen(a.Listener, intake.Limits{Total: 64, PerClient: 32})
+	s := &http.Server{Handler: conns.Handler(mux), ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	go func() {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = s.Shutdown(end)
 	}()
-	if err := s.Serve(a.Listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.Serve(conns); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving metrics: %w", err)
 	}
 	return nil

@@ -100,8 +100,8 @@ type Config struct {
 	Memory, Disk int64
 	// Timeout bounds each scan. Absent: 15 minutes.
 	Timeout time.Duration
-	// Command is the program that runs [ScanOne], with its first arguments. Absent: this
-	// program with "node scan-one".
+	// Command is the program that runs [child.Run], with its first arguments. Absent: this
+	// program with "scan-one".
 	Command []string
 
 	// Retry is the wait after a first failure of a scan. Absent: 10 minutes. It doubles.
@@ -140,7 +140,7 @@ func (c Config) withDefaults() (Config, error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("finding this program: %w", err))
 		}
-		c.Command = []string{self, "node", "scan-one"}
+		c.Command = []string{self, "scan-one"}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

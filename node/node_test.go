@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/assay-dev/assay/node/nodetest"
+	"github.com/assay-dev/assay/scanner/child"
 	"github.com/assay-dev/assay/server/client"
 )
 
@@ -35,13 +36,13 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "scan":
-		if err := ScanOne(context.Background(), os.Stdin, os.Stdout); err != nil {
+		if err := child.Run(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	case "memory":
-		var t Task
-		if json.NewDecoder(os.Stdin).Decode(&t) != nil || limitMemory(t.Memory) != nil {
+		var t child.Task
+		if json.NewDecoder(os.Stdin).Decode(&t) != nil || child.LimitMemory(t.Memory) != nil {
 			os.Exit(1)
 		}
 		for all := [][]byte{}; len(all) < 1000; {
@@ -50,7 +51,7 @@ func TestMain(m *testing.M) {
 	case "cpu":
 		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		}
-		fmt.Println(`{"packages": 1}`)
+		fmt.Println(`{"scan": {"packages": 1}}`)
 	case "disk":
 		for n := 0; ; n++ {
 			if err := os.WriteFile(fmt.Sprintf("file-%d", n), make([]byte, 1<<20), 0o600); err != nil {
@@ -405,12 +406,12 @@ func TestCPUBudget(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	r, used, err := a.runTask(t.Context(), Task{Dir: t.TempDir(), Memory: DefaultMemory, Disk: DefaultDisk, Timeout: time.Minute})
-	if err != nil || r.Packages != 1 {
+	r, used, err := a.runner().Run(t.Context(), child.Task{Dir: t.TempDir(), Memory: DefaultMemory, Disk: DefaultDisk, Timeout: time.Minute}, nil)
+	if err != nil || r.Scan.Packages != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	// The child is looked at every 50 ms, later on a busy machine, where it runs less.
-	if most := burst + used.Duration/5 + used.Duration/10 + 200*time.Millisecond; used.CPU > most {
+	if most := 200*time.Millisecond + used.Duration/5 + used.Duration/10 + 200*time.Millisecond; used.CPU > most {
 		t.Errorf("%s of CPU in %s, want at most %s", used.CPU, used.Duration, most)
 	}
 }

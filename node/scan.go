@@ -14,6 +14,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/child"
 	"github.com/assay-dev/assay/server/client"
 )
 
@@ -275,6 +276,18 @@ type Scanned struct {
 	Seconds    float64 `json:"seconds,omitempty"`
 }
 
+// runner runs scans within the agent's bounds.
+func (a *Agent) runner() *child.Runner {
+	return &child.Runner{Command: a.Command, CPU: a.CPU, MemoryFlag: "--memory", DiskFlag: "--disk", Log: a.Log, Stopped: func() string {
+		if !a.settings.Load().Enabled {
+			return "the scanner was switched off"
+		}
+		return ""
+	}}
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
+
 // scan scans one image and queues what came of it.
 func (a *Agent) scan(ctx context.Context, one image) Scanned {
 	done := Scanned{Digest: one.Digest, Images: one.Names, Running: one.Running, State: "failed"}
@@ -297,12 +310,12 @@ func (a *Agent) scan(ctx context.Context, one image) Scanned {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	result := taskResult{}
-	var used usage
+	result := child.Result{}
+	var used child.Usage
 	if one.Err != nil {
-		result = taskResult{Error: one.Err.Error(), Absent: scanner.IsAbsent(one.Err)}
-	} else if result, used, err = a.runTask(ctx, Task{Address: a.Address, Namespace: a.Namespace, Root: a.Root, Name: one.Names[0], Digest: one.Digest,
-		Dir: dir, Memory: a.Memory, Disk: a.Disk, Timeout: a.Timeout}); err != nil || !a.settings.Load().Enabled {
+		result = child.Result{Error: one.Err.Error(), Absent: scanner.IsAbsent(one.Err)}
+	} else if result, used, err = a.runner().Run(ctx, child.Task{Address: a.Address, Namespace: a.Namespace, Root: a.Root, Name: one.Names[0], Digest: one.Digest,
+		Dir: dir, Memory: a.Memory, Disk: a.Disk, Timeout: a.Timeout}, nil); err != nil || !a.settings.Load().Enabled {
 		// Stopped, not failed.
 		if back := a.tries.set(one.Digest, before); back != nil {
 			log.Error("keeping count of scans", "error", back)
@@ -316,11 +329,11 @@ func (a *Agent) scan(ctx context.Context, one image) Scanned {
 		}
 		return fail(err)
 	}
-	done.Packages, done.Error = result.Packages, result.Error
+	done.Packages, done.Error = result.Scan.Packages, result.Error
 	done.CPUSeconds, done.PeakMemory, done.Seconds = used.CPU.Seconds(), used.Memory, used.Duration.Seconds()
 	a.metrics.scanned(result.Error == "", used)
 	item := item{Digest: one.Digest, Names: one.Names[:min(len(one.Names), maxNames)], Running: one.Running, Made: time.Now()}
-	sbom := filepath.Join(dir, sbomFile)
+	sbom := filepath.Join(dir, child.SBOMFile)
 	if result.Error != "" {
 		log.Warn("an image could not be scanned", "error", result.Error, "try", after.Count, "of", maxTries, "cpu", used.CPU, "memory", mebibytes(used.Memory))
 		after.Error = result.Error
@@ -339,10 +352,10 @@ func (a *Agent) scan(ctx context.Context, one image) Scanned {
 			Source: string(scanner.Containerd), Error: result.Error, Vulnerabilities: []api.Vulnerability{}}
 	} else {
 		done.State = "scanned"
-		for _, w := range result.Warnings {
+		for _, w := range result.Scan.Warnings {
 			log.Warn("scanning an image", "warning", w)
 		}
-		log.Info("an image was scanned", "packages", result.Packages, "distro", result.Distro, "cpu", used.CPU.Round(time.Millisecond),
+		log.Info("an image was scanned", "packages", result.Scan.Packages, "distro", result.Scan.Distro, "cpu", used.CPU.Round(time.Millisecond),
 			"memory", mebibytes(used.Memory), "duration", used.Duration.Round(time.Millisecond))
 	}
 	if a.Server == nil {

@@ -209,7 +209,7 @@ func (s *Server) importExceptions(w http.ResponseWriter, r *http.Request) error 
 	if err := q.err(); err != nil {
 		return err
 	}
-	in, err := s.body(w, r, exceptions.MaxBytes)
+	in, err := s.body(w, r, exceptions.MaxBytes, documentCost)
 	if err != nil {
 		return err
 	}
@@ -224,11 +224,18 @@ func (s *Server) importExceptions(w http.ResponseWriter, r *http.Request) error 
 	}
 	list, err := read(in)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if rowErrors(err) != nil || errors.As(err, &tooLarge) {
+		if rowErrors(err) != nil {
 			return err
 		}
-		return unprocessable("%v", err)
+		wrong := &refused{status: http.StatusUnprocessableEntity, detail: "nothing was imported: some statements are not valid"}
+		var joined interface{ Unwrap() []error }
+		if !errors.As(err, &joined) {
+			return unprocessable("%v", err)
+		}
+		for _, e := range joined.Unwrap() {
+			wrong.faults = listFault(wrong.faults, Fault{Detail: e.Error()})
+		}
+		return wrong
 	}
 	now := s.Now().UTC().Format(time.RFC3339)
 	for i := range list {

@@ -86,13 +86,13 @@ func reporter(id auth.Identity, cluster, node, epoch string, sequence int64) (fa
 	}{{"/cluster", cluster, true}, {"/node", node, epoch != ""}, {"/epoch", epoch, false}} {
 		switch {
 		case x.needed && x.value == "":
-			faults = append(faults, Fault{Pointer: x.name, Detail: "is missing"})
+			faults = listFault(faults, Fault{Pointer: x.name, Detail: "is missing"})
 		case len(x.value) > maxName:
-			faults = append(faults, Fault{Pointer: x.name, Detail: fmt.Sprintf("is longer than %d bytes", maxName)})
+			faults = listFault(faults, Fault{Pointer: x.name, Detail: fmt.Sprintf("is longer than %d bytes", maxName)})
 		}
 	}
 	if sequence < 0 {
-		faults = append(faults, Fault{Pointer: "/sequence", Detail: "is negative"})
+		faults = listFault(faults, Fault{Pointer: "/sequence", Detail: "is negative"})
 	}
 	return faults, nil
 }
@@ -103,18 +103,18 @@ func (s *Server) checkInstances(path, cluster, node string, list []store.Instanc
 		x := &list[i]
 		at := fmt.Sprintf("%s/%d", path, i)
 		if _, err := api.ParseReference(x.Image); err != nil {
-			faults = append(faults, Fault{Pointer: at + "/image", Detail: err.Error()})
+			faults = listFault(faults, Fault{Pointer: at + "/image", Detail: err.Error()})
 		}
 		for name, digest := range map[string]string{"/digest": x.Digest, "/config_digest": x.ConfigDigest} {
 			if err := (api.Scan{Digest: digest, ScannedAt: s.Now()}).Validate(); err != nil {
-				faults = append(faults, Fault{Pointer: at + name, Detail: err.Error()})
+				faults = listFault(faults, Fault{Pointer: at + name, Detail: err.Error()})
 			}
 		}
 		if x.Namespace == "" || x.Pod == "" || x.Container == "" {
-			faults = append(faults, Fault{Pointer: at, Detail: "namespace, pod and container are needed"})
+			faults = listFault(faults, Fault{Pointer: at, Detail: "namespace, pod and container are needed"})
 		}
 		if x.Cluster != "" && x.Cluster != cluster || x.Node != "" && node != "" && x.Node != node {
-			faults = append(faults, Fault{Pointer: at, Detail: "is of another cluster or node than the report"})
+			faults = listFault(faults, Fault{Pointer: at, Detail: "is of another cluster or node than the report"})
 		}
 		x.Cluster = cluster
 	}
@@ -135,7 +135,7 @@ func (s *Server) postInstanceChanges(w http.ResponseWriter, r *http.Request) err
 		return err
 	}
 	if c.Epoch == "" {
-		faults = append(faults, Fault{Pointer: "/epoch", Detail: "is missing"})
+		faults = listFault(faults, Fault{Pointer: "/epoch", Detail: "is missing"})
 	}
 	if len(c.Set)+len(c.Removed) > maxInstances {
 		return unprocessable("a report has at most %d instances", maxInstances)
@@ -187,14 +187,14 @@ func (s *Server) claims(w http.ResponseWriter, r *http.Request) (q ClaimRequest,
 		return q, err
 	}
 	if q.Node == "" {
-		faults = append(faults, Fault{Pointer: "/node", Detail: "is missing"})
+		faults = listFault(faults, Fault{Pointer: "/node", Detail: "is missing"})
 	}
 	if len(q.Digests) > maxClaims {
 		return q, unprocessable("at most %d images are asked for at a time", maxClaims)
 	}
 	for i, d := range q.Digests {
 		if err := (api.Scan{Digest: d, ScannedAt: s.Now()}).Validate(); err != nil || d == "" {
-			faults = append(faults, Fault{Pointer: fmt.Sprintf("/digests/%d", i), Detail: fmt.Sprintf("%.80q is no digest", d)})
+			faults = listFault(faults, Fault{Pointer: fmt.Sprintf("/digests/%d", i), Detail: fmt.Sprintf("%.80q is no digest", d)})
 		}
 	}
 	if faults != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
@@ -33,6 +34,34 @@ type Fault struct {
 	Line    int    `json:"line,omitempty"`
 	Column  int    `json:"column,omitempty"`
 	Detail  string `json:"detail"`
+
+	more int // this stands for so many
+}
+
+// listFault adds a fault to those of an answer, or counts it where there are enough of them.
+func listFault(list []Fault, f Fault) []Fault {
+	switch n := len(list); {
+	case n < maxFaults:
+		return append(list, f)
+	case n == maxFaults:
+		return append(list, Fault{more: max(f.more, 1)})
+	default:
+		list[maxFaults].more += max(f.more, 1)
+		return list
+	}
+}
+
+// listed are faults as an answer has them: the first, and the number of the rest.
+func listed(all []Fault) (list []Fault) {
+	for _, f := range all {
+		list = listFault(list, f)
+	}
+	for i, f := range list {
+		if f.more > 0 {
+			list[i] = Fault{Detail: fmt.Sprintf("and %d more", f.more)}
+		}
+	}
+	return list
 }
 
 // refused is an error of the caller, with its status.
@@ -56,8 +85,10 @@ func forbidden(format string, args ...any) error {
 	return &refused{status: http.StatusForbidden, detail: fmt.Sprintf(format, args...)}
 }
 
-// maxFaults bounds the faults that one answer lists.
-const maxFaults = 1000
+const (
+	maxFaults = 20      // that one answer lists
+	maxDetail = 4 << 10 // bytes
+)
 
 // problemOf turns an error into an answer. What is no fault of the caller says no more
 // than that; the log has the rest.
@@ -91,8 +122,9 @@ func problemOf(err error) Problem {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		p.Status, p.Detail = http.StatusServiceUnavailable, "it took too long"
 	}
-	if more := len(p.Errors) - maxFaults; more > 0 {
-		p.Errors = append(p.Errors[:maxFaults], Fault{Detail: fmt.Sprintf("and %d more", more)})
+	p.Errors = listed(p.Errors)
+	if len(p.Detail) > maxDetail {
+		p.Detail = strings.ToValidUTF8(p.Detail[:maxDetail], "") + "…"
 	}
 	p.Title = http.StatusText(p.Status)
 	return p
@@ -101,14 +133,19 @@ func problemOf(err error) Problem {
 // rowErrors are the faults of a CSV file.
 func rowErrors(err error) (faults []Fault) {
 	var row *exceptions.RowError
+	var more *exceptions.MoreFaults
 	var joined interface{ Unwrap() []error }
 	switch {
 	case errors.As(err, &joined):
 		for _, e := range joined.Unwrap() {
 			if f := rowErrors(e); f != nil {
-				faults = append(faults, f...)
+				for _, one := range f {
+					faults = listFault(faults, one)
+				}
 			}
 		}
+	case errors.As(err, &more):
+		faults = append(faults, Fault{more: more.Count})
 	case errors.As(err, &row):
 		faults = append(faults, Fault{Pointer: row.Column, Line: row.Line, Detail: row.Message})
 	}

@@ -2,11 +2,9 @@ package server
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -15,56 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/store"
 )
-
-// body is that of a request, unpacked and bounded on both sides.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) (io.ReadCloser, error) {
-	packed := http.MaxBytesReader(w, r.Body, limit)
-	switch encoding := r.Header.Get("Content-Encoding"); encoding {
-	case "", "identity":
-		return packed, nil
-	case "gzip":
-		z, err := gzip.NewReader(packed)
-		if err != nil {
-			return nil, bad("the body is not gzip, as its Content-Encoding says: %v", err)
-		}
-		return http.MaxBytesReader(w, z, limit), nil
-	case "zstd":
-		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
-		if err != nil {
-			return nil, bad("the body is not zstd, as its Content-Encoding says: %v", err)
-		}
-		return http.MaxBytesReader(w, z.IOReadCloser(), limit), nil
-	default:
-		return nil, &refused{status: http.StatusUnsupportedMediaType, detail: fmt.Sprintf("Content-Encoding %.40q is not known here; gzip and zstd are", encoding)}
-	}
-}
-
-// decode reads a small JSON document. Members that it does not have are faults.
-func (s *Server) decode(w http.ResponseWriter, r *http.Request, v any) error {
-	text, err := s.text(w, r)
-	if err != nil {
-		return err
-	}
-	return decodeStrict(text, v)
-}
-
-func (s *Server) text(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	in, err := s.body(w, r, s.limits.Document)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	text, err := io.ReadAll(in)
-	if err != nil {
-		return nil, readFault(err)
-	}
-	return text, nil
-}
 
 func decodeStrict(text []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -82,10 +33,6 @@ func decodeStrict(text []byte, v any) error {
 func jsonFault(text []byte, err error) error {
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return err
-	}
 	offset := int64(-1)
 	pointer := ""
 	switch {
@@ -101,15 +48,6 @@ func jsonFault(text []byte, err error) error {
 		fault.Column = max(1, int(offset)-bytes.LastIndexByte(before, '\n')-1)
 	}
 	return &refused{status: http.StatusBadRequest, detail: "the body is not the JSON that is wanted here", faults: []Fault{fault}}
-}
-
-// readFault is what the reading of a body met.
-func readFault(err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return err
-	}
-	return bad("the body could not be read: %v", err)
 }
 
 // query reads the parameters of a request, and notes what is wrong with them.

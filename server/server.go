@@ -19,6 +19,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/follow"
@@ -49,9 +50,20 @@ type Jobs interface {
 type Limits struct {
 	Upload   int64         // bytes of a scan report or SBOM, packed and unpacked; 128 MiB
 	Document int64         // bytes of any other body; 8 MiB
-	Uploads  int           // that are read at a time; 4. Others wait, at most as many as 64.
+	Uploads  int           // bodies that are measured at a time; 4. Others wait, at most as many as 256.
+	Memory   int64         // bytes that the making of bodies may take at a time, as far as can be told before; 192 MiB
 	Settle   time.Duration // how long an answer waits for its results; 5 s
 	Request  time.Duration // a whole request but for exports and streams; 2 min
+}
+
+func (l Limits) withDefaults() Limits {
+	l.Upload = cmp.Or(l.Upload, 128<<20)
+	l.Document = cmp.Or(l.Document, 8<<20)
+	l.Uploads = cmp.Or(l.Uploads, 4)
+	l.Memory = cmp.Or(l.Memory, 192<<20)
+	l.Settle = cmp.Or(l.Settle, 5*time.Second)
+	l.Request = cmp.Or(l.Request, 2*time.Minute)
+	return l
 }
 
 // Config is what the API speaks for.
@@ -75,6 +87,8 @@ type Config struct {
 	// Observe, where given, is called after each request.
 	Observe func(route string, status int, took time.Duration)
 	Limits  Limits
+	// Spool keeps bodies until they are read; nil is one in the system's folder for temporary files.
+	Spool   *intake.Spool
 	Version string
 	Log     *slog.Logger
 	Now     func() time.Time // nil: time.Now
@@ -89,6 +103,8 @@ type Server struct {
 	ranking *ranking.Ranking
 	uploads chan struct{}
 	waiting chan struct{}
+	memory  memory
+	spool   *intake.Spool
 	testing sync.Mutex // held while tests of policies run
 }
 
@@ -106,13 +122,13 @@ func New(c Config) *Server {
 	if c.Observe == nil {
 		c.Observe = func(string, int, time.Duration) {}
 	}
-	s := &Server{Config: c, limits: c.Limits, mux: http.NewServeMux()}
-	s.limits.Upload = cmp.Or(s.limits.Upload, 128<<20)
-	s.limits.Document = cmp.Or(s.limits.Document, 8<<20)
-	s.limits.Uploads = cmp.Or(s.limits.Uploads, 4)
-	s.limits.Settle = cmp.Or(s.limits.Settle, 5*time.Second)
-	s.limits.Request = cmp.Or(s.limits.Request, 2*time.Minute)
-	s.uploads, s.waiting = make(chan struct{}, s.limits.Uploads), make(chan struct{}, 64)
+	s := &Server{Config: c, mux: http.NewServeMux()}
+	s.limits = c.Limits.withDefaults()
+	s.uploads, s.waiting = make(chan struct{}, s.limits.Uploads), make(chan struct{}, 256)
+	s.memory = newMemory(s.limits.Memory)
+	if s.spool = c.Spool; s.spool == nil {
+		s.spool = &intake.Spool{}
+	}
 	s.ranking = ranking.New(ranking.Config{Store: c.Store, Live: c.Live, Log: c.Log, Now: c.Now})
 	s.routes = s.table()
 	for _, r := range s.routes {
@@ -172,6 +188,8 @@ func (s *Server) handler(x route) http.Handler {
 			defer cancel()
 			r = r.WithContext(ctx)
 		}
+		r, taken := withHolds(r)
+		defer taken.end()
 		err := x.handle(w, r)
 		if err == nil {
 			return
@@ -213,13 +231,13 @@ func (s *Server) settled(ctx context.Context) bool {
 	return s.Live.Settle(ctx) == nil
 }
 
-// upload lets few bodies be read at a time.
+// upload lets few bodies be measured at a time.
 func (s *Server) upload(ctx context.Context) (release func(), err error) {
 	select {
 	case s.waiting <- struct{}{}:
 		defer func() { <-s.waiting }()
 	default:
-		return nil, &refused{status: http.StatusServiceUnavailable, detail: "too many uploads wait: try again"}
+		return nil, &refused{status: http.StatusServiceUnavailable, detail: "too many bodies wait: try again"}
 	}
 	select {
 	case s.uploads <- struct{}{}:

@@ -41,12 +41,7 @@ func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
 	if err := queryOf(r).err(); err != nil {
 		return err
 	}
-	release, err := s.upload(r.Context())
-	if err != nil {
-		return err
-	}
-	defer release()
-	in, err := s.body(w, r, s.limits.Upload)
+	in, err := s.body(w, r, s.limits.Upload, documentCost)
 	if err != nil {
 		return err
 	}
@@ -171,10 +166,6 @@ func readScans(in io.Reader) ([]api.Scan, error) {
 
 // streamFault says where a stream of JSON is wrong.
 func streamFault(d *json.Decoder, err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return err
-	}
 	detail := err.Error()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		detail = "it ends too early"
@@ -192,7 +183,7 @@ func (s *Server) check(r *http.Request, scans []api.Scan) error {
 	var faults []Fault
 	for i, scan := range scans {
 		fault := func(pointer string, err error) {
-			faults = append(faults, Fault{Pointer: fmt.Sprintf("/images/%d%s", i, pointer), Detail: err.Error()})
+			faults = listFault(faults, Fault{Pointer: fmt.Sprintf("/images/%d%s", i, pointer), Detail: err.Error()})
 		}
 		if err := scan.Validate(); err != nil {
 			fault("", err)
@@ -231,22 +222,13 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	release, err := s.upload(r.Context())
-	if err != nil {
-		return err
-	}
-	defer release()
-	in, err := s.body(w, r, s.limits.Upload)
+	in, err := s.body(w, r, s.limits.Upload, sbomCost)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	kept, err := s.DecodeSBOM(in, image, digest)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return err
-		}
 		return unprocessable("%v", err)
 	}
 	if err := kept.Scan.Validate(); err != nil && kept.Scan.ScannedAt.IsZero() {
@@ -307,15 +289,16 @@ func (s *Server) postScanRequest(w http.ResponseWriter, r *http.Request) error {
 			err = s.MayScan(ref.String())
 		}
 		if err != nil {
-			answered.Refused = append(answered.Refused, Fault{Pointer: pointer, Detail: err.Error()})
+			answered.Refused = listFault(answered.Refused, Fault{Pointer: pointer, Detail: err.Error()})
 			continue
 		}
 		if id := identity(r); !id.Scope.AllowsImage(image) {
-			answered.Refused = append(answered.Refused, Fault{Pointer: pointer, Detail: "the token is for " + id.Scope.String()})
+			answered.Refused = listFault(answered.Refused, Fault{Pointer: pointer, Detail: "the token is for " + id.Scope.String()})
 			continue
 		}
 		s.Jobs.Kick(r.Context(), jobs.Scan, ref.String())
 		answered.Accepted = append(answered.Accepted, image)
 	}
+	answered.Refused = append([]Fault{}, listed(answered.Refused)...)
 	return answer(w, http.StatusAccepted, answered)
 }

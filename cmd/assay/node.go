@@ -20,6 +20,7 @@ import (
 
 	"github.com/assay-dev/assay/node"
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/child"
 	"github.com/assay-dev/assay/server/client"
 )
 
@@ -170,12 +171,16 @@ with --once also 3 where an image could not be scanned.`,
 		config.Log.Info("the node's agent has started", "cluster", config.Cluster, "node", config.Node, "version", config.Version)
 		return agent.Run(c.Context())
 	}
-	c.AddCommand(&cobra.Command{
+	return c
+}
+
+// scanOneCommand is what the agent of a node and the server run for each scan.
+func (a *app) scanOneCommand() *cobra.Command {
+	return &cobra.Command{
 		Use: "scan-one", Hidden: true, Args: cobra.NoArgs,
 		Short: "Make one SBOM, as standard input says, within bounds on this process",
-		RunE:  func(c *cobra.Command, _ []string) error { return node.ScanOne(c.Context(), a.in, a.out) },
-	})
-	return c
+		RunE:  func(c *cobra.Command, _ []string) error { return child.Run(c.Context(), a.in, a.out) },
+	}
 }
 
 // reachCluster is a client of the cluster, or nil where there is none to ask.

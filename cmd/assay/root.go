@@ -77,7 +77,7 @@ rejected, a test fails); 2 usage or bad input; 3 an image could not be scanned.`
 	}
 	root.SetVersionTemplate("assay {{.Version}}\n")
 	root.AddCommand(a.scanCommand(), a.prioritiesCommand(), a.dbCommand(), a.admitCommand(), a.replayCommand(), a.alertsCommand(),
-		a.policyCommand(), a.bundleCommand(), a.exceptionsCommand(), a.serveCommand(), a.nodeCommand(), a.backupCommand(), a.doctorCommand())
+		a.policyCommand(), a.bundleCommand(), a.exceptionsCommand(), a.serveCommand(), a.nodeCommand(), a.scanOneCommand(), a.backupCommand(), a.doctorCommand())
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())
 	})

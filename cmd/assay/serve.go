@@ -31,30 +31,31 @@ const day = 24 * time.Hour
 
 func (a *app) serveCommand() *cobra.Command {
 	var (
-		config     daemon.Config
-		attested   attestationFlags
-		git        gitrepo.Source
-		sign       signing
-		oidc       auth.OIDC
-		login      auth.Login
-		secretFile string
-		listen     string
-		policies   string
-		database   string
-		listing    string
-		networks   outgoing.NetworksFlag
-		realms     outgoing.RealmsFlag
-		advisories []string
-		registries string
-		file       string
-		anonymous  string
-		approve    string
-		review     string
-		bind       []string
-		served     reports.Config
-		reportsAt  string
-		logLevel   string
-		maxAge     time.Duration
+		config                             daemon.Config
+		attested                           attestationFlags
+		git                                gitrepo.Source
+		sign                               signing
+		oidc                               auth.OIDC
+		login                              auth.Login
+		secretFile                         string
+		listen                             string
+		policies                           string
+		database                           string
+		listing                            string
+		networks                           outgoing.NetworksFlag
+		realms                             outgoing.RealmsFlag
+		advisories                         []string
+		registries                         string
+		file                               string
+		anonymous                          string
+		approve                            string
+		review                             string
+		bind                               []string
+		served                             reports.Config
+		reportsAt                          string
+		logLevel                           string
+		maxAge                             time.Duration
+		scanMemory, scanDisk, uploadMemory size = 512 << 20, 2 << 30, 192 << 20
 	)
 	c := &cobra.Command{
 		Use:   "serve",
@@ -98,6 +99,13 @@ say where --trace sends spans to.`,
 	flags.StringSliceVar(&advisories, "advisories", nil, "file or folder of own advisories (OSV JSON), followed and merged into each database; may be repeated")
 	flags.DurationVar(&maxAge, "db-max-age", vulndb.DefaultMaxAge, "refuse older vulnerability databases; 0 takes any")
 	flags.StringSliceVar(&config.ScanImages, "scan-images", nil, "scan images of these names, such as registry.example.com/shop, or * for all, from their registries when a webhook meets one that nobody scanned; may be repeated")
+	flags.Var(&scanMemory, "scan-memory", "bound on the memory of one such scan, which is a process of its own")
+	flags.Var(&scanDisk, "scan-disk", "bound on its files, and so on an image's layers, unpacked, with the archives in them")
+	flags.DurationVar(&config.Scans.CPU, "scan-cpu-time", 10*time.Minute, "bound on its CPU time")
+	flags.IntVar(&config.Scans.Parallel, "scan-parallel", 2, "such scans at a time")
+	flags.Var(&uploadMemory, "upload-memory", "memory for the reading of what was uploaded, at a time; what would need more by itself is refused")
+	flags.IntVar(&config.Connections.Total, "max-connections", daemon.DefaultConnections, "connections at a time; in the place of the slowest a further one comes")
+	flags.IntVar(&config.Connections.PerClient, "max-client-connections", daemon.DefaultClientConnections, "connections of one address (of IPv6: of one /64) at a time; a proxy is one")
 	flags.StringVar(&registries, "registries", "", "YAML file of registries to list from time to time, and to scan what is new in them (docs/registries.md)")
 	flags.BoolVar(&config.InsecureHTTP, "insecure-http", false, "talk plain HTTP to the registries of --scan-images")
 	flags.Var(&networks, "registry-networks", outgoing.NetworksUsage)
@@ -159,6 +167,10 @@ say where --trace sends spans to.`,
 			handler = slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level})
 		}
 		config.Log, config.Version = slog.New(handler), version()
+		config.Scans.Memory, config.Scans.Disk, config.Limits.Memory = int64(scanMemory), int64(scanDisk), int64(uploadMemory)
+		if config.Connections.Total < 1 || config.Connections.PerClient < 1 || config.Scans.Parallel < 1 || config.Scans.CPU <= 0 {
+			return errors.New("--max-connections, --max-client-connections, --scan-parallel and --scan-cpu-time must be above 0")
+		}
 		klog.SetSlogLogger(config.Log)
 		switch {
 		case config.ValidFor <= serve.HeadEvery:

@@ -40,6 +40,30 @@ func (e *RowError) Error() string {
 	return fmt.Sprintf("line %d: %s: %s", e.Line, e.Column, e.Message)
 }
 
+// MoreFaults stands for the faults of a file beyond the first thousand.
+type MoreFaults struct{ Count int }
+
+func (m *MoreFaults) Error() string { return fmt.Sprintf("and %d more faults", m.Count) }
+
+// rowFaults are the first faults of a file, and the number of the rest.
+type rowFaults struct {
+	list []error
+	more int
+}
+
+func (f *rowFaults) add(all ...error) {
+	room := max(0, min(len(all), maxFaults-len(f.list)))
+	f.list = append(f.list, all[:room]...)
+	f.more += len(all) - room
+}
+
+func (f *rowFaults) err() error {
+	if f.more > 0 {
+		return errors.Join(append(f.list, &MoreFaults{f.more})...)
+	}
+	return errors.Join(f.list...)
+}
+
 // ReadCSV reads exceptions as Calico's console takes them, and as [WriteCSV]
 // writes them. Column names may be in any case and order, and unknown columns are
 // ignored: a list of scan results with two columns added is read too. So the cells
@@ -66,7 +90,7 @@ func ReadCSV(r io.Reader) ([]api.VulnerabilityException, error) {
 		return nil, err
 	}
 	var list []api.VulnerabilityException
-	var faults []error
+	var faults rowFaults
 	seen := map[string]bool{}
 	for rows := 1; ; rows++ {
 		record, err := in.Read()
@@ -77,7 +101,7 @@ func ReadCSV(r io.Reader) ([]api.VulnerabilityException, error) {
 			return nil, fmt.Errorf("the file has more than %d bytes", MaxBytes)
 		}
 		if syntax := (*csv.ParseError)(nil); errors.As(err, &syntax) {
-			faults = append(faults, &RowError{syntax.StartLine, "", "not CSV: " + syntax.Err.Error()})
+			faults.add(&RowError{syntax.StartLine, "", "not CSV: " + syntax.Err.Error()})
 			break // what follows a broken quote cannot be told
 		}
 		if err != nil {
@@ -91,12 +115,12 @@ func ReadCSV(r io.Reader) ([]api.VulnerabilityException, error) {
 		}
 		line, _ := in.FieldPos(0)
 		if len(record) != columns.width {
-			faults = append(faults, &RowError{line, "", fmt.Sprintf("has %d fields, not %d", len(record), columns.width)})
+			faults.add(&RowError{line, "", fmt.Sprintf("has %d fields, not %d", len(record), columns.width)})
 			continue
 		}
 		rw := row{columns: columns, record: record, line: line}
 		exception := object(rw.spec())
-		faults = append(faults, rw.faults...)
+		faults.add(rw.faults...)
 		if !seen[exception.Metadata.Name] {
 			seen[exception.Metadata.Name] = true
 			list = append(list, exception)
@@ -105,8 +129,8 @@ func ReadCSV(r io.Reader) ([]api.VulnerabilityException, error) {
 	if limited.N <= 0 {
 		return nil, fmt.Errorf("the file has more than %d bytes", MaxBytes)
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	if err := faults.err(); err != nil {
+		return nil, err
 	}
 	return list, nil
 }

@@ -78,6 +78,7 @@ const (
 
 // Verifier knows who is trusted. It is safe for concurrent use.
 type Verifier struct {
+	config   Config
 	required bool
 	maxBytes int64
 	timeout  time.Duration
@@ -94,7 +95,7 @@ type trusted struct {
 
 // New reads the files of c. Errors are about them, or about what c asks for; all at once.
 func New(c Config) (*Verifier, error) {
-	v := &Verifier{required: c.Required, maxBytes: c.MaxBytes, timeout: c.Timeout}
+	v := &Verifier{config: c, required: c.Required, maxBytes: c.MaxBytes, timeout: c.Timeout}
 	if v.maxBytes <= 0 {
 		v.maxBytes = defaultMaxBytes
 	}
@@ -152,6 +153,9 @@ func New(c Config) (*Verifier, error) {
 	}
 	return v, errors.Join(errs...)
 }
+
+// Config is what the verifier was made of.
+func (v *Verifier) Config() Config { return v.config }
 
 // Required says that an image without an SBOM of a trusted signer is refused.
 func (v *Verifier) Required() bool { return v.required }

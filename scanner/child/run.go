@@ -1,4 +1,4 @@
-package node
+package child
 
 import (
 	"bytes"
@@ -6,132 +6,69 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
-
-	"github.com/assay-dev/assay/api"
-	"github.com/assay-dev/assay/scanner"
 )
 
-// Task is one scan, as a child process reads it from standard input.
-type Task struct {
-	Address   string        `json:"address,omitempty"`
-	Namespace string        `json:"namespace"`
-	Root      string        `json:"root,omitempty"`
-	Name      string        `json:"name"` // a reference
-	Digest    string        `json:"digest"`
-	Dir       string        `json:"dir"` // for its files, and SBOMFile
-	Memory    int64         `json:"memory"`
-	Disk      int64         `json:"disk"`
-	Timeout   time.Duration `json:"timeout"`
-}
-
-// sbomFile is where a task leaves the SBOM, in its folder: Syft JSON packed with zstd.
-const sbomFile = "sbom.json.zst"
-
-// taskResult is what a child writes to standard output.
-type taskResult struct {
-	Packages int      `json:"packages"`
-	Distro   string   `json:"distro,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
-	Error    string   `json:"error,omitempty"`
-	// Absent says that the node lacks parts of the image, which another may have.
-	Absent bool `json:"absent,omitempty"`
-}
-
-// ScanOne runs one task in this process, which is to end after it: bounds on memory are
-// the process's. A scan that fails is no error.
-func ScanOne(ctx context.Context, in io.Reader, out io.Writer) error {
-	var t Task
-	if err := json.NewDecoder(io.LimitReader(in, 1<<20)).Decode(&t); err != nil {
-		return fmt.Errorf("reading the task: %w", err)
-	}
-	if err := limitMemory(t.Memory); err != nil {
-		return fmt.Errorf("bounding the memory: %w", err)
-	}
-	result := t.run(ctx)
-	return json.NewEncoder(out).Encode(result)
-}
-
-func (t Task) run(ctx context.Context) (r taskResult) {
-	failed := func(err error) taskResult {
-		return taskResult{Error: err.Error(), Absent: scanner.IsAbsent(err)}
-	}
-	s, err := scanner.New(scanner.Config{ContainerdAddress: t.Address, ContainerdNamespace: t.Namespace, ContainerdRoot: t.Root,
-		TempDir: t.Dir, MaxImageBytes: t.Disk, Timeout: t.Timeout, NoDaemons: true})
-	if err != nil {
-		return failed(err)
-	}
-	ref, err := api.ParseReference(t.Name)
-	if err != nil {
-		return failed(err)
-	}
-	o := s.Scan(ctx, string(scanner.Containerd)+":"+ref.Name()+"@"+t.Digest, nil)
-	if o.SBOM == nil {
-		r = failed(o.Err)
-		// The reader knows which image it is.
-		r.Error = strings.TrimPrefix(r.Error, o.Scan.Image+": ")
-		return r
-	}
-	f, err := os.OpenFile(filepath.Join(t.Dir, sbomFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return failed(err)
-	}
-	defer f.Close()
-	z, err := zstd.NewWriter(f, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
-	if err != nil {
-		return failed(err)
-	}
-	err = scanner.EncodeSBOM(z, o.SBOM, scanner.SyftJSON)
-	if err == nil {
-		err = z.Close()
-	}
-	if err == nil {
-		err = f.Close()
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return taskResult{Packages: o.Scan.Packages, Distro: o.Scan.Distro, Warnings: o.Scan.Warnings}
-}
-
-// usage is what a child took.
-type usage struct {
+// Usage is what a child took.
+type Usage struct {
 	CPU      time.Duration
 	Memory   int64 // at the most, in bytes
 	Duration time.Duration
+}
+
+// Runner runs tasks in child processes. It may be used concurrently.
+type Runner struct {
+	// Command is the program that calls Run, with its first arguments.
+	Command []string
+	// CPU is how many cores a child may use; 0 is any number.
+	CPU float64
+	// Stopped, where given, is asked while a child runs, and says why it is to end.
+	Stopped func() string
+	// Names of the bounds, for what is said where one is met.
+	MemoryFlag, DiskFlag string
+	Log                  *slog.Logger
 }
 
 const (
 	watchEvery = 50 * time.Millisecond
 	// burst is the CPU time that a child may take at once.
 	burst     = 200 * time.Millisecond
-	diskEvery = 10 // looks at the child for one at its folder
+	diskEvery = 2 // looks at the child for one at its folder
 	// grace is how much longer than its timeout a child may take to say so.
 	grace      = 30 * time.Second
 	maxChatter = 64 << 10
+	maxResult  = 4 << 20
 )
 
-// runTask runs a task in a child process, and holds it to its bounds. An error is the
-// agent's own; what is wrong with the image is in the result.
-func (a *Agent) runTask(ctx context.Context, t Task) (taskResult, usage, error) {
+// Run runs a task in a child process, and holds it to its bounds. An error is not the image's; what
+// is wrong with the image is in the result. Network carries what it asks of a registry.
+func (r *Runner) Run(ctx context.Context, t Task, network http.RoundTripper) (Result, Usage, error) {
+	if t.Registry != nil {
+		socket, end, err := serve(network)
+		if err != nil {
+			return Result{}, Usage{}, fmt.Errorf("preparing a scan: %w", err)
+		}
+		defer end()
+		registry := *t.Registry
+		registry.Socket = socket
+		t.Registry = &registry
+	}
 	text, err := json.Marshal(t)
 	if err != nil {
-		return taskResult{}, usage{}, err
+		return Result{}, Usage{}, err
 	}
-	c := exec.Command(a.Command[0], a.Command[1:]...)
-	var out, chatter bounded
+	c := exec.Command(r.Command[0], r.Command[1:]...)
+	out, chatter := bounded{max: maxResult}, bounded{max: maxChatter}
 	c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(text), &out, &chatter
 	c.Dir = t.Dir
-	cores := max(int(a.CPU+0.999), 1)
 	for _, e := range os.Environ() {
 		switch name, _, _ := strings.Cut(e, "="); name {
 		case "GOMAXPROCS", "GOMEMLIMIT", "GOGC", "TMPDIR":
@@ -139,52 +76,55 @@ func (a *Agent) runTask(ctx context.Context, t Task) (taskResult, usage, error) 
 			c.Env = append(c.Env, e)
 		}
 	}
+	if r.CPU > 0 {
+		c.Env = append(c.Env, "GOMAXPROCS="+strconv.Itoa(max(int(r.CPU+0.999), 1)))
+	}
 	// Go gives memory back before the hard bound, which leaves it a quarter for all else.
-	c.Env = append(c.Env, "GOMAXPROCS="+strconv.Itoa(cores), "GOMEMLIMIT="+strconv.FormatInt(t.Memory/4*3, 10), "TMPDIR="+t.Dir)
+	c.Env = append(c.Env, "GOMEMLIMIT="+strconv.FormatInt(t.Memory/4*3, 10), "TMPDIR="+t.Dir)
 	began := time.Now()
 	wait, err := start(c)
 	if err != nil {
-		return taskResult{}, usage{}, fmt.Errorf("starting a scan: %w", err)
+		return Result{}, Usage{}, fmt.Errorf("starting a scan: %w", err)
 	}
 	watched := make(chan struct{})
 	ended := make(chan struct{})
 	why := ""
 	go func() {
 		defer close(watched)
-		why = a.hold(ctx, c.Process, t, ended)
+		why = r.hold(ctx, c.Process, t, ended)
 	}()
 	err = wait()
 	close(ended)
 	<-watched
-	u := usage{CPU: c.ProcessState.UserTime() + c.ProcessState.SystemTime(), Memory: peakMemory(c.ProcessState), Duration: time.Since(began)}
+	u := Usage{CPU: c.ProcessState.UserTime() + c.ProcessState.SystemTime(), Memory: peakMemory(c.ProcessState), Duration: time.Since(began)}
 	if ctx.Err() != nil {
-		return taskResult{}, u, ctx.Err()
+		return Result{}, u, ctx.Err()
 	}
 	if why != "" {
-		return taskResult{Error: why}, u, nil
+		return Result{Error: why}, u, nil
 	}
-	var r taskResult
 	if err == nil {
-		if err = json.Unmarshal(out.Bytes(), &r); err == nil {
-			return r, u, nil
+		var result Result
+		if err = json.Unmarshal(out.Bytes(), &result); err == nil {
+			return result, u, nil
 		}
 	}
 	said := chatter.String()
 	// Where it gets no more memory, the runtime of Go may also crash on its own.
 	crashed := strings.HasPrefix(said, "SIGSEGV") && t.Memory > 0 && u.Memory > t.Memory-t.Memory/16
 	if crashed || strings.Contains(said, "out of memory") || strings.Contains(said, "cannot allocate memory") {
-		return taskResult{Error: fmt.Sprintf("the scan needs more memory than %s (--memory)", mebibytes(t.Memory))}, u, nil
+		return Result{Error: fmt.Sprintf("the scan needs more memory than %s (%s)", mebibytes(t.Memory), r.MemoryFlag)}, u, nil
 	}
-	a.Log.Warn("a scan ended by itself", "image", t.Name, "digest", t.Digest, "error", err, "output", firstLines(said))
+	r.Log.Warn("a scan ended by itself", "image", t.Name, "digest", t.Digest, "error", err, "output", firstLines(said))
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return taskResult{Error: fmt.Sprintf("the scan ended by itself: %v", exit)}, u, nil
+		return Result{Error: fmt.Sprintf("the scan ended by itself: %v", exit)}, u, nil
 	}
-	return taskResult{}, u, fmt.Errorf("running a scan: %w", err)
+	return Result{}, u, fmt.Errorf("running a scan: %w", err)
 }
 
 // hold keeps a child within its CPU, disk and time until ended is closed. It says why it killed the child.
-func (a *Agent) hold(ctx context.Context, p *os.Process, t Task, ended chan struct{}) (why string) {
+func (r *Runner) hold(ctx context.Context, p *os.Process, t Task, ended chan struct{}) (why string) {
 	began := time.Now()
 	held := false
 	kill := func(reason string) string {
@@ -203,19 +143,27 @@ func (a *Agent) hold(ctx context.Context, p *os.Process, t Task, ended chan stru
 		if age > t.Timeout+grace {
 			return kill(fmt.Sprintf("the scan took longer than %s", t.Timeout))
 		}
-		if !a.settings.Load().Enabled {
-			return kill("the scanner was switched off")
+		if r.Stopped != nil {
+			if reason := r.Stopped(); reason != "" {
+				return kill(reason)
+			}
 		}
 		if n%diskEvery == 0 {
 			if size := folderSize(t.Dir); size > t.Disk {
-				return kill(fmt.Sprintf("the scan needs more disk than %s (--disk)", mebibytes(t.Disk)))
+				return kill(fmt.Sprintf("the scan needs more disk than %s (%s)", mebibytes(t.Disk), r.DiskFlag))
 			}
 		}
 		used, err := cpuTime(p.Pid)
 		if err != nil {
 			continue // it has just ended
 		}
-		allowed := burst + time.Duration(float64(age)*a.CPU)
+		if t.CPU > 0 && used > t.CPU {
+			return kill(fmt.Sprintf("the scan took more than %s of CPU", t.CPU))
+		}
+		if r.CPU <= 0 {
+			continue
+		}
+		allowed := burst + time.Duration(float64(age)*r.CPU)
 		switch {
 		case used > allowed && !held:
 			held = stop(p) == nil
@@ -247,10 +195,13 @@ func firstLines(s string) string {
 }
 
 // bounded keeps the first bytes that are written to it.
-type bounded struct{ bytes.Buffer }
+type bounded struct {
+	bytes.Buffer
+	max int
+}
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := maxChatter - b.Len(); room > 0 {
+	if room := b.max - b.Len(); room > 0 {
 		b.Buffer.Write(p[:min(len(p), room)])
 	}
 	return len(p), nil

@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel"
@@ -30,6 +32,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/scanner/attestation"
@@ -80,6 +83,8 @@ type Config struct {
 	InsecureHTTP bool
 	// Realms are the hosts that registries may have their credentials sent to.
 	Realms outgoing.Realms
+	// Scans bounds what each of these scans may take.
+	Scans Scans
 	// Registries are listed from time to time, and what is new in them is scanned.
 	Registries []Registry
 	// StaleAfter is when a node that reports by itself is stale; 0 is 5 minutes.
@@ -97,6 +102,8 @@ type Config struct {
 	ApproveExceptions auth.Role
 	Retention         store.Retention
 	Limits            server.Limits
+	// Connections bounds those of Listener; zero members are the defaults here and of package intake.
+	Connections intake.Limits
 	// Reports is where reports are served to a cluster; nil is nowhere. Its store and
 	// engine are those of the server.
 	Reports *reports.Config
@@ -108,6 +115,13 @@ type Config struct {
 
 // AdminToken is the file in Data that has the first token.
 const AdminToken = "admin.token"
+
+// Connections at a time: webhooks keep one for each bundle that they wait for, and a proxy has
+// those of all its clients.
+const (
+	DefaultConnections       = 4096
+	DefaultClientConnections = 2048
+)
 
 // shutdown is how long requests that run may go on when the server ends.
 const shutdown = 20 * time.Second
@@ -146,6 +160,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	alerter := alerting.New(alerts)
 	var work *jobs.Jobs
+	scan, err := c.scan(s, func(ctx context.Context, digest string) { work.Kick(ctx, jobs.Match, digest) })
+	if err != nil {
+		return err
+	}
 	work, err = jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Timeout: c.JobTimeout, Observe: m.job, Log: c.Log, Work: jobs.Work{
 		Due: func(ctx context.Context, limit int) ([]string, error) {
 			due, err := matcher.Due(ctx, limit)
@@ -162,7 +180,7 @@ func Run(ctx context.Context, c Config) (err error) {
 			}
 			return err
 		},
-		Scan:         c.scan(s, func(ctx context.Context, digest string) { work.Kick(ctx, jobs.Match, digest) }),
+		Scan:         scan,
 		ListRegistry: c.listRegistry(s, func(ctx context.Context, image string) { work.Kick(ctx, jobs.Scan, image) }),
 		EvaluateAlerts: func(ctx context.Context) error {
 			if follower.Ready() != nil {
@@ -190,8 +208,15 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 
+	spool := &intake.Spool{}
+	if c.Data != "" {
+		spool.Dir = filepath.Join(c.Data, "bodies")
+	}
+	if err := spool.Clean(); err != nil {
+		return err
+	}
 	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), ApproveExceptions: c.ApproveExceptions, DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
-		Observe: m.request, Limits: c.Limits, Version: c.Version, Log: c.Log})
+		Observe: m.request, Limits: c.Limits, Spool: spool, Version: c.Version, Log: c.Log})
 	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
 	var guard *auth.Auth // the pages ask the API as their users would: each of the two needs the other
@@ -199,13 +224,14 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	web := newSite(api, pages, handler, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), ready(s, follower))
+	web := newSite(api, pages, forms(spool, pages), handler, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), ready(s, follower))
 	c.Auth.Routes, c.Auth.Tokens, c.Auth.Listener, c.Auth.Observe, c.Auth.Log = web.routes, server.Tokens{Store: s}, c.Listener.Addr(), m.login, c.Log
 	c.Auth.Refused = pages.Refused
 	if guard, err = auth.New(ctx, c.Auth); err != nil {
 		return err
 	}
-	var entry http.Handler = guard.Handler(web.mux)
+	conns := c.connections(m, spool)
+	entry := conns.Handler(guard.Handler(web.mux))
 	if c.Trace {
 		entry = otelhttp.NewHandler(entry, "http")
 	}
@@ -243,7 +269,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		group.Go(func() error { return r.Run(ctx) })
 	}
 	group.Go(func() error {
-		if err := listen(c.Listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := listen(conns); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving: %w", err)
 		}
 		return nil
@@ -261,6 +287,18 @@ func Run(ctx context.Context, c Config) (err error) {
 	})
 	c.Log.Info("serving", "address", c.Listener.Addr().String(), "tls", c.CertFile != "", "database", s.Dialect(), "bundles signed", c.Key != nil)
 	return group.Wait()
+}
+
+// connections bounds those of the listener, and tells of them.
+func (c *Config) connections(m *metrics, spool *intake.Spool) *intake.Connections {
+	limits := c.Connections
+	limits.Total, limits.PerClient = cmp.Or(limits.Total, DefaultConnections), cmp.Or(limits.PerClient, DefaultClientConnections)
+	limits.Cut = func(reason string) { m.cut.WithLabelValues(reason).Inc() }
+	conns := intake.Listen(c.Listener, limits)
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "assay_http_connections", Help: "Connections that are open."}, func() float64 { return float64(conns.Open()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "assay_http_bodies_bytes", Help: "Bodies of requests that have come and wait or are answered."}, func() float64 { return float64(spool.Used()) }))
+	return conns
 }
 
 func database(c Config) string {

@@ -74,7 +74,7 @@ func start(t *testing.T, database string, with func(*daemon.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := daemon.Config{Data: w.data, Database: database, Listener: l, Vulnerabilities: databases, Version: "test",
+	c := daemon.Config{Scans: daemon.Scans{Command: scanCommand()}, Data: w.data, Database: database, Listener: l, Vulnerabilities: databases, Version: "test",
 		Log: slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	if with != nil {
 		with(&c)

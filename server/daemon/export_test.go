@@ -18,5 +18,5 @@ func Routes() (auth.Routes, error) {
 		return nil, err
 	}
 	none := http.NotFoundHandler()
-	return newSite(server.New(server.Config{}), pages, none, none, none).routes, nil
+	return newSite(server.New(server.Config{}), pages, none, none, none, none).routes, nil
 }

@@ -24,6 +24,7 @@ type metrics struct {
 	followFault *prometheus.CounterVec
 	jobs        *prometheus.HistogramVec
 	jobFaults   *prometheus.CounterVec
+	cut         *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -40,8 +41,9 @@ func newMetrics() *metrics {
 		jobs: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "assay_job_duration_seconds", Help: "How long jobs took, by kind.",
 			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 60, 300}}, []string{"kind"}),
 		jobFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_job_errors_total", Help: "Attempts of jobs that failed, by kind."}, []string{"kind"}),
+		cut:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_http_connections_cut_total", Help: "Connections that were closed: slow, or for others' sake (connections)."}, []string{"reason"}),
 	}
-	m.registry.MustRegister(m.requests, m.latency, m.logins, m.follow, m.followed, m.followFault, m.jobs, m.jobFaults,
+	m.registry.MustRegister(m.requests, m.latency, m.logins, m.follow, m.followed, m.followFault, m.jobs, m.jobFaults, m.cut,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -2,14 +2,24 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/child"
+	"github.com/assay-dev/assay/scanner/pace"
 	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/server/rematch"
 	"github.com/assay-dev/assay/store"
@@ -40,49 +50,73 @@ func (c Config) mayScan() func(image string) error {
 	}
 }
 
-// scan pulls an image, and stores its SBOM to be matched; nil where the server scans none.
-func (c Config) scan(s *store.Store, match func(ctx context.Context, digest string)) func(ctx context.Context, image string) error {
+// Scans bounds the scans that the server makes, each in a process of its own; zero members
+// have the values named at each.
+type Scans struct {
+	Memory   int64         // bytes; 512 MiB
+	Disk     int64         // bytes of an image's layers, unpacked, with all that is in them; 2 GiB
+	CPU      time.Duration // of one scan; 10 minutes
+	Timeout  time.Duration // of one scan; 15 minutes
+	Parallel int           // at a time; 2
+	// Dir is for their files, and is emptied at the start; "" is one below Data, else the system's
+	// for temporary files.
+	Dir string
+	// Command is a program that calls child.Run, with its first arguments; nil is this one with "scan-one".
+	Command []string
+}
+
+func (c Scans) withDefaults(data string) (Scans, error) {
+	c.Memory, c.Disk, c.Parallel = cmp.Or(c.Memory, 512<<20), cmp.Or(c.Disk, 2<<30), cmp.Or(c.Parallel, 2)
+	c.CPU, c.Timeout = cmp.Or(c.CPU, 10*time.Minute), cmp.Or(c.Timeout, scanner.DefaultTimeout)
+	if c.Dir == "" && data != "" {
+		c.Dir = filepath.Join(data, "scans")
+	}
+	if c.Dir != "" {
+		var err error
+		if c.Dir, err = filepath.Abs(c.Dir); err != nil { // a child begins elsewhere
+			return c, err
+		}
+		if err := errors.Join(os.RemoveAll(c.Dir), os.MkdirAll(c.Dir, 0o700)); err != nil {
+			return c, fmt.Errorf("preparing the folder for scans: %w", err)
+		}
+	}
+	if c.Command == nil {
+		self, err := os.Executable()
+		if err != nil {
+			return c, fmt.Errorf("finding this program: %w", err)
+		}
+		c.Command = []string{self, "scan-one"}
+	}
+	return c, nil
+}
+
+// scan pulls an image, and stores its SBOM to be matched; nil where the server scans none. What
+// is in an image can end the process that reads it, but never the server.
+func (c Config) scan(s *store.Store, match func(ctx context.Context, digest string)) (func(ctx context.Context, image string) error, error) {
 	may := c.mayScan()
 	if may == nil {
-		return nil
+		return nil, nil
 	}
+	bounds, err := c.Scans.withDefaults(c.Data)
+	if err != nil {
+		return nil, err
+	}
+	runner := &child.Runner{Command: bounds.Command, CPU: 1, MemoryFlag: "--scan-memory", DiskFlag: "--scan-disk", Log: c.Log}
+	slots := make(chan struct{}, bounds.Parallel)
 	return func(ctx context.Context, image string) error {
 		if err := may(image); err != nil {
 			return jobs.Permanent(err)
 		}
-		config := scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Log: c.Log, Attestations: c.Attestations,
-			InsecureHTTP: c.InsecureHTTP, Realms: c.Realms, Networks: outgoing.Networks{Public: true, Allowed: c.RegistryNetworks}}
-		if ref, err := api.ParseReference(image); err == nil {
-			if r := c.registryOf(ref); r != nil {
-				config.Transport, config.InsecureHTTP = r.source.Transport, r.InsecureHTTP
-			}
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		pull, err := scanner.New(config)
+		kept, err := c.scanOne(ctx, runner, bounds, image)
 		if err != nil {
-			return jobs.Permanent(err)
+			return err
 		}
-		outcome := pull.Scan(ctx, "registry:"+image, nil)
-		for _, warning := range outcome.Scan.Warnings {
-			c.Log.Warn("scanning an image", "image", image, "warning", warning)
-		}
-		if errors.As(outcome.Err, new(*outgoing.Refused)) || errors.Is(outcome.Err, scanner.ErrNoImage) || errors.Is(outcome.Err, scanner.ErrNotAssessed) || errors.Is(outcome.Err, scanner.ErrNotAttested) {
-			return jobs.Permanent(outcome.Err)
-		}
-		if outcome.SBOM == nil {
-			return outcome.Err
-		}
-		if outcome.Err != nil && !errors.Is(outcome.Err, scanner.ErrNotMatched) {
-			return outcome.Err
-		}
-		var document bytes.Buffer
-		if err := scanner.EncodeSBOM(&document, outcome.SBOM, scanner.SyftJSON); err != nil {
-			return jobs.Permanent(err)
-		}
-		kept, err := rematch.Decode(&document, image, outcome.Scan.Digest)
-		if err != nil {
-			return jobs.Permanent(err)
-		}
-		kept.Scan.Index = outcome.Scan.Index // which the document does not say
 		fresh := false
 		if err := s.Write(ctx, func(t *store.Tx) (err error) {
 			fresh, err = t.AddSBOM(ctx, kept)
@@ -94,5 +128,76 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 			match(ctx, kept.Scan.Digest)
 		}
 		return nil
+	}, nil
+}
+
+// scanOne has a child make the SBOM of an image.
+func (c Config) scanOne(ctx context.Context, runner *child.Runner, bounds Scans, image string) (kept store.SBOM, err error) {
+	dir, err := os.MkdirTemp(bounds.Dir, "scan-")
+	if err != nil {
+		return kept, fmt.Errorf("preparing a scan: %w", err)
 	}
+	defer os.RemoveAll(dir)
+	task := child.Task{Name: image, Registry: &child.Registry{UserAgent: "assay/" + c.Version}, Dir: dir,
+		Memory: bounds.Memory, Disk: bounds.Disk, CPU: bounds.CPU, Timeout: bounds.Timeout}
+	if c.Attestations != nil {
+		trusted := c.Attestations.Config()
+		task.Registry.Attestations = &trusted
+	}
+	task.Registry.InsecureHTTP, task.Registry.Realms = c.InsecureHTTP, c.Realms
+	var network http.RoundTripper = pace.New(pace.Config{Base: outgoing.Networks{Public: true, Allowed: c.RegistryNetworks}.Transport()})
+	if ref, err := api.ParseReference(image); err == nil {
+		if r := c.registryOf(ref); r != nil {
+			network, task.Registry.InsecureHTTP = r.source.Transport, r.InsecureHTTP
+		}
+	}
+	result, used, err := runner.Run(ctx, task, network)
+	if err != nil {
+		return kept, err
+	}
+	for _, warning := range result.Scan.Warnings {
+		c.Log.Warn("scanning an image", "image", image, "warning", warning)
+	}
+	if result.Error != "" {
+		err := fmt.Errorf("%s: %s", image, result.Error)
+		if result.Final {
+			err = jobs.Permanent(err)
+		}
+		return kept, err
+	}
+	c.Log.Debug("an image was scanned", "image", image, "cpu", used.CPU, "memory", used.Memory, "took", used.Duration)
+	document, err := c.readSBOM(filepath.Join(dir, child.SBOMFile))
+	if err != nil {
+		return kept, jobs.Permanent(fmt.Errorf("%s: reading its SBOM: %w", image, err))
+	}
+	if kept, err = rematch.Decode(bytes.NewReader(document), image, result.Scan.Digest); err != nil {
+		return kept, jobs.Permanent(err)
+	}
+	kept.Scan.Index = result.Scan.Index // which the document does not say
+	return kept, nil
+}
+
+// readSBOM reads what a child wrote, within the bounds of an upload.
+func (c Config) readSBOM(file string) ([]byte, error) {
+	packed, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	open := func() (*zstd.Decoder, error) {
+		return zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderConcurrency(1))
+	}
+	z, err := open()
+	if err != nil {
+		return nil, err
+	}
+	err = c.Limits.FitsSBOM(z)
+	z.Close()
+	if err != nil {
+		return nil, err
+	}
+	if z, err = open(); err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	return io.ReadAll(z)
 }

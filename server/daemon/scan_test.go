@@ -29,12 +29,18 @@ import (
 // pushed puts an image with a vulnerable Python package into a registry.
 func pushed(t *testing.T, reference string) {
 	t.Helper()
-	var layer bytes.Buffer
-	w := tar.NewWriter(&layer)
-	for path, text := range map[string]string{
+	pushedFiles(t, reference, map[string]string{
 		"etc/os-release": "ID=debian\nVERSION_ID=\"12\"\n",
 		"usr/lib/python3/dist-packages/urllib3-1.26.16.dist-info/METADATA": "Metadata-Version: 2.1\nName: urllib3\nVersion: 1.26.16\n",
-	} {
+	})
+}
+
+// pushedFiles puts an image with these files into a registry.
+func pushedFiles(t *testing.T, reference string, files map[string]string) {
+	t.Helper()
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for path, text := range files {
 		if err := w.WriteHeader(&tar.Header{Name: path, Mode: 0o644, Size: int64(len(text))}); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/console"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/server"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/store"
@@ -20,7 +21,7 @@ type site struct {
 	routes auth.Routes
 }
 
-func newSite(api *server.Server, pages *console.Console, bundles, metrics, ready http.Handler) site {
+func newSite(api *server.Server, pages *console.Console, forms, bundles, metrics, ready http.Handler) site {
 	s := site{http.NewServeMux(), auth.Routes{}}
 	all := func(routes auth.Routes, h http.Handler) {
 		for pattern, route := range routes {
@@ -28,7 +29,7 @@ func newSite(api *server.Server, pages *console.Console, bundles, metrics, ready
 		}
 	}
 	all(api.Routes(), api)
-	all(pages.Routes(), pages)
+	all(pages.Routes(), forms)
 	s.add("GET "+serve.Prefix+"{name...}", bundles, auth.Route{Roles: []auth.Role{auth.Viewer, auth.Webhook}, Scopes: auth.ScopesHeld})
 	s.add("GET /metrics", metrics, auth.Route{Roles: []auth.Role{auth.Viewer}, Scopes: auth.ScopesRefused})
 	alive := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -37,6 +38,16 @@ func newSite(api *server.Server, pages *console.Console, bundles, metrics, ready
 	s.add("GET /healthz", alive, open)
 	s.add("GET /readyz", ready, open)
 	return s
+}
+
+// forms are pages whose requests come whole before they are read.
+func forms(spool *intake.Spool, pages http.Handler) http.Handler {
+	return spool.Whole(func(r *http.Request) int64 {
+		if _, known := auth.FromContext(r.Context()); known {
+			return console.MaxForm
+		}
+		return console.MaxOpenForm
+	}, pages)
 }
 
 func (s site) add(pattern string, h http.Handler, route auth.Route) {

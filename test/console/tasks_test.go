@@ -384,7 +384,9 @@ func TestAlertsPoliciesDecisions(t *testing.T) {
 
 // TestScanAgain asks for a scan of an image, and gets the program that scans.
 func TestScanAgain(t *testing.T) {
-	w := seeded(t, func(c *daemon.Config) { c.ScanImages = []string{worst[:strings.LastIndexByte(worst, ':')]} })
+	w := seeded(t, func(c *daemon.Config) {
+		c.ScanImages, c.Scans.Command = []string{worst[:strings.LastIndexByte(worst, ':')]}, []string{"/bin/false"}
+	})
 	b := w.tab().signIn(w.admin)
 	b.open(imagePath(worst, 0))
 	b.click(button("Scan again"))

@@ -1,0 +1,236 @@
+package server
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/assay-dev/assay/intake"
+)
+
+// cost is the memory that the making of something of a body takes at the most, in bytes, by
+// its shape. The figures are measured (docs/design/022).
+type cost struct{ base, perByte, perElement, perObject int64 }
+
+var (
+	documentCost = cost{64 << 10, 3, 64, 1500}
+	// Syft's reader tries three formats, and each package of Syft's has maps and sets of its own.
+	sbomCost = cost{1 << 20, 8, 200, 4000}
+)
+
+func (c cost) of(s *intake.Shape) int64 {
+	return c.base + c.perByte*s.Bytes + c.perElement*s.Elements + c.perObject*s.Objects
+}
+
+const (
+	// smallCost is up to which a body does not wait for large ones.
+	smallCost = 1 << 20
+	// smallMemory is for small ones at a time.
+	smallMemory = 64 << 20
+	// maxWindow bounds what a zstd body looks back at, in bytes.
+	maxWindow = 16 << 20
+)
+
+// memory is what the making of bodies may take at a time.
+type memory struct{ small, large *semaphore.Weighted }
+
+func newMemory(all int64) memory {
+	return memory{small: semaphore.NewWeighted(smallMemory), large: semaphore.NewWeighted(all)}
+}
+
+func (m memory) take(ctx context.Context, n int64) (release func(), err error) {
+	of := m.large
+	if n <= smallCost {
+		of = m.small
+	}
+	if err := of.Acquire(ctx, n); err != nil {
+		return nil, err
+	}
+	return func() { of.Release(n) }, nil
+}
+
+// holds are what a request has taken, until it is answered.
+type holds struct {
+	mu      sync.Mutex
+	release []func()
+}
+
+type holdsKey struct{}
+
+func withHolds(r *http.Request) (*http.Request, *holds) {
+	h := &holds{}
+	return r.WithContext(context.WithValue(r.Context(), holdsKey{}, h)), h
+}
+
+func hold(r *http.Request, release func()) {
+	h, ok := r.Context().Value(holdsKey{}).(*holds)
+	if !ok {
+		return // a handler outside of the table, as in a test
+	}
+	h.mu.Lock()
+	h.release = append(h.release, release)
+	h.mu.Unlock()
+}
+
+func (h *holds) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.release) - 1; i >= 0; i-- {
+		h.release[i]()
+	}
+	h.release = nil
+}
+
+// received is a body that has come whole and fits, to be read from its beginning.
+type received struct {
+	io.Reader
+	size  int64 // unpacked
+	close func()
+}
+
+func (r *received) Close() error {
+	r.close()
+	return nil
+}
+
+// body takes the body of a request, at most limit bytes both as it comes and unpacked: first to
+// bounded disk, then, one of few at a time, to be measured, and then, once there is the memory
+// that it needs, to its reader. Until then nothing is built of it. What it takes is given back
+// when the request is answered.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64, needs cost) (*received, error) {
+	if r.ContentLength > limit {
+		return nil, &http.MaxBytesError{Limit: limit}
+	}
+	kept, err := s.spool.Receive(http.MaxBytesReader(w, r.Body, limit), identity(r).Name)
+	if err != nil {
+		return nil, readFault(err)
+	}
+	hold(r, kept.Close)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it has come
+
+	shape, err := s.measure(r, kept, limit, needs)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.Request)
+	defer cancel()
+	release, err := s.memory.take(ctx, needs.of(&shape))
+	if err != nil {
+		return nil, err
+	}
+	hold(r, release)
+	in, end, err := unpack(kept.Open(), r.Header.Get("Content-Encoding"))
+	if err != nil {
+		return nil, err
+	}
+	return &received{Reader: in, size: shape.Bytes, close: end}, nil
+}
+
+// measure finds what a body unfolds to, and refuses what is too much.
+func (s *Server) measure(r *http.Request, kept *intake.Body, limit int64, needs cost) (intake.Shape, error) {
+	release, err := s.upload(r.Context())
+	if err != nil {
+		return intake.Shape{}, err
+	}
+	defer release()
+	in, end, err := unpack(kept.Open(), r.Header.Get("Content-Encoding"))
+	if err != nil {
+		return intake.Shape{}, err
+	}
+	defer end()
+	shape, err := intake.Measure(in, limit, func(x *intake.Shape) error {
+		return errors.Join(r.Context().Err(), s.limits.fits(x, needs))
+	})
+	if err != nil {
+		return shape, readFault(err)
+	}
+	return shape, nil
+}
+
+func (l Limits) fits(x *intake.Shape, needs cost) error {
+	if needs.of(x) > l.Memory {
+		return &intake.TooMany{What: fmt.Sprintf("more in it than is taken at a time: it would need more than %d MiB of memory to be read", l.Memory>>20)}
+	}
+	return nil
+}
+
+// FitsSBOM says why an SBOM is larger than one that may be uploaded.
+func (l Limits) FitsSBOM(in io.Reader) error {
+	l = l.withDefaults()
+	_, err := intake.Measure(in, l.Upload, func(x *intake.Shape) error { return l.fits(x, sbomCost) })
+	return err
+}
+
+// unpack reads a body by its Content-Encoding.
+func unpack(in io.Reader, encoding string) (io.Reader, func(), error) {
+	switch encoding {
+	case "", "identity":
+		return in, func() {}, nil
+	case "gzip":
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, nil, bad("the body is not gzip, as its Content-Encoding says: %v", err)
+		}
+		return z, func() { _ = z.Close() }, nil
+	case "zstd":
+		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, nil, bad("the body is not zstd, as its Content-Encoding says: %v", err)
+		}
+		return z, z.Close, nil
+	default:
+		return nil, nil, &refused{status: http.StatusUnsupportedMediaType, detail: fmt.Sprintf("Content-Encoding %.40q is not known here; gzip and zstd are", encoding)}
+	}
+}
+
+// decode reads a small JSON document. Members that it does not have are faults.
+func (s *Server) decode(w http.ResponseWriter, r *http.Request, v any) error {
+	text, err := s.text(w, r)
+	if err != nil {
+		return err
+	}
+	return decodeStrict(text, v)
+}
+
+func (s *Server) text(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	in, err := s.body(w, r, s.limits.Document, documentCost)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text := bytes.NewBuffer(make([]byte, 0, in.size+bytes.MinRead))
+	if _, err := text.ReadFrom(in); err != nil {
+		return nil, readFault(err)
+	}
+	return text.Bytes(), nil
+}
+
+// readFault is what the reading of a body met.
+func readFault(err error) error {
+	var tooLarge *http.MaxBytesError
+	var tooMany *intake.TooMany
+	var disk *os.PathError
+	switch {
+	case errors.As(err, &tooLarge), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	case errors.As(err, &tooMany):
+		return &refused{status: http.StatusRequestEntityTooLarge, detail: tooMany.Error()}
+	case errors.Is(err, intake.ErrFull):
+		return &refused{status: http.StatusServiceUnavailable, detail: intake.ErrFull.Error() + ": try again"}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &refused{status: http.StatusRequestTimeout, detail: "the body did not arrive in time"}
+	case errors.As(err, &disk):
+		return fmt.Errorf("keeping a body: %w", err)
+	}
+	return bad("the body could not be read: %v", err)
+}
