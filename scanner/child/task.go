@@ -86,7 +86,7 @@ func (t Task) run(ctx context.Context) Result {
 		refused := errors.As(err, &carried) && carried.final
 		return Result{Error: err.Error(), Absent: scanner.IsAbsent(err),
 			Final: errors.Is(err, scanner.ErrNoImage) || errors.Is(err, scanner.ErrNotAssessed) || errors.Is(err, scanner.ErrNotAttested) ||
-			refused || errors.As(err, new(*outgoing.Refused)) || errors.As(err, new(*scanner.LimitError))}
+				refused || errors.As(err, new(*outgoing.Refused)) || errors.As(err, new(*scanner.LimitError))}
 	}
 	config := scanner.Config{TempDir: t.Dir, MaxImageBytes: t.Disk, Timeout: t.Timeout, NoDaemons: true}
 	input := string(scanner.Registry) + ":" + t.Name
