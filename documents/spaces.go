@@ -216,3 +216,18 @@ func SortPieces(list []any) {
 		return cmp.Compare(a.(map[string]any)["scope"].(string), b.(map[string]any)["scope"].(string))
 	})
 }
+
+// ClusterIn is the cluster that a space is of.
+func ClusterIn(s Space) (name string, ok bool) { return nameIn(s, "cluster") }
+
+// GroupIn is the trust group that a space is of.
+func GroupIn(s Space) (name string, ok bool) { return nameIn(s, "group") }
+
+func nameIn(s Space, kind string) (string, bool) {
+	of, text, ok := cutSpace(s)
+	if !ok || of != kind {
+		return "", false
+	}
+	name, err := url.PathUnescape(text)
+	return name, err == nil
+}

@@ -200,13 +200,13 @@ func (s *Scanner) pushedManifest(ctx context.Context, t *tarFile, f *found) {
 			}
 		}
 		for _, c := range children {
-			raw, mt, err := r.read(ctx, c.desc)
-			if err != nil || !mt.IsImage() || !describes(raw, f) {
+			manifest, mt, err := r.read(ctx, c.desc)
+			if err != nil || !mt.IsImage() || !describes(manifest, f) {
 				continue
 			}
-			f.digest, f.rawManifest, f.mediaType = c.desc.Digest.String(), raw, mt
+			f.digest, f.rawManifest, f.mediaType = c.desc.Digest.String(), manifest, mt
 			if mediaType.IsIndex() {
-				f.index = &api.Index{Digest: root.Digest.String(), Platforms: platformsOf(children)}
+				f.rawIndex, f.index = raw, &api.Index{Digest: root.Digest.String(), Platforms: platformsOf(children)}
 			}
 			return
 		}

@@ -21,6 +21,7 @@ type found struct {
 	name     string
 	digest   string
 	index    *api.Index
+	rawIndex []byte // of index, where it is known
 	platform string
 
 	mediaType   types.MediaType

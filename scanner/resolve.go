@@ -61,6 +61,7 @@ func (r *resolver) resolve(ctx context.Context, root v1.Descriptor) (*found, err
 	if err != nil {
 		return nil, err
 	}
+	rawIndex := raw
 	raw, mediaType, err = r.read(ctx, c.desc)
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (r *resolver) resolve(ctx context.Context, root v1.Descriptor) (*found, err
 	if err != nil {
 		return nil, err
 	}
-	f.index = &api.Index{Digest: root.Digest.String(), Platforms: platformsOf(children)}
+	f.index, f.rawIndex = &api.Index{Digest: root.Digest.String(), Platforms: platformsOf(children)}, rawIndex
 	if f.platform == "" {
 		f.platform = c.platform
 	}

@@ -32,8 +32,35 @@ type Outcome struct {
 	SBOM *sbom.SBOM
 	// SBOMFormat is that of an SBOM that was read; empty for one made here.
 	SBOMFormat SBOMFormat
+	// Manifest and IndexManifest are the bytes that Scan.Digest and Scan.Index.Digest are of, where
+	// they are at hand and prove what the scan says: see api.Scan. They are for a server, and not
+	// in the scan, whose readers have no use for them.
+	Manifest, IndexManifest []byte
 	// Err is the error that Scan.Error tells, for [errors.Is] and [errors.As].
 	Err error
+}
+
+// Proven is the scan with the bytes that prove what it says of its digests.
+func (o Outcome) Proven() api.Scan {
+	scan := o.Scan
+	scan.Manifest = o.Manifest
+	if scan.Index != nil {
+		index := *scan.Index
+		index.Manifest = o.IndexManifest
+		scan.Index = &index
+	}
+	return scan
+}
+
+// prove keeps the bytes of manifests that prove what the scan says; those that do not tell all, as of
+// an index in an index, prove nothing.
+func (o *Outcome) prove(f *found) {
+	if scan := (api.Scan{Digest: o.Scan.Digest, ConfigDigest: o.Scan.ConfigDigest, Manifest: f.rawManifest}); scan.CheckManifest() == nil {
+		o.Manifest = f.rawManifest
+	}
+	if x := o.Scan.Index; x != nil && (api.Index{Digest: x.Digest, Platforms: x.Platforms, Manifest: f.rawIndex}).Check() == nil {
+		o.IndexManifest = f.rawIndex
+	}
 }
 
 // New makes a Scanner. Errors are about the configuration.
@@ -263,6 +290,7 @@ func (o *Outcome) describe(f *found, in Input, as string) error {
 	if f.rawConfig != nil {
 		sc.ConfigDigest = f.configDigest().String()
 	}
+	o.prove(f)
 	switch in.Kind {
 	case Reference, Registry, Docker, Containerd:
 		sc.Image = in.Value

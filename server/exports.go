@@ -139,7 +139,7 @@ func (s *Server) exportVulnerabilities(w http.ResponseWriter, r *http.Request) e
 		if len(scan.Vulnerabilities) == 0 {
 			return nil
 		}
-		if err := s.Live.Engine().Annotate(r.Context(), m.Image, m.Digest, &scan, now); err != nil {
+		if err := s.Live.Engine().In(m.Reader).Annotate(r.Context(), m.Image, m.Digest, &scan, now); err != nil {
 			return err
 		}
 		tags := cellsOf(m)[2]
@@ -179,7 +179,7 @@ func (s *Server) exportJSON(w http.ResponseWriter, r *http.Request) error {
 			if scan.ScannedAt.IsZero() {
 				return nil
 			}
-			if err := s.Live.Engine().Annotate(r.Context(), m.Image, m.Digest, &scan, now); err != nil {
+			if err := s.Live.Engine().In(m.Reader).Annotate(r.Context(), m.Image, m.Digest, &scan, now); err != nil {
 				return err
 			}
 			scan.Image = m.Image

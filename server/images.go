@@ -135,6 +135,10 @@ type ImageView struct {
 	Scan *api.Scan `json:"scan,omitempty"`
 	// Base is what it is built on; absent where nothing is known, and for tokens with a scope.
 	Base *BaseView `json:"base,omitempty"`
+	// Evidence is what is known of its packages, and by whom; of another cluster's nothing is told to
+	// tokens with a scope. Disagree says that some of it is of other packages.
+	Evidence []store.Evidence `json:"evidence"`
+	Disagree bool             `json:"disagree,omitempty"`
 }
 
 // references are the rows of a digest that the caller may see.
@@ -165,6 +169,7 @@ func (s *Server) references(r *http.Request, digest string) ([]store.Image, erro
 func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	reference := q.text("reference")
+	cluster := cmp.Or(identity(r).Scope.Cluster, q.text("cluster"))
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -178,14 +183,17 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	} else if !identity(r).Scope.All() && !slices.ContainsFunc(view.References, func(m store.Image) bool { return sameReference(m.Image, reference) }) {
 		return forbidden("the token is for %s", identity(r).Scope)
 	}
-	scan, err := s.Store.Scan(r.Context(), view.Digest)
+	if view.Evidence, view.Disagree, err = s.evidence(r, view.Digest); err != nil {
+		return err
+	}
+	scan, reader, err := s.Store.Scan(r.Context(), view.Digest, reference, cluster)
 	if errors.Is(err, store.ErrNotFound) {
 		return answer(w, http.StatusOK, view)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.Live.Engine().Annotate(r.Context(), reference, view.Digest, &scan, s.Now()); err != nil {
+	if err := s.Live.Engine().In(reader).Annotate(r.Context(), reference, view.Digest, &scan, s.Now()); err != nil {
 		return err
 	}
 	scan.Image, view.Scan = reference, &scan
@@ -200,6 +208,20 @@ func sameReference(a, b string) bool {
 	x, errX := api.ParseReference(a)
 	y, errY := api.ParseReference(b)
 	return errX == nil && errY == nil && x == y
+}
+
+// evidence is what is known of a digest, and whether it disagrees, as far as the scope reaches.
+func (s *Server) evidence(r *http.Request, digest string) ([]store.Evidence, bool, error) {
+	list, _, err := s.Store.Evidence(r.Context(), digest)
+	if err != nil {
+		return nil, false, err
+	}
+	scope := identity(r).Scope
+	list = slices.DeleteFunc(list, func(e store.Evidence) bool {
+		return scope.Cluster != "" && e.Scope.Cluster != "" && e.Scope.Cluster != scope.Cluster || scope.Group != "" && e.Scope.Group != "" && e.Scope.Group != scope.Group ||
+			!scope.All() && scope.Cluster == "" && e.Scope.Cluster != ""
+	})
+	return append([]store.Evidence{}, list...), store.Disagree(list), nil
 }
 
 // Items is a list that comes whole.
@@ -237,7 +259,7 @@ func (s *Server) getSBOM(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.references(r, r.PathValue("digest")); err != nil {
 		return err
 	}
-	kept, err := s.Store.SBOM(r.Context(), r.PathValue("digest"))
+	kept, err := s.sbom(r)
 	if err != nil {
 		return err
 	}
@@ -245,6 +267,22 @@ func (s *Server) getSBOM(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Disposition", `attachment; filename="`+strings.ReplaceAll(r.PathValue("digest"), ":", "-")+`.syft.json"`)
 	_, _ = w.Write(kept.Document)
 	return nil
+}
+
+// sbom is the SBOM of the evidence that counts newest within the scope.
+func (s *Server) sbom(r *http.Request) (store.SBOM, error) {
+	list, _, err := s.evidence(r, r.PathValue("digest"))
+	if err != nil {
+		return store.SBOM{}, err
+	}
+	slices.SortStableFunc(list, func(a, b store.Evidence) int { return b.Found.Compare(a.Found) })
+	for _, e := range list {
+		kept, err := s.Store.SBOM(r.Context(), e.Piece)
+		if err == nil || !errors.Is(err, store.ErrNotFound) {
+			return kept, err
+		}
+	}
+	return store.SBOM{}, store.ErrNotFound
 }
 
 // Dismissal says whether lists hide an image.

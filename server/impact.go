@@ -138,11 +138,11 @@ func (s *Server) impactOnImages(ctx context.Context, q ImpactQuestion, before, a
 }
 
 func impactOnImage(ctx context.Context, m store.Image, before, after *engine.Engine, now time.Time, out *Impact) error {
-	b, err := before.Classify(ctx, m.Image, m.Digest, now)
+	b, err := before.In(m.Reader).Classify(ctx, m.Image, m.Digest, now)
 	if err != nil {
 		return err
 	}
-	a, err := after.Classify(ctx, m.Image, m.Digest, now)
+	a, err := after.In(m.Reader).Classify(ctx, m.Image, m.Digest, now)
 	if err != nil {
 		return err
 	}
@@ -173,11 +173,11 @@ func (s *Server) impactOnDecisions(ctx context.Context, before, after *engine.En
 			continue // the newest one of a workload speaks for it
 		}
 		seen[key] = true
-		b, err := before.Admit(ctx, d.Record.Input.Review, now)
+		b, err := before.In(d.Cluster).Admit(ctx, d.Record.Input.Review, now)
 		if err != nil {
 			return err
 		}
-		a, err := after.Admit(ctx, d.Record.Input.Review, now)
+		a, err := after.In(d.Cluster).Admit(ctx, d.Record.Input.Review, now)
 		if err != nil {
 			return err
 		}
@@ -213,12 +213,16 @@ func placeless(err error) error {
 
 // postExplain explains the decision on a review, with the packages of the newest scans.
 func (s *Server) postExplain(w http.ResponseWriter, r *http.Request) error {
+	cluster, err := s.cluster(r)
+	if err != nil {
+		return err
+	}
 	flat, err := s.reviewOf(w, r)
 	if err != nil {
 		return err
 	}
-	explained, err := s.Live.Engine().Explain(r.Context(), flat, s.Now(), func(digest string) (api.Scan, bool) {
-		scan, err := s.Store.Scan(r.Context(), digest)
+	explained, err := s.Live.Engine().In(cluster).Explain(r.Context(), flat, s.Now(), func(digest string) (api.Scan, bool) {
+		scan, _, err := s.Store.Scan(r.Context(), digest, "", cluster)
 		return scan, err == nil
 	})
 	if err != nil {

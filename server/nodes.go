@@ -63,7 +63,7 @@ func (s *Server) putInstances(w http.ResponseWriter, r *http.Request) error {
 		return notStored(faults)
 	}
 	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
-		return t.Report(r.Context(), store.NodeReport{Cluster: report.Cluster, Node: report.Node, Epoch: report.Epoch, Sequence: report.Sequence}, report.Instances)
+		return t.By(submitter(r)).Report(r.Context(), store.NodeReport{Cluster: report.Cluster, Node: report.Node, Epoch: report.Epoch, Sequence: report.Sequence}, report.Instances)
 	}); err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func (s *Server) postInstanceChanges(w http.ResponseWriter, r *http.Request) err
 	}
 	sum := sha256.Sum256(text)
 	err = s.Store.Write(r.Context(), func(t *store.Tx) error {
-		return t.ChangeInstances(r.Context(), store.NodeReport{Cluster: c.Cluster, Node: c.Node, Epoch: c.Epoch, Sequence: c.Sequence}, hex.EncodeToString(sum[:]), c.Set, c.Removed)
+		return t.By(submitter(r)).ChangeInstances(r.Context(), store.NodeReport{Cluster: c.Cluster, Node: c.Node, Epoch: c.Epoch, Sequence: c.Sequence}, hex.EncodeToString(sum[:]), c.Set, c.Removed)
 	})
 	if errors.Is(err, store.ErrResync) {
 		return &refused{status: http.StatusConflict, detail: "the changes do not follow what is known of the node: report everything by PUT /api/v1/instances"}
@@ -210,7 +210,7 @@ func (s *Server) postClaims(w http.ResponseWriter, r *http.Request) error {
 	}
 	var list []store.Claim
 	if err := s.Store.Write(r.Context(), func(t *store.Tx) (err error) {
-		list, err = t.Claim(r.Context(), q.Cluster, q.Node, q.Digests, claimLease)
+		list, err = t.By(submitter(r)).Claim(r.Context(), identity(r).Scope, q.Cluster, q.Node, q.Digests, claimLease)
 		return err
 	}); err != nil {
 		return err
@@ -223,7 +223,9 @@ func (s *Server) deleteClaims(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.Release(r.Context(), q.Cluster, q.Node, q.Digests) }); err != nil {
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
+		return t.Release(r.Context(), identity(r).Scope, q.Cluster, q.Node, q.Digests)
+	}); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

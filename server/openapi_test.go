@@ -15,6 +15,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3gen"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/server/auth"
 )
 
@@ -30,6 +31,10 @@ func describe(t *testing.T, routes []route) *openapi3.T {
 		openapi3gen.UseAllExportedFields(),
 		openapi3gen.CreateComponentSchemas(openapi3gen.ExportComponentSchemasOptions{}),
 		openapi3gen.SchemaCustomizer(func(_ string, kind reflect.Type, _ reflect.StructTag, schema *openapi3.Schema) error {
+			if kind == reflect.TypeFor[api.Scope]() { // its text
+				*schema = *openapi3.NewStringSchema()
+				return nil
+			}
 			if kind == reflect.TypeFor[json.RawMessage]() { // any JSON
 				*schema = openapi3.Schema{}
 			}

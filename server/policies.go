@@ -187,6 +187,10 @@ type Question struct {
 }
 
 func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
+	cluster, err := s.cluster(r)
+	if err != nil {
+		return err
+	}
 	var q Question
 	if err := s.decode(w, r, &q); err != nil {
 		return err
@@ -197,7 +201,7 @@ func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
 	if scope := identity(r).Scope; !scope.AllowsImage(q.Image) || scope.Group != "" && scope.Cluster == "" {
 		return forbidden("the token is for %s", scope)
 	}
-	raw, err := s.Live.Engine().ExplainClassification(r.Context(), q.Image, q.Digest, s.Now())
+	raw, err := s.Live.Engine().In(cluster).ExplainClassification(r.Context(), q.Image, q.Digest, s.Now())
 	if err != nil {
 		return err
 	}
@@ -207,19 +211,48 @@ func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
 // postAdmit decides an AdmissionReview as the webhook would. The namespace's labels
 // stand beside request, as namespaceLabels; without them they are not known.
 func (s *Server) postAdmit(w http.ResponseWriter, r *http.Request) error {
+	cluster, err := s.cluster(r)
+	if err != nil {
+		return err
+	}
 	in, err := s.reviewOf(w, r)
 	if err != nil {
 		return err
 	}
-	decision, err := s.Live.Engine().Admit(r.Context(), in, s.Now())
+	decision, err := s.Live.Engine().In(cluster).Admit(r.Context(), in, s.Now())
 	if err != nil {
 		return err
 	}
 	return answer(w, http.StatusOK, decision)
 }
 
-// reviewOf reads an AdmissionReview, or its flat form.
+// cluster is the one that a question is asked for: the scope's own, and without a scope what the query names.
+// No body names it. Without one only what all clusters share counts.
+func (s *Server) cluster(r *http.Request) (string, error) {
+	q := queryOf(r)
+	cluster := q.text("cluster")
+	if err := q.err(); err != nil {
+		return "", err
+	}
+	scope := identity(r).Scope
+	if cluster == "" {
+		return readerOf(r), nil
+	}
+	if len(cluster) > maxName || strings.Contains(cluster, ",") {
+		return "", bad("cluster: %.80q is no name of a cluster", cluster)
+	}
+	if scope.Cluster != "" && scope.Cluster != cluster || scope.Cluster == "" && scope.Group != "" {
+		return "", forbidden("the token is for %s", scope)
+	}
+	return cluster, nil
+}
+
+// reviewOf reads an AdmissionReview, or its flat form. What it says is of all images of the
+// review, so that who is bound to a registry is told nothing.
 func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, error) {
+	if scope := identity(r).Scope; scope.Registry != "" {
+		return api.Review{}, forbidden("the token is for %s, and a decision is about all images of a review", scope)
+	}
 	text, err := s.text(w, r)
 	if err != nil {
 		return api.Review{}, err

@@ -95,7 +95,7 @@ func (t Tokens) LookupToken(ctx context.Context, hash auth.TokenHash) (auth.Stor
 	if err != nil {
 		return auth.StoredToken{}, false, err
 	}
-	k := auth.StoredToken{Name: kept.Name, Role: role, Scope: scope, Legacy: kept.Legacy, Revoked: kept.Revoked != ""}
+	k := auth.StoredToken{ID: kept.ID, Name: kept.Name, Role: role, Scope: scope, Legacy: kept.Legacy, Revoked: kept.Revoked != ""}
 	if kept.Expires != "" {
 		if k.Expires, err = time.Parse(time.RFC3339Nano, kept.Expires); err != nil {
 			return auth.StoredToken{}, false, err
@@ -133,6 +133,12 @@ func (s *Server) deleteToken(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	q := queryOf(r)
+	flag := q.flag("withdraw")
+	if err := q.err(); err != nil {
+		return err
+	}
+	withdraw := flag != nil && *flag
 	if err := s.change(r, func(a *audited) error {
 		was, err := a.Token(r.Context(), id)
 		if err != nil {
@@ -145,9 +151,19 @@ func (s *Server) deleteToken(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		return a.note("end", auditToken, tokenName(is), was, is)
+		action := "end"
+		if withdraw {
+			action = "withdraw"
+			if err := a.Withdraw(r.Context(), store.TokenIdentity(id)); err != nil {
+				return err
+			}
+		}
+		return a.note(action, auditToken, tokenName(is), was, is)
 	}); err != nil {
 		return err
+	}
+	if withdraw {
+		s.settled(r.Context())
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

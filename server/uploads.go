@@ -53,12 +53,15 @@ func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
 	if err := s.check(r, scans); err != nil {
 		return err
 	}
+	for i := range scans { // whatever the body says
+		scans[i].Scope, scans[i].Way = identity(r).Scope, wayOf(r)
+	}
 	list := UploadedList{Images: make([]Uploaded, len(scans))}
 	created := false
 	err = s.Store.Write(r.Context(), func(t *store.Tx) error {
 		created = false
 		for i, scan := range scans {
-			added, err := t.AddScan(r.Context(), scan)
+			added, err := t.By(submitter(r)).AddScan(r.Context(), scan)
 			if err != nil {
 				return err
 			}
@@ -84,7 +87,7 @@ func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
 		if scans[i].Error != "" || u.Digest == "" {
 			continue
 		}
-		c, err := s.Live.Engine().Classify(r.Context(), u.Image, u.Digest, now)
+		c, err := s.Live.Engine().In(readerOf(r)).Classify(r.Context(), u.Image, u.Digest, now)
 		if err != nil {
 			return err
 		}
@@ -242,9 +245,10 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 	if id := identity(r); !id.Scope.AllowsImage(kept.Scan.Image) {
 		return forbidden("the token is for %s, which %s is not in", id.Scope, kept.Scan.Image)
 	}
+	kept.Scan.Scope, kept.Scan.Way = identity(r).Scope, wayOf(r)
 	fresh := false
 	if err := s.Store.Write(r.Context(), func(t *store.Tx) (err error) {
-		fresh, err = t.AddSBOM(r.Context(), kept)
+		fresh, err = t.By(submitter(r)).AddSBOM(r.Context(), kept)
 		return err
 	}); err != nil {
 		return err
@@ -253,6 +257,32 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 		s.Jobs.Kick(r.Context(), jobs.Match, kept.Scan.Digest)
 	}
 	return answer(w, http.StatusAccepted, UploadedList{Images: []Uploaded{{Image: kept.Scan.Image, Digest: kept.Scan.Digest, New: fresh}}})
+}
+
+// submitter names who hands something in, so that it can be withdrawn.
+func submitter(r *http.Request) string {
+	id := identity(r)
+	if id.Token != 0 {
+		return store.TokenIdentity(id.Token)
+	}
+	return "user:" + id.Name
+}
+
+// wayOf is how the evidence of a request came to be known.
+func wayOf(r *http.Request) api.Way {
+	if identity(r).Role == auth.Node {
+		return api.FromNode
+	}
+	return api.Uploaded
+}
+
+// readerOf is the cluster in which whoever asks is told results.
+func readerOf(r *http.Request) string {
+	scope := identity(r).Scope
+	if scope.Cluster == "" && scope.Group != "" {
+		return store.GroupReader(scope.Group)
+	}
+	return scope.Cluster
 }
 
 // ScanRequest names images by reference.

@@ -20,6 +20,8 @@ type Listing struct {
 	Result      api.Result
 	// Judged grows each time that the engine classified it.
 	Judged int64
+	// Reader is the cluster that the engine is asked for to say the same; see [Image].
+	Reader string
 	// Brief names the state of the [Store.Briefs] of its image; 0 where it was never scanned.
 	Brief int64
 }
@@ -57,10 +59,11 @@ func (t *Tx) Listings(ctx context.Context, ids []int64) (list []Listing, err err
 			args[i] = id
 		}
 		// Of an image from before there were briefs, the scan itself is read.
-		if err := t.each(ctx, `SELECT l.id, i.id, l.image, l.name, l.tag, l.digest, i.platform, l.result, l.judged, COALESCE(b.version, -i.scan_id)
+		if err := t.each(ctx, `SELECT l.id, i.id, l.image, l.name, l.tag, l.digest, i.platform, l.result, l.judged, COALESCE(b.version, -i.scan_id), `+viewOf+`
 			FROM listings l JOIN images i ON i.id = l.image_id LEFT JOIN briefs b ON b.image_id = i.id WHERE i.scan_id IS NOT NULL AND l.id IN (`+marks(len(args))+`) ORDER BY l.id`, args, func(scan func(...any) error) error {
 			var l Listing
-			err := scan(&l.ID, &l.ImageID, &l.Image, &l.Name, &l.Tag, &l.Digest, &l.Platform, &l.Result, &l.Judged, &l.Brief)
+			err := scan(&l.ID, &l.ImageID, &l.Image, &l.Name, &l.Tag, &l.Digest, &l.Platform, &l.Result, &l.Judged, &l.Brief, &l.Reader)
+			l.Reader = readerOf(l.Reader)
 			list = append(list, l)
 			return err
 		}); err != nil {
@@ -76,7 +79,11 @@ func (t *Tx) Fitting(ctx context.Context, f Filter) (ids []int64, err error) {
 	if err != nil || none {
 		return nil, err
 	}
-	return ids, t.each(ctx, "SELECT l.id FROM listings l"+c.where(), c.args, func(scan func(...any) error) error {
+	rows, args, err := t.rowsIn(ctx, f.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	return ids, t.each(ctx, "SELECT l.id FROM "+rows+c.where(), append(args, c.args...), func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		ids = append(ids, id)

@@ -25,6 +25,7 @@ const (
 	InstancesChanged  Kind = "instances"  // of the cluster
 	AlertsChanged     Kind = "alerts"     // of the rule
 	DecisionMade      Kind = "decision"   // in the cluster
+	SpacesChanged     Kind = "spaces"     // that the cluster reads
 )
 
 // Change says that something is not what it was. Its data is to be read anew: a
@@ -34,26 +35,38 @@ type Change struct {
 	Kind Kind   `json:"kind"`
 	Key  string `json:"key,omitempty"`
 	At   string `json:"at"`
+	// Space is the one that it is in; "" is shared by all clusters.
+	Space string `json:"space,omitempty"`
 }
 
-// changed adds a change, and gives its number.
+// changed adds a change in what all clusters share, and gives its number.
 func (t *Tx) changed(ctx context.Context, kind Kind, key string) error {
-	if err := t.one(ctx, "INSERT INTO changes (kind, key, at) VALUES (?, ?, ?) RETURNING seq", []any{string(kind), key, t.at}, &t.seq); err != nil {
+	return t.changedIn(ctx, kind, key, "")
+}
+
+// changedIn adds a change in a space.
+func (t *Tx) changedIn(ctx context.Context, kind Kind, key, space string) error {
+	if err := t.one(ctx, "INSERT INTO changes (kind, key, at, space) VALUES (?, ?, ?, ?) RETURNING seq", []any{string(kind), key, t.at, space}, &t.seq); err != nil {
 		return err
 	}
-	var part string
+	var parts []string
 	switch kind {
 	case ImageChanged:
-		part = documents.ImagePart(key)
-	case NameChanged, IndexChanged:
-		part = PartNames
+		parts = []string{documents.ImagePart(key)}
+	case NameChanged, IndexChanged, SpacesChanged:
+		parts = []string{PartNames}
 	case ExceptionsChanged:
-		part = PartExceptions
-	default:
-		return nil
+		parts = []string{PartExceptions}
 	}
-	_, err := t.exec(ctx, "INSERT INTO parts (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", part, t.seq)
-	return err
+	for _, part := range parts {
+		if space != Shared {
+			part = space + "/" + part
+		}
+		if _, err := t.exec(ctx, "INSERT INTO parts (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", part, t.seq); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Parts of the data besides those of images (documents.ImagePart).
@@ -62,7 +75,8 @@ const (
 	PartExceptions = "exceptions"
 )
 
-// Parts say at which change each part of the data became what it is; 0 is never.
+// Parts say at which change each part of the data became what it is; 0 is never. Those of a space
+// are named "SPACE/PART".
 func (t *Tx) Parts(ctx context.Context) (map[string]int64, error) {
 	parts := map[string]int64{}
 	return parts, t.each(ctx, "SELECT name, seq FROM parts", nil, func(scan func(...any) error) error {
@@ -80,9 +94,9 @@ func (t *Tx) Changes(ctx context.Context, after int64, limit int) (list []Change
 	if err := t.one(ctx, "SELECT COALESCE(MIN(seq), 0) FROM changes", nil, &first); err != nil {
 		return nil, 0, err
 	}
-	return list, first, t.each(ctx, "SELECT seq, kind, key, at FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit}, func(scan func(...any) error) error {
+	return list, first, t.each(ctx, "SELECT seq, kind, key, at, space FROM changes WHERE seq > ? ORDER BY seq LIMIT ?", []any{after, limit}, func(scan func(...any) error) error {
 		var c Change
-		err := scan(&c.Seq, &c.Kind, &c.Key, &c.At)
+		err := scan(&c.Seq, &c.Kind, &c.Key, &c.At, &c.Space)
 		list = append(list, c)
 		return err
 	})

@@ -116,8 +116,11 @@ type Token struct {
 // AddToken keeps a token by the hexadecimal hash of its text, and gives it an ID and a time.
 func (t *Tx) AddToken(ctx context.Context, hash string, k Token) (Token, error) {
 	k.Created, k.Name, k.Creator = t.at, clean(k.Name), clean(k.Creator)
-	return k, t.one(ctx, "INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked, legacy) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?) RETURNING id",
-		[]any{hash, k.Name, k.Role, k.Scope, k.Created, k.Creator, expiry(k.Expires), k.Legacy}, &k.ID)
+	if err := t.one(ctx, "INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked, legacy) VALUES (?, ?, ?, ?, ?, ?, ?, '', ?) RETURNING id",
+		[]any{hash, k.Name, k.Role, k.Scope, k.Created, k.Creator, expiry(k.Expires), k.Legacy}, &k.ID); err != nil {
+		return k, err
+	}
+	return k, t.members(ctx)
 }
 
 // RevokeToken ends a token; ErrNotFound when there is none of the id.
@@ -126,7 +129,10 @@ func (t *Tx) RevokeToken(ctx context.Context, id int64) error {
 	if err == nil && n == 0 {
 		return ErrNotFound
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return t.members(ctx)
 }
 
 const tokenColumns = "id, name, role, scope, created, creator, expires, revoked, legacy"

@@ -69,7 +69,7 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 			return err
 		}
 		k := InstanceKey{i.Namespace, i.Pod, i.Container}.clean()
-		listing, err := t.listingOf(ctx, ref, &i)
+		listing, err := t.listingOf(ctx, cluster, ref, &i)
 		if err != nil {
 			return err
 		}
@@ -78,14 +78,17 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 			touched[listing] = true
 		}
 		before[k] = listing
-		if _, err := t.exec(ctx, `INSERT INTO instances (cluster, namespace, pod, container, node, image, name, tag, digest, config_digest, listing_id, first_seen, last_seen)
-			VALUES (`+marks(13)+`) ON CONFLICT (cluster, namespace, pod, container) DO UPDATE SET node = excluded.node, image = excluded.image, name = excluded.name, tag = excluded.tag,
-			digest = excluded.digest, config_digest = excluded.config_digest, listing_id = excluded.listing_id, last_seen = excluded.last_seen,
-			first_seen = CASE WHEN instances.listing_id = excluded.listing_id THEN instances.first_seen ELSE excluded.first_seen END`,
-			cluster, k.Namespace, k.Pod, k.Container, clean(i.Node), ref.String(), ref.Name(), ref.Tag, i.Digest, i.ConfigDigest, listing, t.at, t.at); err != nil {
+		// It was pulled when the container began: what is reported again says nothing new of the tag.
+		var seen string
+		if err := t.one(ctx, `INSERT INTO instances (cluster, namespace, pod, container, node, image, name, tag, digest, config_digest, listing_id, first_seen, last_seen, identity)
+			VALUES (`+marks(14)+`) ON CONFLICT (cluster, namespace, pod, container) DO UPDATE SET node = excluded.node, image = excluded.image, name = excluded.name, tag = excluded.tag,
+			digest = excluded.digest, config_digest = excluded.config_digest, listing_id = excluded.listing_id, last_seen = excluded.last_seen, identity = excluded.identity,
+			first_seen = CASE WHEN instances.image = excluded.image AND instances.digest = excluded.digest AND instances.config_digest = excluded.config_digest THEN instances.first_seen ELSE excluded.first_seen END
+			RETURNING first_seen`,
+			[]any{cluster, k.Namespace, k.Pod, k.Container, clean(i.Node), ref.String(), ref.Name(), ref.Tag, i.Digest, i.ConfigDigest, listing, t.at, t.at, t.identity}, &seen); err != nil {
 			return err
 		}
-		if err := t.observed(ctx, ref, i.Digest, t.at); err != nil {
+		if err := t.observed(ctx, clusterSpace(cluster), ref, i.Digest, seen); err != nil {
 			return err
 		}
 	}
@@ -96,7 +99,15 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 		}
 	}
 	delete(touched, 0)
+	seq, err := t.Head(ctx)
+	if err != nil {
+		return err
+	}
 	for id := range touched {
+		// Where it runs says which views show.
+		if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, at) SELECT CAST(? AS BIGINT), listing_id, CAST(? AS TEXT) FROM listing_views WHERE listing_id = ? AND view = ''", seq, t.at, id); err != nil {
+			return err
+		}
 		if _, err := t.exec(ctx, "UPDATE listings SET instances = (SELECT COUNT(*) FROM instances WHERE listing_id = ?) WHERE id = ?", id, id); err != nil {
 			return err
 		}
@@ -107,21 +118,35 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 	return t.changed(ctx, InstancesChanged, cluster)
 }
 
-// listingOf is the row of the image of an instance. What the config digest says is
-// the image's own manifest, the digest may be an index.
-func (t *Tx) listingOf(ctx context.Context, ref api.Reference, i *Instance) (int64, error) {
+// listingOf is the row of the image of an instance. The digest may be that of an index: the image's
+// own manifest is then told by the config digest, among those that somebody who speaks of the
+// name in the cluster handed in under it.
+func (t *Tx) listingOf(ctx context.Context, cluster string, ref api.Reference, i *Instance) (int64, error) {
 	if i.Digest == "" {
 		i.Digest = ref.Digest
 	}
 	digest := i.Digest
 	var image *int64
 	var id int64
-	err := ErrNotFound
+	spaces, err := t.readBy(ctx, cluster)
+	if err != nil {
+		return 0, err
+	}
+	reads := []any{Shared}
+	for _, s := range spaces {
+		reads = append(reads, s)
+	}
+	spoken := func(where string, args ...any) error {
+		return t.one(ctx, `SELECT i.id, i.digest FROM images i JOIN origins o ON o.id = i.origin_id WHERE `+where+` AND o.space IN (`+marks(len(reads))+`)
+			AND (o.registry = '' OR substr(CAST(? AS TEXT), 1, length(o.registry) + 1) = o.registry || '/') ORDER BY i.id DESC LIMIT 1`,
+			append(append(args, reads...), ref.Name()+"/"), &id, &digest)
+	}
+	err = ErrNotFound
 	if digest != "" {
-		err = t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{digest}, &id)
+		err = spoken("i.digest = ?", digest)
 	}
 	if errors.Is(err, ErrNotFound) && i.ConfigDigest != "" {
-		err = t.one(ctx, "SELECT id, digest FROM images WHERE config_digest = ? ORDER BY id DESC LIMIT 1", []any{i.ConfigDigest}, &id, &digest)
+		err = spoken("i.config_digest = ? AND EXISTS (SELECT 1 FROM image_names n WHERE n.image_id = i.id AND n.name = ?)", i.ConfigDigest, ref.Name())
 	}
 	switch {
 	case err == nil:
@@ -129,7 +154,7 @@ func (t *Tx) listingOf(ctx context.Context, ref api.Reference, i *Instance) (int
 	case !errors.Is(err, ErrNotFound):
 		return 0, err
 	}
-	listing, err := t.listing(ctx, ref, image, digest, "", "", "")
+	listing, err := t.listing(ctx, ref, image, digest, "", "")
 	if err != nil {
 		return 0, err
 	}

@@ -75,14 +75,31 @@ type Image struct {
 	Packages   int        `json:"packages"`
 	Instances  int        `json:"instances"` // containers that run it
 	Clusters   []string   `json:"clusters"`  // where they run
+	// Differs says that it is not the same in all clusters: what is shown without a cluster is the worst.
+	Differs bool  `json:"differs,omitempty"`
+	Piece   int64 `json:"-"` // of evidence; 0 is none
+	// Reader is the cluster that the engine is asked for to say the same.
+	Reader string `json:"-"`
 }
 
 const imageColumns = `l.id, l.image, l.digest, l.registry, l.repository, l.tag, COALESCE(i.platform, ''), COALESCE(i.distro, ''), CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END,
-	l.max_cvss, l.scanned_at, l.first_seen, l.source, l.error, l.epss, l.kev, l.fixable, l.dismissed, COALESCE(i.packages, 0), l.instances`
+	l.max_cvss, l.scanned_at, l.first_seen, l.source, l.error, l.epss, l.kev, l.fixable, l.dismissed, COALESCE(i.packages, 0), l.instances, l.differs, COALESCE(l.image_id, 0), ` + viewOf
+
+// viewOf is the view of a listing that lists show: the first of those with its result and evidence.
+const viewOf = `COALESCE((SELECT w.view FROM listing_views w WHERE w.listing_id = l.id AND w.result = l.result AND COALESCE(w.image_id, 0) = COALESCE(l.image_id, 0) ORDER BY w.view LIMIT 1), '')`
+
+// readerOf is the cluster that reads what a view is of.
+func readerOf(view string) string {
+	if group, ok := groupIn(view); ok {
+		return GroupReader(group)
+	}
+	cluster, _ := clusterIn(view)
+	return cluster
+}
 
 func (m *Image) dest() []any {
 	return []any{&m.ID, &m.Image, &m.Digest, &m.Registry, &m.Repository, &m.Tag, &m.Platform, &m.Distro, &m.Result,
-		&m.MaxCVSS, &m.ScannedAt, &m.FirstSeen, &m.Source, &m.Error, &m.EPSS, &m.KEV, &m.Fixable, &m.Dismissed, &m.Packages, &m.Instances}
+		&m.MaxCVSS, &m.ScannedAt, &m.FirstSeen, &m.Source, &m.Error, &m.EPSS, &m.KEV, &m.Fixable, &m.Dismissed, &m.Packages, &m.Instances, &m.Differs, &m.Piece, &m.Reader}
 }
 
 // imageOrders are the orders of the list of images, by columns that are never absent.
@@ -317,8 +334,12 @@ func (t *Tx) images(ctx context.Context, f Filter, p Page) (List[Image], error) 
 		return list, err
 	}
 	c.add(strings.Join(append(after.parts, "1 = 1"), " AND "), after.args...)
+	rows, args, err := t.rowsIn(ctx, f.Cluster)
+	if err != nil {
+		return list, err
+	}
 	var last any // the value of the order of the last item
-	err = t.each(ctx, "SELECT "+imageColumns+", "+imageOrders[strings.TrimPrefix(p.Sort, "-")]+" FROM listings l LEFT JOIN images i ON i.id = l.image_id"+c.where()+by+" LIMIT ?", append(c.args, limit+1),
+	err = t.each(ctx, "SELECT "+imageColumns+", "+imageOrders[strings.TrimPrefix(p.Sort, "-")]+" FROM "+rows+" LEFT JOIN images i ON i.id = l.image_id"+c.where()+by+" LIMIT ?", append(append(args, c.args...), limit+1),
 		func(scan func(...any) error) error {
 			var m Image
 			var key any
@@ -329,7 +350,10 @@ func (t *Tx) images(ctx context.Context, f Filter, p Page) (List[Image], error) 
 				list.Next = cursor{Sort: p.Sort, Value: last, ID: list.Items[limit-1].ID}.String()
 				return nil
 			}
-			m.Clusters = []string{}
+			m.Clusters, m.Reader = []string{}, readerOf(m.Reader)
+			if f.Cluster != "" {
+				m.Reader = f.Cluster
+			}
 			list.Items, last = append(list.Items, m), key
 			return nil
 		})
@@ -397,7 +421,7 @@ func (s *Store) EachScan(ctx context.Context, f Filter, fn func(Image, api.Scan)
 	return s.View(ctx, func(t *Tx) error {
 		return t.eachImage(ctx, f, func(m Image) error {
 			var id int64
-			err := t.one(ctx, "SELECT scan_id FROM images WHERE digest = ? AND scan_id IS NOT NULL", []any{m.Digest}, &id)
+			err := t.one(ctx, "SELECT scan_id FROM images WHERE id = ? AND scan_id IS NOT NULL", []any{m.Piece}, &id)
 			var scan api.Scan
 			if err == nil {
 				scan, err = t.scan(ctx, id)
@@ -418,7 +442,11 @@ func (s *Store) Counts(ctx context.Context, f Filter) (counts map[api.Result]int
 		if err != nil || none {
 			return err
 		}
-		return t.each(ctx, "SELECT l.result, COUNT(*) FROM listings l"+c.where()+" GROUP BY l.result", c.args, func(scan func(...any) error) error {
+		rows, args, err := t.rowsIn(ctx, f.Cluster)
+		if err != nil {
+			return err
+		}
+		return t.each(ctx, "SELECT l.result, COUNT(*) FROM "+rows+c.where()+" GROUP BY l.result", append(args, c.args...), func(scan func(...any) error) error {
 			var r api.Result
 			var n int
 			err := scan(&r, &n)
@@ -643,13 +671,17 @@ func (s *Store) Instances(ctx context.Context, f Filter, p Page) (list List[Runn
 			c.add("n.namespace = ?", clean(namespace))
 		}
 		c.stale(stale, t.silent())
+		rows, args, err := t.rowsIn(ctx, cluster)
+		if err != nil {
+			return err
+		}
 		if place != nil {
 			c.add("(n.cluster, n.namespace, n.pod, n.container) > (?, ?, ?, ?)", place[0], place[1], place[2], place[3])
 		}
 		return t.each(ctx, `SELECT n.cluster, n.namespace, n.pod, n.container, n.node, n.image, n.digest, n.config_digest, n.first_seen, CASE WHEN d.epoch <> '' AND d.heard > n.last_seen THEN d.heard ELSE n.last_seen END,
 			CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END, l.max_cvss, CASE WHEN d.epoch <> '' AND d.heard < ? THEN TRUE ELSE FALSE END
-			FROM instances n JOIN listings l ON l.id = n.listing_id LEFT JOIN nodes d ON d.cluster = n.cluster AND d.node = n.node`+c.where()+`
-			ORDER BY n.cluster, n.namespace, n.pod, n.container LIMIT ?`, append(append([]any{t.silent()}, c.args...), limit+1), func(scan func(...any) error) error {
+			FROM instances n JOIN `+rows+` ON l.id = n.listing_id LEFT JOIN nodes d ON d.cluster = n.cluster AND d.node = n.node`+c.where()+`
+			ORDER BY n.cluster, n.namespace, n.pod, n.container LIMIT ?`, append(append(append([]any{t.silent()}, args...), c.args...), limit+1), func(scan func(...any) error) error {
 			var r RunningInstance
 			if err := scan(&r.Cluster, &r.Namespace, &r.Pod, &r.Container, &r.Node, &r.Image, &r.Digest, &r.ConfigDigest, &r.FirstSeen, &r.LastSeen, &r.Result, &r.MaxCVSS, &r.Stale); err != nil {
 				return err
@@ -720,16 +752,20 @@ type NameObservation struct {
 	Digest string `json:"digest"`
 	First  string `json:"first"`
 	Last   string `json:"last"`
+	// Cluster is the one that saw it so; "" is known for all.
+	Cluster string `json:"cluster,omitempty"`
 }
 
 // Names are the digests that the tags of a name led to, the newest first.
 func (s *Store) Names(ctx context.Context, name string, limit int) (list []NameObservation, err error) {
 	return list, s.View(ctx, func(t *Tx) error {
 		list = []NameObservation{}
-		return t.each(ctx, "SELECT tag, digest, first, last FROM observations WHERE name = ? ORDER BY last DESC, tag LIMIT ?", []any{clean(name), limit}, func(scan func(...any) error) error {
+		return t.each(ctx, "SELECT tag, digest, space, MIN(first), MAX(last) AS newest FROM observations WHERE name = ? GROUP BY tag, digest, space ORDER BY newest DESC, tag, digest, space LIMIT ?", []any{clean(name), limit}, func(scan func(...any) error) error {
 			var o NameObservation
-			err := scan(&o.Image, &o.Digest, &o.First, &o.Last)
+			var space string
+			err := scan(&o.Image, &o.Digest, &space, &o.First, &o.Last)
 			o.Image = name + ":" + o.Image
+			o.Cluster, _ = clusterIn(space)
 			list = append(list, o)
 			return err
 		})
@@ -842,13 +878,8 @@ func (t *Tx) NamesOf(ctx context.Context, digest string) (images []string, dismi
 // DeleteImage removes all that is known of a digest. What still runs comes back, as
 // never scanned, when it is reported the next time.
 func (t *Tx) DeleteImage(ctx context.Context, digest string) error {
-	var names []string
-	if err := t.each(ctx, "SELECT name, tag FROM observations WHERE digest = ?", []any{digest}, func(scan func(...any) error) error {
-		var name, tag string
-		err := scan(&name, &tag)
-		names = append(names, name+":"+tag)
-		return err
-	}); err != nil {
+	spaces, err := t.spacesOf(ctx, digest)
+	if err != nil {
 		return err
 	}
 	if _, err := t.exec(ctx, "UPDATE terms SET images = images - 1 WHERE id IN (SELECT x.term_id FROM images i JOIN image_terms x ON x.image_id = i.id WHERE i.digest = ?)", digest); err != nil {
@@ -865,16 +896,13 @@ func (t *Tx) DeleteImage(ctx context.Context, digest string) error {
 	if listings+images == 0 {
 		return ErrNotFound
 	}
-	if _, err := t.exec(ctx, "DELETE FROM observations WHERE digest = ?", digest); err != nil {
+	if err := t.forget(ctx, "digest = ?", digest); err != nil {
 		return err
 	}
-	for _, n := range names {
-		if err := t.changed(ctx, NameChanged, n); err != nil {
+	for _, space := range spaces {
+		if err := t.changedIn(ctx, ImageChanged, digest, space); err != nil {
 			return err
 		}
-	}
-	if err := t.changed(ctx, ImageChanged, digest); err != nil {
-		return err
 	}
 	return t.changed(ctx, ResultsChanged, "")
 }

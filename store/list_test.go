@@ -61,17 +61,18 @@ func world(t *testing.T, s *store.Store, r *rand.Rand) (all []store.Image, scans
 		if err := tx.SetInstances(ctx, "prod", "", running); err != nil {
 			return err
 		}
-		tasks, done, err := tx.Tasks(ctx, 1<<40, 1000)
+		tasks, done, err := tx.Tasks(ctx, 1<<40, 1000, nil)
 		if err != nil {
 			return err
 		}
 		var verdicts []store.Verdict
 		for _, task := range tasks {
-			v := store.Verdict{Task: task, Verdict: []api.Result{api.Pass, api.Warned, api.Fail, api.Unknown}[r.IntN(4)]}
+			result := []api.Result{api.Pass, api.Warned, api.Fail, api.Unknown}[r.IntN(4)]
+			var highest *float64
 			if r.IntN(5) > 0 {
-				v.MaxCVSS = score(float64(r.IntN(6)))
+				highest = score(float64(r.IntN(6)))
 			}
-			verdicts = append(verdicts, v)
+			verdicts = append(verdicts, said(task, result, highest))
 		}
 		return tx.Classified(ctx, verdicts, done)
 	})
@@ -319,14 +320,14 @@ func BenchmarkSearch(b *testing.B) {
 							return err
 						}
 					}
-					tasks, done, err := t.Tasks(b.Context(), 1<<40, 100_000)
+					tasks, done, err := t.Tasks(b.Context(), 1<<40, 100_000, nil)
 					if err != nil {
 						return err
 					}
 					var verdicts []store.Verdict
 					for _, task := range tasks {
 						f := float64(r.IntN(100)) / 10
-						verdicts = append(verdicts, store.Verdict{Task: task, Verdict: []api.Result{api.Pass, api.Warned, api.Fail}[r.IntN(3)], MaxCVSS: &f})
+						verdicts = append(verdicts, said(task, []api.Result{api.Pass, api.Warned, api.Fail}[r.IntN(3)], &f))
 					}
 					return t.Classified(b.Context(), verdicts, done)
 				}); err != nil {

@@ -23,33 +23,44 @@ var words = map[Dialect]*strings.Replacer{
 		"{{rowless}}", ""),
 }
 
-// migrate brings the schema to this program's version. A schema that is newer than
-// the program is left as it is, and refused.
-func migrate(ctx context.Context, db *sql.DB, d Dialect) error {
+// provider has the migrations in the words of a dialect.
+func provider(db *sql.DB, d Dialect) (*goose.Provider, error) {
 	written := fstest.MapFS{}
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, file := range files {
 		text, err := migrations.ReadFile(file)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		written[strings.TrimPrefix(file, "migrations/")] = &fstest.MapFile{Data: []byte(words[d].Replace(string(text)))}
 	}
-	dialect, options := goose.DialectSQLite3, []goose.ProviderOption{goose.WithTableName("assay_schema")}
+	dialect, options := goose.DialectSQLite3, []goose.ProviderOption{goose.WithTableName("assay_schema"),
+		// Their numbers were given before it was known which would come first; none needs another to be later.
+		goose.WithAllowOutofOrder(true)}
 	if d == PostgreSQL {
 		dialect = goose.DialectPostgres
 		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		options = append(options, goose.WithSessionLocker(locker))
 	}
 	provider, err := goose.NewProvider(dialect, db, written, options...)
 	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
+		return nil, fmt.Errorf("reading the migrations: %w", err)
+	}
+	return provider, nil
+}
+
+// migrate brings the schema to this program's version. A schema that is newer than
+// the program is left as it is, and refused.
+func migrate(ctx context.Context, db *sql.DB, d Dialect) error {
+	provider, err := provider(db, d)
+	if err != nil {
+		return err
 	}
 	at, err := provider.GetDBVersion(ctx)
 	if err != nil {

@@ -137,7 +137,9 @@ func (s *Store) Clusters(ctx context.Context) (list []Cluster, err error) {
 func (t *Tx) RemoveCluster(ctx context.Context, name string) error {
 	name = clean(name)
 	var known int
-	if err := t.one(ctx, "SELECT (SELECT COUNT(*) FROM nodes WHERE cluster = ?) + (SELECT COUNT(*) FROM instances WHERE cluster = ?)", []any{name, name}, &known); err != nil {
+	if err := t.one(ctx, `SELECT (SELECT COUNT(*) FROM nodes WHERE cluster = ?) + (SELECT COUNT(*) FROM instances WHERE cluster = ?)
+		+ (SELECT COUNT(*) FROM origins o WHERE o.space = ? AND (EXISTS (SELECT 1 FROM images i WHERE i.origin_id = o.id) OR EXISTS (SELECT 1 FROM indexes x WHERE x.origin_id = o.id)))`,
+		[]any{name, name, clusterSpace(name)}, &known); err != nil {
 		return err
 	}
 	if known == 0 {
@@ -151,7 +153,13 @@ func (t *Tx) RemoveCluster(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	return nil
+	if err := t.forget(ctx, "space = ?", clusterSpace(name)); err != nil {
+		return err
+	}
+	if err := t.withdraw(ctx, "origin_id IN (SELECT id FROM origins WHERE space = ?)", clusterSpace(name)); err != nil {
+		return err
+	}
+	return t.changedIn(ctx, SpacesChanged, name, clusterSpace(name))
 }
 
 // ForgetNodes removes nodes that were silent for a time while others of their cluster were heard:

@@ -235,7 +235,7 @@ func TestClaims(t *testing.T) {
 			t.Helper()
 			var list []store.Claim
 			write(t, s, func(tx *store.Tx) (err error) {
-				list, err = tx.Claim(ctx, "eu", node, digests, 15*time.Minute)
+				list, err = tx.Claim(ctx, api.Scope{}, "eu", node, digests, 15*time.Minute)
 				return err
 			})
 			for _, c := range list {
@@ -253,7 +253,7 @@ func TestClaims(t *testing.T) {
 		want("the first", claim("n1", a, b, a), "scan", "scan", "scan")
 		want("again", claim("n1", a), "scan")
 		want("another", claim("n2", a, digest("c")), "claimed", "scan")
-		write(t, s, func(tx *store.Tx) error { return tx.Release(ctx, "eu", "n2", []string{a, digest("c")}) })
+		write(t, s, func(tx *store.Tx) error { return tx.Release(ctx, api.Scope{}, "eu", "n2", []string{a, digest("c")}) })
 		want("given back", claim("n3", a, digest("c")), "claimed", "scan")
 		write(t, s, func(tx *store.Tx) error {
 			_, err := tx.AddSBOM(ctx, store.SBOM{Scan: scanOf("nginx:1", "a", now), Format: "syft-json", Document: []byte("{}")})
@@ -293,7 +293,7 @@ func TestClaimsAtOnce(t *testing.T) {
 		for n := range 8 {
 			go func() {
 				done <- stores[n%2].Write(t.Context(), func(tx *store.Tx) error {
-					list, err := tx.Claim(t.Context(), "eu", fmt.Sprint("n", n), digests, time.Minute)
+					list, err := tx.Claim(t.Context(), api.Scope{}, "eu", fmt.Sprint("n", n), digests, time.Minute)
 					for _, c := range list {
 						if c.State == store.ClaimScan {
 							given <- c.Digest

@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -60,7 +58,7 @@ func (s *Store) Rests(ctx context.Context, ref api.Reference, digest string) (im
 			return nil
 		}
 		var newest string
-		err := t.one(ctx, "SELECT digest FROM observations WHERE name = ? AND tag = ? ORDER BY last DESC, digest DESC LIMIT 1", []any{ref.Name(), ref.Tag}, &newest)
+		err := t.one(ctx, "SELECT digest FROM observations WHERE name = ? AND tag = ? AND space = '' ORDER BY last DESC, digest DESC LIMIT 1", []any{ref.Name(), ref.Tag}, &newest)
 		if errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -70,27 +68,22 @@ func (s *Store) Rests(ctx context.Context, ref api.Reference, digest string) (im
 	return image, same, err
 }
 
-// kept is the image with an SBOM that a digest leads to, or "".
+// kept is the image with an SBOM for all clusters and names that a digest leads to, or "".
 func (t *Tx) kept(ctx context.Context, digest string) (string, error) {
 	has := func(d string) (bool, error) {
 		var n int64
-		err := t.one(ctx, "SELECT COUNT(*) FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ?", []any{d}, &n)
+		err := t.one(ctx, "SELECT COUNT(*) FROM sboms b JOIN images i ON i.id = b.image_id WHERE i.digest = ? AND i.origin_id = ?", []any{d, anyOrigin}, &n)
 		return n > 0, err
 	}
 	if found, err := has(digest); found || err != nil {
 		return digest, err
 	}
-	var text string
-	err := t.one(ctx, "SELECT platforms FROM indexes WHERE digest = ?", []any{digest}, &text)
-	if errors.Is(err, ErrNotFound) {
-		return "", nil
-	}
 	var platforms map[string]string
-	if err == nil {
-		err = json.Unmarshal([]byte(text), &platforms)
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading the index %s: %w", digest, err)
+	if err := t.Indexes(ctx, []string{digest}, func(x IndexDocument) error {
+		platforms = x.Platforms
+		return nil
+	}); err != nil {
+		return "", err
 	}
 	for _, p := range append([]string{api.DefaultPlatform}, slices.Sorted(maps.Keys(platforms))...) {
 		if found, err := has(platforms[p]); found || err != nil {
@@ -105,17 +98,24 @@ func (t *Tx) kept(ctx context.Context, digest string) (string, error) {
 // under that name, too, from then on.
 func (t *Tx) AddName(ctx context.Context, ref api.Reference, digest, image string, x *api.Index) error {
 	var id int64
-	if err := t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{image}, &id); err != nil {
+	if err := t.one(ctx, "SELECT id FROM images WHERE digest = ? AND origin_id = ?", []any{image, anyOrigin}, &id); err != nil {
+		return err
+	}
+	if err := t.named(ctx, id, ref.Name()); err != nil {
 		return err
 	}
 	if x != nil {
-		if err := t.observe(ctx, ref, api.Scan{Digest: image, Index: x}, t.at); err != nil {
+		scan := api.Scan{Digest: image, Index: x}
+		if err := t.prove(ctx, &scan); err != nil {
 			return err
 		}
-	} else if err := t.observed(ctx, ref, digest, t.at); err != nil {
+		if err := t.observe(ctx, ref, scan, t.at); err != nil {
+			return err
+		}
+	} else if err := t.observed(ctx, "", ref, digest, t.at); err != nil {
 		return err
 	}
-	listing, err := t.listing(ctx, ref, &id, image, "registry", "", "")
+	listing, err := t.listing(ctx, ref, &id, image, "registry", "")
 	if err != nil {
 		return err
 	}

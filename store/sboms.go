@@ -26,6 +26,8 @@ type SBOM struct {
 	State   SBOMState
 	// Names of the packages, for search.
 	Packages []Package
+	// Identity is who handed it in, once it is kept.
+	Identity string
 }
 
 // SBOMState is what the store knows of an SBOM.
@@ -52,14 +54,25 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 		return false, err
 	}
 	scan := sanitized(b.Scan)
-	image, err := t.image(ctx, scan)
+	if err := t.prove(ctx, &scan); err != nil {
+		return false, err
+	}
+	where := originOf(scan.Scope)
+	origin, err := t.origin(ctx, where)
 	if err != nil {
+		return false, err
+	}
+	image, err := t.image(ctx, origin, scan)
+	if err != nil {
+		return false, err
+	}
+	if err := t.named(ctx, *image, ref.Name()); err != nil {
 		return false, err
 	}
 	if err := t.observe(ctx, ref, scan, t.at); err != nil {
 		return false, err
 	}
-	listing, err := t.listing(ctx, ref, image, scan.Digest, scan.Source, "", "")
+	listing, err := t.listing(ctx, ref, image, scan.Digest, scan.Source, "")
 	if err != nil {
 		return false, err
 	}
@@ -70,7 +83,7 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("writing the SBOM: %w", err)
 	}
-	if err := t.claimDone(ctx, scan.Digest); err != nil {
+	if err := t.claimDone(ctx, where.Space, scan.Digest); err != nil {
 		return false, err
 	}
 	var before, reference string
@@ -87,8 +100,9 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 		*image, ref.String(), key, b.Format, string(header), compress(b.Document), t.at); err != nil {
 		return false, err
 	}
-	if _, err := t.exec(ctx, `INSERT INTO matches (image_id) VALUES (?)
-		ON CONFLICT (image_id) DO UPDATE SET matched_at = '', checksum = '', built = '', matcher = '', error = '', urgent = FALSE`, *image); err != nil {
+	if _, err := t.exec(ctx, `INSERT INTO matches (image_id, found, way, identity) VALUES (?, ?, ?, ?) ON CONFLICT (image_id) DO UPDATE SET
+		found = excluded.found, way = excluded.way, identity = excluded.identity, matched_at = '', checksum = '', built = '', matcher = '', error = '', urgent = FALSE`,
+		*image, t.found(scan), string(scan.Way), t.identity); err != nil {
 		return false, err
 	}
 	if _, err := t.exec(ctx, "DELETE FROM compacts WHERE image_id = ?", *image); err != nil {
@@ -96,6 +110,9 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	}
 	if before != key {
 		if err := t.setPackages(ctx, *image, b.Packages); err != nil {
+			return false, err
+		}
+		if err := t.disagreement(ctx, scan.Digest, listing); err != nil {
 			return false, err
 		}
 	}
@@ -112,6 +129,9 @@ func (t *Tx) setPackages(ctx context.Context, image int64, list []Package) error
 	for i, p := range list {
 		keys[i] = packageKey{clean(p.Name), clean(p.Version), clean(p.Type)}
 	}
+	if _, err := t.exec(ctx, "UPDATE images SET fingerprint = ? WHERE id = ?", fingerprint(keys), image); err != nil {
+		return err
+	}
 	ids, err := t.packageIDs(ctx, keys)
 	if err != nil {
 		return err
@@ -126,50 +146,64 @@ func (t *Tx) setPackages(ctx context.Context, image int64, list []Package) error
 	return t.bulk(ctx, "INSERT INTO image_packages (package_id, image_id)", "ON CONFLICT (package_id, image_id) DO NOTHING", rows)
 }
 
-// SBOM is that of a digest, without its packages.
-func (s *Store) SBOM(ctx context.Context, digest string) (b SBOM, err error) {
+// SBOM is that of a piece of evidence, without its packages.
+func (s *Store) SBOM(ctx context.Context, piece int64) (b SBOM, err error) {
 	return b, s.View(ctx, func(t *Tx) error {
-		b = SBOM{}
-		var header string
 		var document []byte
-		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.built, m.matcher, b.header, b.document
-			FROM sboms b JOIN matches m ON m.image_id = b.image_id JOIN images i ON i.id = b.image_id WHERE i.digest = ?`,
-			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Built, &b.State.Matcher, &header, &document); err != nil {
-			return err
+		if b, err = t.sbom(ctx, piece, "b.document", &document); err == nil {
+			b.Document, err = decompress(document)
 		}
-		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
-			return fmt.Errorf("reading the SBOM: %w", err)
-		}
-		b.Document, err = decompress(document)
 		return err
 	})
 }
 
-// CompactSBOM is the SBOM of a digest with Compact, which may be nil, and without its document and packages.
-func (s *Store) CompactSBOM(ctx context.Context, digest string) (b SBOM, err error) {
+// CompactSBOM is the SBOM of a piece with Compact, which may be nil, and without its document and packages.
+func (s *Store) CompactSBOM(ctx context.Context, piece int64) (b SBOM, err error) {
 	return b, s.View(ctx, func(t *Tx) error {
-		b = SBOM{}
-		var header string
 		var compact []byte
-		if err := t.one(ctx, `SELECT b.format, b.sha256, m.matched_at, m.checksum, m.built, m.matcher, b.header, c.packages FROM images i
-			JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id LEFT JOIN compacts c ON c.image_id = i.id WHERE i.digest = ?`,
-			[]any{digest}, &b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Built, &b.State.Matcher, &header, &compact); err != nil {
-			return err
-		}
-		if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
-			return fmt.Errorf("reading the SBOM: %w", err)
-		}
-		if compact != nil {
+		if b, err = t.sbom(ctx, piece, "(SELECT c.packages FROM compacts c WHERE c.image_id = b.image_id)", &compact); err == nil && compact != nil {
 			b.Compact, err = decompress(compact)
 		}
 		return err
 	})
 }
 
-// SBOMState is that of the SBOM of a digest.
-func (t *Tx) SBOMState(ctx context.Context, digest string) (state SBOMState, err error) {
-	return state, t.one(ctx, "SELECT b.sha256, m.matched_at, m.checksum, m.built, m.matcher FROM images i JOIN sboms b ON b.image_id = i.id JOIN matches m ON m.image_id = i.id WHERE i.digest = ?",
-		[]any{digest}, &state.Sum, &state.MatchedAt, &state.Checksum, &state.Built, &state.Matcher)
+func (t *Tx) sbom(ctx context.Context, piece int64, column string, value *[]byte) (b SBOM, err error) {
+	var header, found string
+	var o Origin
+	if err := t.one(ctx, "SELECT b.format, b.sha256, m.matched_at, m.checksum, m.built, m.matcher, b.header, m.found, m.way, m.identity, o.space, o.registry, "+column+` FROM sboms b
+		JOIN matches m ON m.image_id = b.image_id JOIN images i ON i.id = b.image_id JOIN origins o ON o.id = i.origin_id WHERE b.image_id = ?`, []any{piece},
+		&b.Format, &b.State.Sum, &b.State.MatchedAt, &b.State.Checksum, &b.State.Built, &b.State.Matcher, &header, &found, &b.Scan.Way, &b.Identity, &o.Space, &o.Registry, value); err != nil {
+		return b, err
+	}
+	way := b.Scan.Way
+	if err := json.Unmarshal([]byte(header), &b.Scan); err != nil {
+		return b, fmt.Errorf("reading the SBOM: %w", err)
+	}
+	b.Scan.Way, b.Scan.Found = way, parseTime(found)
+	if b.Scan.Scope.Evidence() != o.Scope() {
+		b.Scan.Scope = o.Scope()
+	}
+	return b, nil
+}
+
+// SBOMPieces are the pieces of evidence about a digest that have an SBOM.
+func (s *Store) SBOMPieces(ctx context.Context, digest string) (pieces []int64, err error) {
+	return pieces, s.View(ctx, func(t *Tx) error {
+		pieces = nil
+		return t.each(ctx, "SELECT b.image_id FROM images i JOIN sboms b ON b.image_id = i.id WHERE i.digest = ? ORDER BY b.image_id", []any{digest}, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			pieces = append(pieces, id)
+			return err
+		})
+	})
+}
+
+// SBOMState is that of the SBOM of a piece.
+func (t *Tx) SBOMState(ctx context.Context, piece int64) (state SBOMState, err error) {
+	return state, t.one(ctx, "SELECT b.sha256, m.matched_at, m.checksum, m.built, m.matcher FROM sboms b JOIN matches m ON m.image_id = b.image_id WHERE b.image_id = ?",
+		[]any{piece}, &state.Sum, &state.MatchedAt, &state.Checksum, &state.Built, &state.Matcher)
 }
 
 // Due says which SBOMs must be matched: those that were never matched, not since a moment, by
@@ -203,7 +237,9 @@ func (s *Store) DueSBOMs(ctx context.Context, due Due, limit int) (digests []str
 			append(args, limit), func(scan func(...any) error) error {
 				var d string
 				err := scan(&d)
-				digests = append(digests, d)
+				if !slices.Contains(digests, d) { // it may have several
+					digests = append(digests, d)
+				}
 				return err
 			})
 	})
@@ -228,7 +264,7 @@ func (s *Store) MatchCounts(ctx context.Context, due Due) (n MatchCounts, err er
 
 // Matched is what came of matching an SBOM.
 type Matched struct {
-	Digest            string
+	Piece             int64
 	Checksum, Matcher string    // of the database, and of what matched
 	Built             time.Time // of the database
 	Fault             string    // why it could not be matched; "": it could
@@ -245,10 +281,7 @@ type Searches struct {
 // Matched notes that an SBOM was matched, or why it could not be. A scan that came of
 // it is added in the same transaction.
 func (t *Tx) Matched(ctx context.Context, m Matched) error {
-	var image int64
-	if err := t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{m.Digest}, &image); err != nil {
-		return err
-	}
+	image := m.Piece
 	if _, err := t.exec(ctx, "UPDATE matches SET matched_at = ?, checksum = ?, built = ?, matcher = ?, error = ?, urgent = FALSE WHERE image_id = ?",
 		t.at, m.Checksum, documents.Time(m.Built), m.Matcher, clean(m.Fault), image); err != nil {
 		return err

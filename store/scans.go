@@ -30,13 +30,24 @@ type Added struct {
 
 // AddScan stores a scan that passed api.Scan.Validate and whose Image is a
 // reference. What it claims as result, and the exceptions that it shows, are left
-// out. A scan is the same when reference, digest, time, source and database are.
+// out. A scan is the same when reference, digest, time, source, database and origin are; that
+// is of its Scope. When its packages were found is at most now.
 func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	ref, err := api.ParseReference(scan.Image)
 	if err != nil {
 		return Added{}, err
 	}
 	scan = sanitized(scan)
+	if err := t.prove(ctx, &scan); err != nil {
+		return Added{}, err
+	}
+	where := originOf(scan.Scope)
+	origin, err := t.origin(ctx, where)
+	if err != nil {
+		return Added{}, err
+	}
+	found := t.found(scan)
+	scan.Found = parseTime(found)
 	content, err := t.content(ctx, scan.Vulnerabilities)
 	if err != nil {
 		return Added{}, err
@@ -49,7 +60,7 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	}
 	var image *int64
 	if scan.Digest != "" {
-		if image, err = t.image(ctx, scan); err != nil {
+		if image, err = t.image(ctx, origin, scan); err != nil {
 			return Added{}, err
 		}
 	}
@@ -63,12 +74,12 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	at := documents.Time(scan.ScannedAt)
 	reference := ref.String()
 	var added Added
-	err = t.one(ctx, `INSERT INTO scans (image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id)
-		VALUES (`+marks(11)+`) ON CONFLICT (digest, reference, scanned_at, checksum, source) DO NOTHING RETURNING id`,
-		[]any{image, reference, scan.Digest, scan.Source, at, built, checksum, t.at, scan.Error, string(text), content}, &added.ID)
+	err = t.one(ctx, `INSERT INTO scans (image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id, origin_id, found, way, identity)
+		VALUES (`+marks(15)+`) ON CONFLICT (digest, reference, scanned_at, checksum, source, origin_id) DO NOTHING RETURNING id`,
+		[]any{image, reference, scan.Digest, scan.Source, at, built, checksum, t.at, scan.Error, string(text), content, origin, found, string(scan.Way), t.identity}, &added.ID)
 	if errors.Is(err, ErrNotFound) {
-		err = t.one(ctx, "SELECT id FROM scans WHERE digest = ? AND reference = ? AND scanned_at = ? AND checksum = ? AND source = ?",
-			[]any{scan.Digest, reference, at, checksum, scan.Source}, &added.ID)
+		err = t.one(ctx, "SELECT id FROM scans WHERE digest = ? AND reference = ? AND scanned_at = ? AND checksum = ? AND source = ? AND origin_id = ?",
+			[]any{scan.Digest, reference, at, checksum, scan.Source, origin}, &added.ID)
 		return added, err
 	}
 	if err != nil {
@@ -76,27 +87,37 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	}
 	added.New = true
 	if scan.Error != "" && scan.Digest != "" {
-		if err := t.claimFailed(ctx, scan.Digest); err != nil {
+		if err := t.claimFailed(ctx, where.Space, scan.Digest); err != nil {
 			return added, err
 		}
 	}
 	newest := false
 	if image != nil && scan.Error == "" {
-		if newest, err = t.newest(ctx, *image, added.ID, at, scan); err != nil {
+		if err := t.named(ctx, *image, ref.Name()); err != nil {
+			return added, err
+		}
+		if newest, err = t.newest(ctx, *image, added.ID, scan); err != nil {
 			return added, err
 		}
 	}
-	if err := t.observe(ctx, ref, scan, at); err != nil {
+	// What a tag led to was seen when it was scanned, which was before now whatever the clock there says.
+	if err := t.observe(ctx, ref, scan, min(at, t.at)); err != nil {
 		return added, err
 	}
-	if added.Listing, err = t.listing(ctx, ref, image, scan.Digest, scan.Source, at, scan.Error); err != nil {
+	if added.Listing, err = t.listing(ctx, ref, image, scan.Digest, scan.Source, at); err != nil {
+		return added, err
+	}
+	if err := t.failure(ctx, added.Listing, origin, scan); err != nil {
 		return added, err
 	}
 	if err := t.changed(ctx, ScanAdded, cmp.Or(scan.Digest, reference)); err != nil {
 		return added, err
 	}
 	if newest {
-		if err := t.changed(ctx, ImageChanged, scan.Digest); err != nil {
+		if err := t.changedIn(ctx, ImageChanged, scan.Digest, where.Space); err != nil {
+			return added, err
+		}
+		if err := t.disagreement(ctx, scan.Digest, added.Listing); err != nil {
 			return added, err
 		}
 	}
@@ -104,14 +125,41 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 		return added, err
 	}
 	if newest { // the digest counts under its other names too
-		_, err = t.exec(ctx, "INSERT INTO work (seq, listing_id, at) SELECT ?, id, ? FROM listings WHERE image_id = ? AND id <> ?", t.seq, t.at, *image, added.Listing)
+		_, err = t.exec(ctx, "INSERT INTO work (seq, listing_id, at) SELECT ?, id, ? FROM listings WHERE digest = ? AND id <> ?", t.seq, t.at, scan.Digest, added.Listing)
 	}
 	return added, err
+}
+
+// found is when the packages of a scan were determined: never later than now.
+func (t *Tx) found(scan api.Scan) string {
+	if at := scan.FoundAt(); !at.IsZero() {
+		return min(documents.Time(at), t.at)
+	}
+	return t.at
+}
+
+// named keeps a name under which a piece was handed in.
+func (t *Tx) named(ctx context.Context, image int64, name string) error {
+	_, err := t.exec(ctx, "INSERT INTO image_names (image_id, name) VALUES (?, ?) ON CONFLICT (image_id, name) DO NOTHING", image, name)
+	return err
+}
+
+// failure keeps that the last scan of a listing by an origin failed, or that it did not.
+func (t *Tx) failure(ctx context.Context, listing, origin int64, scan api.Scan) error {
+	if scan.Error == "" {
+		_, err := t.exec(ctx, "DELETE FROM failures WHERE listing_id = ? AND origin_id = ?", listing, origin)
+		return err
+	}
+	_, err := t.exec(ctx, `INSERT INTO failures (listing_id, origin_id, identity, source, error, at) VALUES (`+marks(6)+`)
+		ON CONFLICT (listing_id, origin_id) DO UPDATE SET identity = excluded.identity, source = excluded.source, error = excluded.error, at = excluded.at`,
+		listing, origin, t.identity, scan.Source, scan.Error, min(documents.Time(scan.ScannedAt), t.at))
+	return err
 }
 
 // sanitized is a scan without what is computed, and without NUL, which PostgreSQL cannot hold.
 func sanitized(scan api.Scan) api.Scan {
 	scan.Result, scan.MaxCVSS = "", nil
+	scan.Way = cmp.Or(scan.Way, api.Uploaded)
 	for _, s := range []*string{&scan.Source, &scan.Error, &scan.Platform, &scan.ConfigDigest, &scan.Distro} {
 		*s = clean(*s)
 	}
@@ -151,16 +199,16 @@ func (t *Tx) content(ctx context.Context, list []api.Vulnerability) (id int64, e
 	return id, t.one(ctx, "INSERT INTO contents (sha256, document) VALUES (?, ?) RETURNING id", []any{key, compress(text)}, &id)
 }
 
-// image is the row of a digest, made where it is missing.
-func (t *Tx) image(ctx context.Context, scan api.Scan) (*int64, error) {
+// image is the piece of evidence of an origin about a digest, made where it is missing.
+func (t *Tx) image(ctx context.Context, origin int64, scan api.Scan) (*int64, error) {
+	key := scan.Digest
+	if origin != anyOrigin {
+		key += fmt.Sprintf(" %d", origin)
+	}
 	var id int64
-	err := t.one(ctx, "SELECT id FROM images WHERE digest = ?", []any{scan.Digest}, &id)
+	err := t.one(ctx, "SELECT id FROM images WHERE piece = ?", []any{key}, &id)
 	if errors.Is(err, ErrNotFound) {
-		if err = t.one(ctx, "INSERT INTO images (digest) VALUES (?) RETURNING id", []any{scan.Digest}, &id); err != nil {
-			return nil, err
-		}
-		// Names that ran before they were scanned.
-		_, err = t.exec(ctx, "UPDATE listings SET image_id = ? WHERE digest = ? AND image_id IS NULL", id, scan.Digest)
+		err = t.one(ctx, "INSERT INTO images (piece, digest, origin_id) VALUES (?, ?, ?) RETURNING id", []any{key, scan.Digest, origin}, &id)
 	}
 	if err != nil {
 		return nil, err
@@ -170,22 +218,26 @@ func (t *Tx) image(ctx context.Context, scan api.Scan) (*int64, error) {
 	return &id, err
 }
 
-// newest makes a scan the one that counts, unless the image has a newer one.
-func (t *Tx) newest(ctx context.Context, image, id int64, at string, scan api.Scan) (bool, error) {
+// newest makes a scan the one that counts for its piece, unless that has a newer one.
+func (t *Tx) newest(ctx context.Context, image, id int64, scan api.Scan) (bool, error) {
+	at := documents.Time(scan.ScannedAt)
 	var before struct {
 		at      string
 		content int64
 	}
-	err := t.one(ctx, "SELECT s.scanned_at, s.content_id FROM images i JOIN scans s ON s.id = i.scan_id WHERE i.id = ?", []any{image}, &before.at, &before.content)
+	err := t.one(ctx, "SELECT CASE WHEN s.scanned_at > s.stored_at THEN s.stored_at ELSE s.scanned_at END, s.content_id FROM images i JOIN scans s ON s.id = i.scan_id WHERE i.id = ?", []any{image}, &before.at, &before.content)
 	first := errors.Is(err, ErrNotFound)
 	if err != nil && !first {
 		return false, err
 	}
-	if !first && at < before.at {
+	// Times ahead are those of the receipt: they do not stay ahead of what comes later.
+	if !first && min(at, t.at) < before.at {
 		return false, nil
 	}
-	if _, err := t.exec(ctx, "UPDATE images SET scan_id = ?, distro = ?, packages = CASE WHEN ? > 0 THEN ? ELSE packages END WHERE id = ?",
-		id, scan.Distro, scan.Packages, scan.Packages, image); err != nil {
+	epss, kev, fixable := worst(scan.Vulnerabilities)
+	if _, err := t.exec(ctx, `UPDATE images SET scan_id = ?, distro = ?, packages = CASE WHEN ? > 0 THEN ? ELSE packages END, epss = ?, kev = ?, fixable = ?, (found, way, identity) =
+		(SELECT CASE WHEN found = '' THEN CASE WHEN scanned_at > stored_at THEN stored_at ELSE scanned_at END ELSE found END, way, identity FROM scans WHERE id = ?) WHERE id = ?`,
+		id, scan.Distro, scan.Packages, scan.Packages, epss, kev, fixable, id, image); err != nil {
 		return false, err
 	}
 	var content int64
@@ -217,7 +269,6 @@ func (t *Tx) newest(ctx context.Context, image, id int64, at string, scan api.Sc
 	if err := t.brief(ctx, image, id, scan); err != nil {
 		return false, err
 	}
-	epss, kev, fixable := worst(scan.Vulnerabilities)
 	_, err = t.exec(ctx, "UPDATE listings SET scanned_at = ?, epss = ?, kev = ?, fixable = ? WHERE image_id = ?", at, epss, kev, fixable, image)
 	return true, err
 }
@@ -248,7 +299,7 @@ func jsonSet(set map[string]bool) string {
 	return string(text)
 }
 
-// observe keeps what a tag led to, and the platforms of an index.
+// observe keeps what a tag led to, and the platforms of an index that nobody showed the bytes of.
 func (t *Tx) observe(ctx context.Context, ref api.Reference, scan api.Scan, at string) error {
 	digest := scan.Digest
 	if x := scan.Index; x != nil && x.Digest != "" {
@@ -257,28 +308,37 @@ func (t *Tx) observe(ctx context.Context, ref api.Reference, scan api.Scan, at s
 		if err != nil {
 			return fmt.Errorf("writing the index: %w", err)
 		}
-		n, err := t.exec(ctx, `INSERT INTO indexes (digest, platforms, at) VALUES (?, ?, ?)
-			ON CONFLICT (digest) DO UPDATE SET platforms = excluded.platforms, at = excluded.at WHERE indexes.at <= excluded.at AND indexes.platforms <> excluded.platforms`,
-			x.Digest, string(platforms), at)
+		where := originOf(scan.Scope)
+		origin, err := t.origin(ctx, where)
+		if err != nil {
+			return err
+		}
+		n, err := t.exec(ctx, `INSERT INTO indexes (digest, origin_id, platforms, at, identity) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (digest, origin_id) DO UPDATE SET platforms = excluded.platforms, at = excluded.at, identity = excluded.identity WHERE indexes.at <= excluded.at AND indexes.platforms <> excluded.platforms`,
+			x.Digest, origin, string(platforms), at, t.identity)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
-			if err := t.changed(ctx, IndexChanged, x.Digest); err != nil {
+			if err := t.changedIn(ctx, IndexChanged, x.Digest, where.Space); err != nil {
 				return err
 			}
 		}
 	}
-	return t.observed(ctx, ref, digest, at)
+	space, told := tagSpace(scan.Scope)
+	if !told {
+		return nil
+	}
+	return t.observed(ctx, space, ref, digest, at)
 }
 
-// observed keeps that a tag led to a digest at a moment.
-func (t *Tx) observed(ctx context.Context, ref api.Reference, digest, at string) error {
+// observed keeps that a tag led to a digest at a moment, in a space.
+func (t *Tx) observed(ctx context.Context, space string, ref api.Reference, digest, at string) error {
 	if ref.Tag == "" || ref.Digest != "" || digest == "" {
 		return nil
 	}
 	newest := func() (digest string, err error) {
-		err = t.one(ctx, "SELECT digest FROM observations WHERE name = ? AND tag = ? ORDER BY last DESC, digest DESC LIMIT 1", []any{ref.Name(), ref.Tag}, &digest)
+		err = t.one(ctx, "SELECT digest FROM observations WHERE name = ? AND tag = ? AND space = ? ORDER BY last DESC, digest DESC LIMIT 1", []any{ref.Name(), ref.Tag, space}, &digest)
 		if errors.Is(err, ErrNotFound) {
 			return "", nil
 		}
@@ -288,20 +348,39 @@ func (t *Tx) observed(ctx context.Context, ref api.Reference, digest, at string)
 	if err != nil {
 		return err
 	}
-	if _, err := t.exec(ctx, `INSERT INTO observations (name, tag, digest, first, last) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (name, tag, digest) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last`, ref.Name(), ref.Tag, digest, at, at); err != nil {
+	n, err := t.exec(ctx, `INSERT INTO observations (name, tag, space, digest, identity, first, last) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (name, tag, space, digest, identity) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last`, ref.Name(), ref.Tag, space, digest, t.identity, at, at)
+	if err != nil {
 		return err
 	}
 	after, err := newest()
-	if err != nil || after == before {
+	if err != nil {
 		return err
 	}
-	return t.changed(ctx, NameChanged, ref.Name()+":"+ref.Tag)
+	if after == before && n == 0 {
+		return nil
+	}
+	// Of what is seen in several spaces the newest counts: there each sight of it does. Else what it leads to does.
+	var others []string
+	if err := t.each(ctx, "SELECT DISTINCT space FROM observations WHERE name = ? AND tag = ? AND space <> ?", []any{ref.Name(), ref.Tag, space}, func(scan func(...any) error) error {
+		var other string
+		err := scan(&other)
+		others = append(others, other)
+		return err
+	}); err != nil || after == before && (len(others) == 0 || space != Shared && !slices.Contains(others, Shared)) {
+		return err
+	}
+	if space != Shared && before == "" && slices.Contains(others, Shared) {
+		if err := t.changed(ctx, NameChanged, ref.Name()+":"+ref.Tag); err != nil {
+			return err
+		}
+	}
+	return t.changedIn(ctx, NameChanged, ref.Name()+":"+ref.Tag, space)
 }
 
 // listing is the row of a reference and a digest, made where it is missing. An empty
 // at is no scan: the image runs.
-func (t *Tx) listing(ctx context.Context, ref api.Reference, image *int64, digest, source, at, fault string) (id int64, err error) {
+func (t *Tx) listing(ctx context.Context, ref api.Reference, image *int64, digest, source, at string) (id int64, err error) {
 	tag := ref.Tag
 	if ref.Digest != "" {
 		tag = ""
@@ -310,7 +389,7 @@ func (t *Tx) listing(ctx context.Context, ref api.Reference, image *int64, diges
 	if errors.Is(err, ErrNotFound) {
 		err = t.one(ctx, `INSERT INTO listings (image_id, digest, name, tag, registry, repository, image, source, result, scanned_at, first_seen, error)
 			VALUES (`+marks(12)+`) RETURNING id`,
-			[]any{image, digest, ref.Name(), tag, ref.Registry(), ref.Repository(), ref.String(), source, "", at, t.at, fault}, &id)
+			[]any{image, digest, ref.Name(), tag, ref.Registry(), ref.Repository(), ref.String(), source, "", at, t.at, ""}, &id)
 		if err != nil {
 			return 0, err
 		}
@@ -322,26 +401,14 @@ func (t *Tx) listing(ctx context.Context, ref api.Reference, image *int64, diges
 	if err != nil || at == "" {
 		return id, err
 	}
-	_, err = t.exec(ctx, "UPDATE listings SET source = ?, error = ?, scanned_at = CASE WHEN scanned_at < ? AND digest = '' THEN ? ELSE scanned_at END WHERE id = ?", source, fault, at, at, id)
+	_, err = t.exec(ctx, "UPDATE listings SET source = ?, scanned_at = CASE WHEN scanned_at < ? AND digest = '' THEN ? ELSE scanned_at END WHERE id = ?", source, at, at, id)
 	return id, err
 }
 
-// summarize gives a new listing what the newest scan of its image shows.
+// summarize gives a listing what the newest scan of a piece shows.
 func (t *Tx) summarize(ctx context.Context, listing, image int64) error {
-	var id int64
-	err := t.one(ctx, "SELECT scan_id FROM images WHERE id = ? AND scan_id IS NOT NULL", []any{image}, &id)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	scan, err := t.scan(ctx, id)
-	if err != nil {
-		return err
-	}
-	epss, kev, fixable := worst(scan.Vulnerabilities)
-	_, err = t.exec(ctx, "UPDATE listings SET scanned_at = ?, epss = ?, kev = ?, fixable = ? WHERE id = ?", documents.Time(scan.ScannedAt), epss, kev, fixable, listing)
+	_, err := t.exec(ctx, `UPDATE listings SET (scanned_at, epss, kev, fixable) = (SELECT s.scanned_at, i.epss, i.kev, i.fixable FROM images i JOIN scans s ON s.id = i.scan_id WHERE i.id = ?)
+		WHERE id = ? AND EXISTS (SELECT 1 FROM images WHERE id = ? AND scan_id IS NOT NULL)`, image, listing, image)
 	return err
 }
 
@@ -502,16 +569,36 @@ func decodeScan(header string, document []byte) (scan api.Scan, err error) {
 	return scan, nil
 }
 
-// Scan is the newest scan without error of a digest, without result.
-func (s *Store) Scan(ctx context.Context, digest string) (scan api.Scan, err error) {
-	return scan, s.View(ctx, func(t *Tx) error {
-		var id int64
-		err := t.one(ctx, "SELECT scan_id FROM images WHERE digest = ? AND scan_id IS NOT NULL", []any{digest}, &id)
-		if err == nil {
-			scan, err = t.scan(ctx, id)
+// Scan is the newest scan without error of a digest, as lists show it under a reference, or under
+// any where that is ""; in a cluster, or where that is "" where it is worst. It has no result;
+// reader is the cluster that the engine is asked for to say the same as the lists.
+func (s *Store) Scan(ctx context.Context, digest, reference, cluster string) (scan api.Scan, reader string, err error) {
+	err = s.View(ctx, func(t *Tx) error {
+		var c conditions
+		c.add("l.digest = ?", digest)
+		if reference != "" {
+			ref, err := api.ParseReference(reference)
+			if err != nil {
+				return err
+			}
+			c.add("l.name = ?", ref.Name())
 		}
+		rows, args, err := t.rowsIn(ctx, cluster)
+		if err != nil {
+			return err
+		}
+		var id int64
+		if err := t.one(ctx, "SELECT i.scan_id, "+viewOf+" FROM "+rows+" JOIN images i ON i.id = l.image_id"+c.where()+" AND i.scan_id IS NOT NULL ORDER BY l.id LIMIT 1", append(args, c.args...), &id, &reader); err != nil {
+			return err
+		}
+		reader = readerOf(reader)
+		if cluster != "" {
+			reader = cluster
+		}
+		scan, err = t.scan(ctx, id)
 		return err
 	})
+	return scan, reader, err
 }
 
 // ScanSummary is one scan in the history of an image.

@@ -195,6 +195,8 @@ type Tx struct {
 	tx  *sql.Tx
 	at  string // documents.Time of its beginning
 	seq int64  // of the last change it made
+	// identity is who hands in what it writes: see [Tx.By].
+	identity string
 	// fresh are what it interned, to be kept once it is committed.
 	fresh *interned
 }
@@ -215,7 +217,7 @@ func (s *Store) Write(ctx context.Context, fn func(*Tx) error) error {
 			return s.fault("waiting to write", err)
 		}
 	}
-	t := &Tx{Store: s, tx: tx, at: documents.Time(s.now()), fresh: newInterned()}
+	t := &Tx{Store: s, tx: tx, at: documents.Time(s.now()), fresh: newInterned(), identity: "server"}
 	if err := fn(t); err != nil {
 		return err
 	}

@@ -32,6 +32,15 @@ func scanOf(image, c string, at time.Time, ids ...string) api.Scan {
 	return s
 }
 
+// said is a verdict that is the same in all views.
+func said(task store.Task, result api.Result, highest *float64) store.Verdict {
+	v := store.Verdict{Task: task}
+	for range task.Views {
+		v.Said = append(v.Said, store.Said{Result: result, MaxCVSS: highest})
+	}
+	return v
+}
+
 func write(t *testing.T, s *store.Store, fn func(*store.Tx) error) {
 	t.Helper()
 	if err := s.Write(t.Context(), fn); err != nil {
@@ -56,7 +65,7 @@ func TestScans(t *testing.T) {
 			t.Fatalf("the same scan again: %+v", again)
 		}
 		add(scanOf("docker.io/library/nginx@"+digest("a"), "a", day.Add(time.Hour), "CVE-2024-0001", "CVE-2024-0003"))
-		got, err := s.Scan(ctx, digest("a"))
+		got, _, err := s.Scan(ctx, digest("a"), "", "")
 		if err != nil || len(got.Vulnerabilities) != 2 || got.Vulnerabilities[1].ID != "CVE-2024-0003" {
 			t.Fatalf("%+v %v", got, err)
 		}
@@ -67,7 +76,7 @@ func TestScans(t *testing.T) {
 		var head int64
 		write(t, s, func(tx *store.Tx) (err error) { head, err = tx.Head(ctx); return err })
 		write(t, s, func(tx *store.Tx) error {
-			tasks, done, err := tx.Tasks(ctx, head, 100)
+			tasks, done, err := tx.Tasks(ctx, head, 100, nil)
 			if err != nil {
 				return err
 			}
@@ -76,7 +85,7 @@ func TestScans(t *testing.T) {
 			}
 			var verdicts []store.Verdict
 			for _, task := range tasks {
-				verdicts = append(verdicts, store.Verdict{Task: task, Verdict: api.Fail, MaxCVSS: score(9.8)})
+				verdicts = append(verdicts, said(task, api.Fail, score(9.8)))
 			}
 			return tx.Classified(ctx, verdicts, done)
 		})
@@ -96,13 +105,13 @@ func TestScans(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			tasks, done, err := tx.Tasks(ctx, head, 100)
+			tasks, done, err := tx.Tasks(ctx, head, 100, nil)
 			if err != nil || len(tasks) != 3 {
 				t.Errorf("tasks %+v %v", tasks, err)
 			}
 			var verdicts []store.Verdict
 			for _, task := range tasks {
-				verdicts = append(verdicts, store.Verdict{Task: task, Verdict: api.Warned, MaxCVSS: score(8)})
+				verdicts = append(verdicts, said(task, api.Warned, score(8)))
 			}
 			return tx.Classified(ctx, verdicts, done)
 		})
@@ -111,7 +120,7 @@ func TestScans(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			tasks, _, err := tx.Tasks(ctx, 1<<40, 100)
+			tasks, _, err := tx.Tasks(ctx, 1<<40, 100, nil)
 			if len(tasks) != 2 {
 				t.Errorf("tasks %+v", tasks)
 			}
@@ -127,7 +136,7 @@ func TestScans(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Scan(context.Background(), digest("f")); err != store.ErrNotFound {
+		if _, _, err := s.Scan(context.Background(), digest("f"), "", ""); err != store.ErrNotFound {
 			t.Fatal(err)
 		}
 	})
@@ -164,7 +173,7 @@ func TestFull(t *testing.T) {
 	if !errors.Is(err, store.ErrUnavailable) {
 		t.Fatalf("a full disk: %v", err)
 	}
-	if _, err := s.Scan(t.Context(), digest("a")); err != nil {
+	if _, _, err := s.Scan(t.Context(), digest("a"), "", ""); err != nil {
 		t.Fatalf("reading with a full disk: %v", err)
 	}
 	limit(1_000_000)
@@ -209,14 +218,14 @@ func TestRetain(t *testing.T) {
 				if _, err := tx.AddScan(ctx, scanOf("nginx:1", "a", now, fmt.Sprintf("CVE-2024-000%d", n))); err != nil {
 					return err
 				}
-				tasks, done, err := tx.Tasks(ctx, 1<<40, 10)
+				tasks, done, err := tx.Tasks(ctx, 1<<40, 10, nil)
 				if err != nil {
 					return err
 				}
 				if err := tx.AddDecisions(ctx, []api.AdmissionRecord{{UID: fmt.Sprint(n), At: now}}); err != nil {
 					return err
 				}
-				return tx.Classified(ctx, []store.Verdict{{Task: tasks[0], Verdict: api.Fail}}, done)
+				return tx.Classified(ctx, []store.Verdict{said(tasks[0], api.Fail, nil)}, done)
 			})
 		}
 		if err := s.Retain(ctx, store.Retention{}); err != nil {
@@ -240,7 +249,7 @@ func TestRetain(t *testing.T) {
 		if got := []int{count("scans"), count("contents"), count("events"), count("decisions")}; fmt.Sprint(got) != "[1 1 3 0]" {
 			t.Errorf("scans, contents, events, decisions: %v", got)
 		}
-		if scan, err := s.Scan(ctx, digest("a")); err != nil || scan.Vulnerabilities[0].ID != "CVE-2024-0004" {
+		if scan, _, err := s.Scan(ctx, digest("a"), "", ""); err != nil || scan.Vulnerabilities[0].ID != "CVE-2024-0004" {
 			t.Errorf("the newest scan: %+v %v", scan, err)
 		}
 	})

@@ -18,6 +18,18 @@ type Task struct {
 	Result api.Result
 	// Scans are those that make it necessary, each of which becomes an event.
 	Scans []TaskScan
+	// Views are those that must be classified: where all evidence is of all clusters, one of "".
+	Views []TaskView
+}
+
+// TaskView is what a [Task] is in some clusters.
+type TaskView struct {
+	// Cluster is the one to classify it for: "" is none, "group:NAME" one that reads that space alone.
+	Cluster string
+	view    string
+	piece   *piece // that counts
+	failed  piece
+	shown   bool // among those of which lists show the worst
 }
 
 // TaskScan is a scan of a [Task].
@@ -29,13 +41,19 @@ type TaskScan struct {
 // Verdict is what the engine says of a [Task].
 type Verdict struct {
 	Task
-	Verdict api.Result
+	Said []Said // for each of its Views
+}
+
+// Said is a result, and the highest score that counts in it.
+type Said struct {
+	Result  api.Result
 	MaxCVSS *float64
 }
 
 // Tasks are the oldest at most limit pieces of work that an engine can do which
-// has seen the changes up to a number; done ends them. One listing is one task.
-func (t *Tx) Tasks(ctx context.Context, seen int64, limit int) (tasks []Task, done []int64, err error) {
+// has seen the changes up to a number; done ends them. One listing is one task. Ways are those
+// in which evidence must have come to count, nil is any.
+func (t *Tx) Tasks(ctx context.Context, seen int64, limit int, ways []api.Way) (tasks []Task, done []int64, err error) {
 	var whole []int64
 	if err := t.each(ctx, "SELECT id FROM work WHERE listing_id IS NULL AND seq <= ? ORDER BY id", []any{seen}, func(scan func(...any) error) error {
 		var id int64
@@ -77,7 +95,10 @@ func (t *Tx) Tasks(ctx context.Context, seen int64, limit int) (tasks []Task, do
 			}
 			return nil
 		})
-	return tasks, done, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return tasks, done, t.views(ctx, tasks, ways)
 }
 
 // Classified writes what the engine said, with the events, and ends the work.
@@ -87,14 +108,23 @@ func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) e
 	if err != nil {
 		return err
 	}
+	if err := t.show(ctx, verdicts); err != nil {
+		return err
+	}
 	var rows, events [][]any
 	changed := false
 	for _, v := range verdicts {
+		at, differs := v.worst()
+		said, view := v.Said[at], v.Views[at]
 		score := -1.0
-		if v.MaxCVSS != nil {
-			score = *v.MaxCVSS
+		if said.MaxCVSS != nil {
+			score = *said.MaxCVSS
 		}
-		rows = append(rows, []any{v.Listing, string(v.Verdict), v.MaxCVSS, score})
+		var image any
+		if view.piece != nil {
+			image = view.piece.image
+		}
+		rows = append(rows, []any{v.Listing, string(said.Result), said.MaxCVSS, score, image, view.failed.error, differs})
 		instances := "[]"
 		if list := running[v.Listing]; len(list) > 0 {
 			text, err := json.Marshal(list)
@@ -104,8 +134,8 @@ func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) e
 			instances = string(text)
 		}
 		previous := v.Result
-		differs := v.Verdict != previous
-		changed = changed || differs
+		moved := said.Result != previous
+		changed = changed || moved
 		event := func(source, fault string, result api.Result, score *float64, differs bool) {
 			events = append(events, []any{v.Listing, string(result), string(previous), differs, score, source, fault, instances})
 		}
@@ -115,16 +145,17 @@ func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) e
 				event(s.Source, s.Error, api.Unknown, nil, previous == "")
 				continue
 			}
-			event(s.Source, "", v.Verdict, v.MaxCVSS, differs)
-			previous, differs, told = v.Verdict, false, true
+			event(s.Source, "", said.Result, said.MaxCVSS, moved)
+			previous, moved, told = said.Result, false, true
 		}
-		if differs && !told && previous != "" {
-			event("", "", v.Verdict, v.MaxCVSS, true)
+		if moved && !told && previous != "" {
+			event("", "", said.Result, said.MaxCVSS, true)
 		}
 	}
 	for chunk := range slices.Chunk(rows, 500) {
-		clause, args := values("v", []string{"id", "result", "max_cvss", "score"}, []string{"BIGINT", "TEXT", "DOUBLE PRECISION", "DOUBLE PRECISION"}, chunk)
-		if _, err := t.exec(ctx, "WITH "+clause+" UPDATE listings SET result = v.result, max_cvss = v.max_cvss, score = v.score, judged = listings.judged + 1 FROM v WHERE listings.id = v.id", args...); err != nil {
+		clause, args := values("v", []string{"id", "result", "max_cvss", "score", "image_id", "error", "differs"}, []string{"BIGINT", "TEXT", "DOUBLE PRECISION", "DOUBLE PRECISION", "BIGINT", "TEXT", "BOOLEAN"}, chunk)
+		if _, err := t.exec(ctx, "WITH "+clause+` UPDATE listings SET result = v.result, max_cvss = v.max_cvss, score = v.score, image_id = v.image_id, error = v.error, differs = v.differs,
+			judged = listings.judged + 1 FROM v WHERE listings.id = v.id`, args...); err != nil {
 			return err
 		}
 	}
@@ -208,7 +239,7 @@ func (t *Tx) ReclassifyCVE(ctx context.Context, cve, name string) error {
 		return err
 	}
 	_, err = t.exec(ctx, `INSERT INTO work (seq, listing_id, at) SELECT CAST(? AS BIGINT), l.id, CAST(? AS TEXT) FROM terms
-		JOIN image_terms i ON i.term_id = terms.id JOIN listings l ON l.image_id = i.image_id WHERE terms.name = ? AND (CAST(? AS TEXT) = '' OR l.name = ?)`,
+		JOIN image_terms x ON x.term_id = terms.id JOIN images i ON i.id = x.image_id JOIN listings l ON l.digest = i.digest WHERE terms.name = ? AND (CAST(? AS TEXT) = '' OR l.name = ?)`,
 		seq, t.at, api.NormalizeID(cve), name, name)
 	return err
 }

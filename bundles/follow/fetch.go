@@ -91,7 +91,11 @@ func (f *Follower) fetch(ctx context.Context, name, digest string) error {
 
 // request is one of a bundle: of a digest, or with "" of the present one.
 func (f *Follower) request(ctx context.Context, name, digest string) (*http.Request, error) {
-	address := f.base.JoinPath(serve.Prefix, name)
+	parts := strings.Split(name, "/")
+	for i := range parts { // names have percent signs of their own
+		parts[i] = url.PathEscape(parts[i])
+	}
+	address := f.base.JoinPath(append([]string{serve.Prefix}, parts...)...)
 	if digest != "" {
 		address.RawQuery = url.Values{"digest": {digest}}.Encode()
 	}

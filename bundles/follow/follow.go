@@ -32,6 +32,7 @@ import (
 
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/outgoing"
 )
 
@@ -411,7 +412,7 @@ func (f *Follower) part(name, digest string) (*bundle.Bundle, error) {
 		return nil, err
 	}
 	// A signature says who made it, and not where it belongs.
-	if has := partOf(b); has != name {
+	if has := partOf(b); has != documents.RevisionKey(name) {
 		return nil, fmt.Errorf("the bundle is that of the part %q, not of %q", has, name)
 	}
 	return b, nil

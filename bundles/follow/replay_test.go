@@ -378,7 +378,7 @@ func TestReplicas(t *testing.T) {
 func TestView(t *testing.T) {
 	w := newWorld(t)
 	server := w.listen(w)
-	own := []string{"cluster-prod", "cluster-prod-images-00", "group-a b"}
+	own := []string{"cluster-prod", "cluster-prod/images-00", "group-a%20b/images-00"}
 	for _, part := range append([]string{"cluster-dev"}, own...) {
 		w.handler.Set(part, w.packed(part, "one", w.key))
 	}
@@ -411,7 +411,7 @@ func TestView(t *testing.T) {
 		t.Errorf("from disk: %v", e.Revisions())
 	}
 	issue("cluster-prod", own[:2]...)
-	if err := f.once(t.Context()); err != nil || f.loaded.Parts["group-a b"] != "" {
+	if err := f.once(t.Context()); err != nil || f.loaded.Parts["group-a%20b/images-00"] != "" {
 		t.Errorf("%v, %v", f.loaded, err)
 	}
 	if _, e = following(); len(e.Revisions()) != 4 || len(parts(t, dir)) != 5 {

@@ -42,7 +42,12 @@ type Limits struct {
 	KeepBytes int
 	// May, where given, says whether who asks may read a bundle, there or not.
 	May func(r *http.Request, bundle string) bool
+	// Want, where given, is asked to have a bundle made that is not there, and says whether it will be.
+	Want func(bundle string) bool
 }
+
+// making is how long a request waits for a bundle that is made for it.
+const making = 30 * time.Second
 
 // Handler serves named bundles at /bundles/NAME and /bundles/NAME.tar.gz, and with
 // ?digest=sha256:… that version or none. It may be used concurrently.
@@ -166,6 +171,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	digest := r.URL.Query().Get("digest")
 	v := h.get(name, digest)
+	if ok && v == nil && digest == "" && h.limits.Want != nil && h.limits.Want(name) {
+		v = h.made(r, name, digest)
+	}
 	if !ok || v == nil {
 		what := "there is no bundle " + strconv.Quote(name)
 		if digest != "" {
@@ -208,6 +216,30 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // deadline bounds the response, where the server can.
 func deadline(w http.ResponseWriter, d time.Duration) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
+}
+
+// made waits until a bundle is there that is being made; nil where that takes too long.
+func (h *Handler) made(r *http.Request, name, digest string) *version {
+	if !h.enter() {
+		return nil
+	}
+	defer h.leave()
+	ctx, cancel := context.WithTimeout(r.Context(), making)
+	defer cancel()
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if v := h.get(name, digest); v != nil {
+			return v
+		}
+		select {
+		case <-look.C:
+		case <-h.closing:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // get is the version of a digest, or with "" the present one; nil where it is not here.

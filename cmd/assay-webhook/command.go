@@ -23,6 +23,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/follow"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/outgoing"
@@ -124,7 +125,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.Var(&f.networks, "registry-networks", outgoing.NetworksUsage)
 	l.Var(&f.realms, "token-realm", outgoing.RealmUsage)
 	l.BoolVar(&f.scanOnSight, "scan-on-sight", false, "ask the server to scan images that are rejected since nobody scanned them")
-	l.StringVar(&f.cluster, "cluster-name", "", "name of this cluster in the records of decisions")
+	l.StringVar(&f.cluster, "cluster-name", "", "name of this cluster, as in the scope of its tokens: evidence of this cluster and its trust groups counts, and decisions are recorded under it")
 	l.StringVar(&f.kubeconfig, "kubeconfig", "", "cluster to ask for namespaces and rights; none for no cluster (default the one that this runs in)")
 	l.StringVar(&f.registration, "registration", "", "ValidatingWebhookConfiguration that gets the issued certificate's authority")
 	l.BoolVar(&f.narrow, "narrow-registration", false, "keep its rules and selectors to what the policies can match")
@@ -258,6 +259,10 @@ func (f *flags) sources(c *webhook.Config) error {
 		return errors.New("bundles must be signed: give --verification-key, or --unsigned for a trial")
 	}
 	c.Follow = &follow.Config{URL: f.server, TokenFile: f.token, CAFile: f.ca, Persist: f.persist, MaxAge: f.maxAge, Log: c.Log}
+	if f.cluster != "" { // and what this cluster alone, and its groups, are told
+		c.Follow.View = documents.PartCluster(f.cluster)
+		c.Follow.Parts = append(bundles.Parts(), documents.ClusterParts(f.cluster, nil)...)
+	}
 	c.RefuseOld = f.tooOld == "refuse"
 	for _, name := range f.verify {
 		text, err := os.ReadFile(filepath.Clean(name))

@@ -32,7 +32,7 @@ func (a *app) upload(ctx context.Context, to *client.Client, f *scanFlags, outco
 			a.log.Warn("not uploaded: an image needs a reference, which --as gives, and a digest", "image", o.Scan.Image)
 			continue
 		}
-		scan := o.Scan
+		scan := o.Proven()
 		scan.Image = ref.String()
 		if o.SBOM != nil && scan.Digest != "" {
 			var document bytes.Buffer

@@ -124,7 +124,7 @@ func (t Task) run(ctx context.Context) Result {
 		return failed(err)
 	}
 	o.Scan.Vulnerabilities = nil
-	return Result{Scan: o.Scan}
+	return Result{Scan: o.Proven()}
 }
 
 // keep writes the SBOM into the folder.

@@ -100,6 +100,8 @@ type Identity struct {
 	// Legacy is a scanner from before nodes and webhooks had roles of their own. For one release
 	// it has their routes too, with a warning.
 	Legacy bool
+	// Token is the id of the store's token that it came with; 0 is none.
+	Token int64
 }
 
 const (

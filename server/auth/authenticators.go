@@ -62,7 +62,7 @@ func (s *storeTokens) lookup(ctx context.Context, hash TokenHash) (Identity, *Er
 	case !t.Expires.IsZero() && !s.now().Before(t.Expires):
 		return Identity{}, unauthorized("expired", "the token expired at "+t.Expires.UTC().Format(time.RFC3339))
 	}
-	return Identity{Name: t.Name, Role: t.Role, Scope: t.Scope, Legacy: t.Legacy, Via: viaStore}, nil
+	return Identity{Name: t.Name, Role: t.Role, Scope: t.Scope, Legacy: t.Legacy, Via: viaStore, Token: t.ID}, nil
 }
 
 // OIDC trusts the ID tokens that an issuer signs for a client.

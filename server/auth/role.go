@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -216,6 +217,9 @@ func bind(bindings []Binding, name string, groups []string) Binding {
 // ClusterPart begins the name of the bundle that holds what is of one cluster.
 const ClusterPart = "cluster-"
 
+// GroupPart begins the names of the bundles that hold what the clusters of a trust group share.
+const GroupPart = "group-"
+
 // headOf begins the name of the head of a view, such as that of a cluster: it names the bundles of
 // the view, and may be read by who may read these.
 const headOf = "head-"
@@ -230,7 +234,16 @@ func (id Identity) MayFollow(bundle string) bool {
 	if !id.has(Webhook) || !id.Scope.AllowsCluster(id.Scope.Cluster) {
 		return false
 	}
-	return !strings.HasPrefix(bundle, ClusterPart) || bundle == ClusterPart+id.Scope.Cluster
+	part, inner, _ := strings.Cut(bundle, "/")
+	switch {
+	case strings.ContainsAny(inner, "/."):
+		return false
+	case strings.HasPrefix(part, ClusterPart):
+		return part == ClusterPart+url.PathEscape(id.Scope.Cluster)
+	case strings.HasPrefix(part, GroupPart):
+		return id.Scope.Group != "" && part == GroupPart+url.PathEscape(id.Scope.Group)
+	}
+	return true
 }
 
 // has says whether an identity may do what a role may.

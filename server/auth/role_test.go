@@ -138,7 +138,8 @@ func TestMayFollow(t *testing.T) {
 		"half a cluster":       {Identity{Role: Webhook, Scope: Scope{Cluster: "a", Registry: "quay.io"}}, false, false, false, false},
 		"a group alone":        {Identity{Role: Webhook, Scope: Scope{Group: "g"}}, false, false, false, false},
 	} {
-		for part, want := range map[string]bool{"names": c.shared, "images-00": c.shared, "head": c.shared, "head-" + ClusterPart + "a": c.own, "head-" + ClusterPart + "b": c.other, ClusterPart + "a": c.own, ClusterPart + "b": c.other, ClusterPart: c.mine, ClusterPart + "a/../cluster-b": c.mine} {
+		for part, want := range map[string]bool{"names": c.shared, "images-00": c.shared, "head": c.shared, "head-" + ClusterPart + "a": c.own, "head-" + ClusterPart + "b": c.other, ClusterPart + "a": c.own, ClusterPart + "b": c.other, ClusterPart: c.mine, ClusterPart + "a/../cluster-b": c.mine,
+			ClusterPart + "a/images-00": c.own, ClusterPart + "b/images-00": c.other, GroupPart + "h/images-00": c.other, GroupPart + "g/images-00": c.other || c.own && c.id.Scope.Group == "g"} {
 			if got := c.id.MayFollow(part); got != want {
 				t.Errorf("%s, %s: %v", name, part, got)
 			}

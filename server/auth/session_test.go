@@ -96,7 +96,7 @@ func TestSession(t *testing.T) {
 		t.Error("the cookie holds the token")
 	}
 	w := browse(t, a, "GET", "/view", c)
-	if want := `{"Name":"ed","Groups":null,"Role":"editor","Scope":"cluster=c","Via":"store","Legacy":false}`; w.Code != 200 || strings.TrimSpace(w.Body.String()) != want {
+	if want := `{"Name":"ed","Groups":null,"Role":"editor","Scope":"cluster=c","Via":"store","Legacy":false,"Token":0}`; w.Code != 200 || strings.TrimSpace(w.Body.String()) != want {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, q := range []struct {

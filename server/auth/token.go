@@ -29,6 +29,8 @@ type TokenHash [sha256.Size]byte
 
 // StoredToken is what a [TokenStore] knows of a token that the server made.
 type StoredToken struct {
+	// ID is the store's own.
+	ID int64
 	// Name is who the token stands for, such as "scanner of prod-eu".
 	Name  string
 	Role  Role

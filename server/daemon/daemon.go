@@ -140,6 +140,13 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := firstToken(ctx, c, s); err != nil {
 		return err
 	}
+	var bound []auth.Scope
+	for _, b := range c.Auth.Bindings {
+		bound = append(bound, b.Scope)
+	}
+	if err := s.Write(ctx, func(t *store.Tx) error { return t.Bound(ctx, bound) }); err != nil {
+		return err
+	}
 	if c.Trace {
 		end, err := traces(ctx, c.Version)
 		if err != nil {
@@ -149,8 +156,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 
 	m := newMetrics()
-	handler := serve.New(serve.Limits{May: mayFollow})
-	follower := follow.New(follow.Config{Store: s, Source: c.Source, Bundles: handler, Key: c.Key, ValidFor: c.ValidFor, Observe: m.step, Log: c.Log})
+	var follower *follow.Follower
+	handler := serve.New(serve.Limits{May: func(r *http.Request, bundle string) bool { return mayFollow(r, bundle, follower) }, Want: func(bundle string) bool { return follower.Want(bundle) }})
+	follower = follow.New(follow.Config{Store: s, Source: c.Source, Bundles: handler, Key: c.Key, ValidFor: c.ValidFor, Observe: m.step, Log: c.Log})
 	matcher := rematch.New(rematch.Config{Store: s, Databases: c.Vulnerabilities, Path: c.VulnerabilityPath, Update: c.Update, Every: c.RematchEvery, Log: c.Log})
 	defer func() { err = errors.Join(err, matcher.Close()) }()
 
@@ -265,7 +273,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	})
 	if c.Reports != nil {
 		r := *c.Reports
-		r.Store, r.Annotate, r.Log = s, follower.Engine().Annotate, c.Log
+		r.Store, r.Annotate, r.Log = s, annotate(follower), c.Log
 		group.Go(func() error { return r.Run(ctx) })
 	}
 	group.Go(func() error {

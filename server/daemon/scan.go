@@ -173,7 +173,10 @@ func (c Config) scanOne(ctx context.Context, runner *child.Runner, bounds Scans,
 	if kept, err = rematch.Decode(bytes.NewReader(document), image, result.Scan.Digest); err != nil {
 		return kept, jobs.Permanent(err)
 	}
-	kept.Scan.Index = result.Scan.Index // which the document does not say
+	kept.Scan.Index, kept.Scan.Manifest, kept.Scan.Way = result.Scan.Index, result.Scan.Manifest, api.FromServer // which the document does not say
+	if result.Scan.SBOM != nil {
+		kept.Scan.Way = api.Attested
+	}
 	return kept, nil
 }
 

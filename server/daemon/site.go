@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/console"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/server"
 	"github.com/assay-dev/assay/server/auth"
+	"github.com/assay-dev/assay/server/follow"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -55,10 +59,18 @@ func (s site) add(pattern string, h http.Handler, route auth.Route) {
 	s.routes[pattern] = route
 }
 
-// mayFollow says which bundles who asks may read.
-func mayFollow(r *http.Request, bundle string) bool {
+// mayFollow says which bundles who asks may read: who may follow a cluster may follow what its trust
+// groups share.
+func mayFollow(r *http.Request, bundle string, f *follow.Follower) bool {
 	id, _ := auth.FromContext(r.Context())
-	return id.MayFollow(bundle)
+	return id.MayFollow(bundle) || id.MayFollow(documents.PartCluster(id.Scope.Cluster)) && f.Follows(id.Scope.Cluster, bundle)
+}
+
+// annotate says which exceptions cover what a scan found, as it is in a cluster.
+func annotate(f *follow.Follower) func(context.Context, string, string, string, *api.Scan, time.Time) error {
+	return func(ctx context.Context, cluster, image, digest string, scan *api.Scan, now time.Time) error {
+		return f.Engine().In(cluster).Annotate(ctx, image, digest, scan, now)
+	}
 }
 
 // settingSessions has the keys that sign the cookies of browsers, the same in all replicas.

@@ -47,7 +47,7 @@ func (f *Follower) classify(ctx context.Context) (n int, err error) {
 		if ours = basis == f.current.basis; !ours {
 			return nil
 		}
-		tasks, done, err := t.Tasks(ctx, applied, taskBatch)
+		tasks, done, err := t.Tasks(ctx, applied, taskBatch, f.ways())
 		if err != nil {
 			return err
 		}
@@ -70,20 +70,37 @@ func (f *Follower) verdicts(ctx context.Context, tasks []store.Task) ([]store.Ve
 	for from := range slices.Chunk(indexesOf(tasks), size) {
 		group.Go(func() error {
 			for _, i := range from {
-				verdicts[i] = store.Verdict{Task: tasks[i], Verdict: api.Unknown}
-				if tasks[i].Digest == "" {
-					continue // nothing is known of it but that it could not be scanned
+				v := store.Verdict{Task: tasks[i]}
+				for _, view := range tasks[i].Views {
+					said := store.Said{Result: api.Unknown}
+					if tasks[i].Digest != "" { // else nothing is known of it but that it could not be scanned
+						c, err := f.engine.In(view.Cluster).Classify(ctx, tasks[i].Image, tasks[i].Digest, now)
+						if err != nil {
+							return err
+						}
+						said = store.Said{Result: c.Result, MaxCVSS: c.MaxCVSS}
+					}
+					v.Said = append(v.Said, said)
 				}
-				c, err := f.engine.Classify(ctx, tasks[i].Image, tasks[i].Digest, now)
-				if err != nil {
-					return err
-				}
-				verdicts[i].Verdict, verdicts[i].MaxCVSS = c.Result, c.MaxCVSS
+				verdicts[i] = v
 			}
 			return nil
 		})
 	}
 	return verdicts, group.Wait()
+}
+
+// ways are those in which evidence must have come to count; nil is any.
+func (f *Follower) ways() (ways []api.Way) {
+	if s := f.engine.Settings(); s != nil {
+		for _, w := range s.Evidence {
+			if w == "" {
+				return nil
+			}
+			ways = append(ways, api.Way(w))
+		}
+	}
+	return ways
 }
 
 func indexesOf[T any](list []T) []int {

@@ -21,6 +21,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/store"
@@ -61,7 +62,8 @@ type Follower struct {
 	// expiredUntil is what this replica knows to be done.
 	expiredUntil expired
 
-	publish chan struct{} // wakes the publisher
+	publish chan struct{}   // wakes the publisher
+	wanted  map[string]bool // clusters whose parts somebody follows
 }
 
 // state is what the engine has. It is not changed once it is in force.
@@ -76,7 +78,8 @@ type state struct {
 	store      string // its id
 	applied    int64
 	parts      map[string]int64
-	read       time.Time // when the store was read: nothing that was there before is missing
+	read       time.Time                    // when the store was read: nothing that was there before is missing
+	reads      map[documents.Space][]string // the spaces of its groups, by that of a cluster
 	exceptions exceptionState
 }
 
@@ -93,7 +96,7 @@ func New(c Config) *Follower {
 	if c.Observe == nil {
 		c.Observe = func(string, int, time.Duration, error) {}
 	}
-	return &Follower{Config: c, engine: engine.New(c.Engine), progress: make(chan struct{}), readers: map[*reader]struct{}{}, publish: make(chan struct{}, 1)}
+	return &Follower{Config: c, engine: engine.New(c.Engine), progress: make(chan struct{}), readers: map[*reader]struct{}{}, wanted: map[string]bool{}, publish: make(chan struct{}, 1)}
 }
 
 // Engine is loaded once [Follower.Ready] gives no error, and until then refuses.

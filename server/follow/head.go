@@ -64,14 +64,14 @@ func (f *Follower) head(ctx context.Context, s state, view string, names []strin
 		if err := t.Setting(ctx, setting, &newest); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		stored, err := t.Parts(ctx)
-		if err != nil {
+		stored := s
+		if err := stored.readParts(ctx, t); err != nil {
 			return err
 		}
 		next := issued{Sequence: max(newest.Sequence+1, now.UnixMilli()), Time: now, At: now, Parts: parts, Changes: map[string]int64{}}
 		for _, name := range names {
 			p := served[name]
-			if p.change >= stored[name] { // it is what the store has now
+			if p.change >= stored.changeOf(name) { // it is what the store has now
 				p.read = now
 				served[name] = p
 			}

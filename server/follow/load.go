@@ -129,8 +129,25 @@ func (f *Follower) settle(ctx context.Context, t *store.Tx, next *state) error {
 	if err != nil {
 		return err
 	}
-	next.parts, err = t.Parts(ctx)
-	return err
+	return next.readParts(ctx, t)
+}
+
+// readParts reads what the revisions of parts rest on.
+func (s *state) readParts(ctx context.Context, t *store.Tx) (err error) {
+	if s.parts, err = t.Parts(ctx); err != nil {
+		return err
+	}
+	members, err := t.Members(ctx)
+	if err != nil {
+		return err
+	}
+	s.reads = map[documents.Space][]string{}
+	for name, groups := range members {
+		for _, space := range documents.SpacesOf(name, groups)[1:] {
+			s.reads[documents.ClusterSpace(name)] = append(s.reads[documents.ClusterSpace(name)], string(space))
+		}
+	}
+	return nil
 }
 
 // basisOf names what classification rests on besides the store: the library, and the
@@ -196,20 +213,12 @@ func (f *Follower) everything(ctx context.Context, t *store.Tx, next *state) (*b
 	if next.applied, err = t.Head(ctx); err != nil {
 		return nil, err
 	}
-	images, details, names, indexes := map[string]any{}, map[string]any{}, map[string]any{}, map[string]any{}
+	data := map[string]any{"exceptions": next.exceptions.tree}
+	for _, name := range []string{"images", "details", "names", "indexes", "spaces", "clusters"} {
+		data[name] = map[string]any{}
+	}
 	needs := next.exceptions.needs
-	err = t.ImageDocuments(ctx, nil, needs.All, func(d store.ImageDocument) error {
-		image, detail, err := documentsOf(d, needs)
-		if err != nil {
-			return err
-		}
-		put(images, documents.Shard(d.Digest), d.Digest, image)
-		if len(detail) > 0 {
-			put(details, documents.Shard(d.Digest), d.Digest, detail)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := evidence(ctx, t, store.Within{}, needs, needs.All, into(data)); err != nil {
 		return nil, err
 	}
 	if !needs.All && len(needs.IDs) > 0 {
@@ -218,31 +227,21 @@ func (f *Follower) everything(ctx context.Context, t *store.Tx, next *state) (*b
 			return nil, err
 		}
 		for chunk := range slices.Chunk(holders, 500) {
-			err := t.ImageDocuments(ctx, chunk, true, func(d store.ImageDocument) error {
-				_, detail, err := documentsOf(d, needs)
-				if err == nil && len(detail) > 0 {
-					put(details, documents.Shard(d.Digest), d.Digest, detail)
-				}
-				return err
-			})
-			if err != nil {
+			if err := evidence(ctx, t, store.Within{Digests: chunk}, needs, true, into(data)); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if err := t.NewestNames(ctx, nil, func(o store.Observation) error {
-		put(names, o.Name, o.Tag, nameDocument(o))
-		return nil
-	}); err != nil {
-		return nil, err
+	for _, read := range []func() error{
+		func() error { return tags(ctx, t, nil, nil, into(data)) },
+		func() error { return indexes(ctx, t, nil, into(data)) },
+		func() error { return claims(ctx, t, store.Within{}, into(data)) },
+		func() error { return clusters(ctx, t, into(data)) },
+	} {
+		if err := read(); err != nil {
+			return nil, err
+		}
 	}
-	if err := t.Indexes(ctx, nil, func(x api.Index) error {
-		indexes[x.Digest] = indexDocument(x)
-		return nil
-	}); err != nil {
-		return nil, err
-	}
-	data := map[string]any{"images": images, "details": details, "names": names, "indexes": indexes, "exceptions": next.exceptions.tree}
 	var roots []string
 	for name := range data {
 		roots = append(roots, "assay/"+name)
@@ -256,31 +255,17 @@ func (f *Follower) everything(ctx context.Context, t *store.Tx, next *state) (*b
 	return &bundle.Bundle{Manifest: bundle.Manifest{Roots: &roots}, Data: map[string]any{"assay": data}}, nil
 }
 
-func put(m map[string]any, outer, inner string, value any) {
-	sub, ok := m[outer].(map[string]any)
-	if !ok {
-		sub = map[string]any{}
-		m[outer] = sub
-	}
-	sub[inner] = value
-}
-
-func nameDocument(o store.Observation) map[string]any {
-	return map[string]any{"digest": o.Digest, "at": o.First}
-}
-
-func indexDocument(x api.Index) map[string]any {
-	platforms := map[string]any{}
-	for platform, digest := range x.Platforms {
-		platforms[platform] = digest
-	}
-	return map[string]any{"platforms": platforms}
-}
-
 // documentsOf are those of the engine, with the details that something looks into.
-func documentsOf(d store.ImageDocument, needs documents.Needs) (image any, details map[string]any, err error) {
-	if image, err = decode(d.Document); err != nil {
+func documentsOf(d store.ImageDocument, needs documents.Needs) (image, details map[string]any, err error) {
+	decoded, err := decode(d.Document)
+	image, ok := decoded.(map[string]any)
+	if err != nil || !ok {
 		return nil, nil, fmt.Errorf("reading the document of %s: %w", d.Digest, err)
+	}
+	image["way"] = string(d.Way)
+	delete(image, "found")
+	if d.Found != image["at"] {
+		image["found"] = d.Found
 	}
 	kept, err := needed(d, image, needs)
 	if err != nil || len(kept) == 0 {
@@ -296,15 +281,14 @@ func documentsOf(d store.ImageDocument, needs documents.Needs) (image any, detai
 }
 
 // needed are the details of the vulnerabilities that something looks into.
-func needed(d store.ImageDocument, image any, needs documents.Needs) (map[string]json.RawMessage, error) {
+func needed(d store.ImageDocument, image map[string]any, needs documents.Needs) (map[string]json.RawMessage, error) {
 	if needs.All {
 		return d.Details, nil
 	}
 	if len(needs.IDs) == 0 || len(d.Details) == 0 {
 		return nil, nil
 	}
-	object, _ := image.(map[string]any)
-	aliases, _ := object["a"].(map[string]any)
+	aliases, _ := image["a"].(map[string]any)
 	kept := map[string]json.RawMessage{}
 	for id, text := range d.Details {
 		others, _ := aliases[id].([]any)
@@ -331,11 +315,39 @@ func partNames() []string {
 	return names
 }
 
+// changeOf is the change of the store at which a part became what it is.
+func (s state) changeOf(part string) int64 {
+	space, inner, ok := partOfCluster(part)
+	switch {
+	case !ok:
+		return s.parts[part]
+	case inner != "":
+		return s.parts[string(space)+"/"+inner]
+	}
+	var seq int64
+	for _, of := range append([]string{string(space)}, s.reads[space]...) { // those of its groups are in it
+		seq = max(seq, s.parts[of+"/"+store.PartNames])
+	}
+	return seq
+}
+
+// partsOf are the parts of a cluster beside the shared ones.
+func (s state) partsOf(cluster string) []string {
+	var groups []string
+	for _, space := range s.reads[documents.ClusterSpace(cluster)] {
+		if group, ok := documents.GroupIn(documents.Space(space)); ok {
+			groups = append(groups, group)
+		}
+	}
+	return documents.ClusterParts(cluster, groups)
+}
+
 // revisionOf names the state of a part, the same in every replica.
 func (s state) revisionOf(part string) string {
-	revision := fmt.Sprintf("%s.%d", s.store, s.parts[part])
+	revision := fmt.Sprintf("%s.%d", s.store, s.changeOf(part))
+	_, inner, ofCluster := partOfCluster(part)
 	switch {
-	case part == store.PartNames:
+	case part == store.PartNames || ofCluster && inner == "":
 	case part == store.PartExceptions:
 		revision += "." + s.basis
 	case s.exceptions.needs.All:
@@ -395,10 +407,10 @@ func (f *Follower) catchUp(ctx context.Context) (err error) {
 			if !compile {
 				changes = difference(changes, []string{"exceptions"}, f.current.exceptions.tree, next.exceptions.tree, 3)
 			}
-		} else if next.parts, err = t.Parts(ctx); err != nil {
+		} else if err := next.readParts(ctx, t); err != nil {
 			return err
 		}
-		more, err := f.changed(ctx, t, next, touched)
+		more, err := f.changed(ctx, t, next, list)
 		changes = append(changes, more...)
 		return err
 	})
@@ -445,11 +457,36 @@ func keysOf(list []store.Change) map[store.Kind][]string {
 	return keys
 }
 
-// changed are the documents of images, names and indexes that changed, and of images whose
+// changed are the documents of evidence, names and indexes that changed, and of evidence whose
 // details something looks into now.
-func (f *Follower) changed(ctx context.Context, t *store.Tx, next state, touched map[store.Kind][]string) (changes []engine.Change, err error) {
+func (f *Follower) changed(ctx context.Context, t *store.Tx, next state, list []store.Change) (changes []engine.Change, err error) {
 	needs, before := next.exceptions.needs, f.current.exceptions.needs
-	digests := touched[store.ImageChanged]
+	to := newDifferences(func(path []string, value any) { changes = append(changes, engine.Change{Path: path, Value: value}) })
+	digests, indexed, names := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	spaces := false
+	for _, c := range list {
+		space := spaceOf(c.Space)
+		switch c.Kind {
+		case store.ImageChanged:
+			digests[c.Key] = true
+			to.expect(documents.EvidencePath(space, c.Key))
+			if space == documents.Shared {
+				to.expect(documents.ImagePath(c.Key))
+				to.expect(documents.DetailsPath(c.Key))
+			}
+		case store.IndexChanged:
+			indexed[c.Key] = true
+			to.expect(documents.ClaimsPath(space, c.Key))
+			if space == documents.Shared {
+				to.expect(documents.IndexPath(c.Key))
+			}
+		case store.NameChanged:
+			names[c.Key] = true
+			at := strings.LastIndexByte(c.Key, ':')
+			to.expect(documents.NamePath(space, c.Key[:at], c.Key[at+1:]))
+		}
+		spaces = spaces || c.Kind == store.SpacesChanged || c.Space != store.Shared && !f.knows(c.Space)
+	}
 	if !sameNeeds(before, needs) {
 		var ids []string
 		for _, of := range []map[string]bool{before.IDs, needs.IDs} {
@@ -463,72 +500,45 @@ func (f *Follower) changed(ctx context.Context, t *store.Tx, next state, touched
 		if err != nil {
 			return nil, err
 		}
-		digests = append(slices.Clone(digests), holders...)
-		slices.Sort(digests)
-		digests = slices.Compact(digests)
-	}
-	for chunk := range slices.Chunk(digests, 500) {
-		left := map[string]bool{}
-		for _, d := range chunk {
-			left[d] = true
+		for _, d := range holders {
+			digests[d] = true
+			to.expect(documents.DetailsPath(d))
 		}
-		err := t.ImageDocuments(ctx, chunk, needs.All || len(needs.IDs) > 0, func(d store.ImageDocument) error {
-			delete(left, d.Digest)
-			image, details, err := documentsOf(d, needs)
-			if err != nil {
-				return err
-			}
-			shard := documents.Shard(d.Digest)
-			changes = append(changes, engine.Change{Path: []string{"images", shard, d.Digest}, Value: image})
-			detail := engine.Change{Path: []string{"details", shard, d.Digest}}
-			if len(details) > 0 {
-				detail.Value = details
-			}
-			changes = append(changes, detail)
-			return nil
-		})
-		if err != nil {
+	}
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(digests)), 500) {
+		if err := evidence(ctx, t, store.Within{Digests: chunk}, needs, needs.All || len(needs.IDs) > 0, to.to); err != nil {
 			return nil, err
 		}
-		for d := range left { // it was removed
-			shard := documents.Shard(d)
-			changes = append(changes, engine.Change{Path: []string{"images", shard, d}}, engine.Change{Path: []string{"details", shard, d}})
-		}
 	}
-	gone := map[string]bool{}
-	for _, n := range touched[store.NameChanged] {
-		gone[n] = true
-	}
-	if len(gone) > 0 {
-		if err := t.NewestNames(ctx, touched[store.NameChanged], func(o store.Observation) error {
-			delete(gone, o.Name+":"+o.Tag)
-			changes = append(changes, engine.Change{Path: []string{"names", o.Name, o.Tag}, Value: nameDocument(o)})
-			return nil
-		}); err != nil {
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(indexed)), 500) {
+		if err := indexes(ctx, t, chunk, to.to); err != nil {
 			return nil, err
 		}
-		for n := range gone {
-			at := strings.LastIndexByte(n, ':')
-			changes = append(changes, engine.Change{Path: []string{"names", n[:at], n[at+1:]}})
-		}
-	}
-	for chunk := range slices.Chunk(touched[store.IndexChanged], 500) {
-		left := map[string]bool{}
-		for _, d := range chunk {
-			left[d] = true
-		}
-		if err := t.Indexes(ctx, chunk, func(x api.Index) error {
-			delete(left, x.Digest)
-			changes = append(changes, engine.Change{Path: []string{"indexes", x.Digest}, Value: indexDocument(x)})
-			return nil
-		}); err != nil {
+		if err := claims(ctx, t, store.Within{Digests: chunk}, to.to); err != nil {
 			return nil, err
 		}
-		for d := range left {
-			changes = append(changes, engine.Change{Path: []string{"indexes", d}})
+	}
+	if len(names) > 0 {
+		if err := tags(ctx, t, slices.Sorted(maps.Keys(names)), nil, to.to); err != nil {
+			return nil, err
 		}
+	}
+	if spaces {
+		tree := map[string]any{}
+		if err := clusters(ctx, t, into(tree)); err != nil {
+			return nil, err
+		}
+		changes = append(changes, engine.Change{Path: []string{"clusters"}, Value: child(tree, "clusters")})
+	}
+	for _, path := range to.sortedGone() {
+		changes = append(changes, engine.Change{Path: path})
 	}
 	return changes, nil
+}
+
+// knows says whether something was in a space before: what reads it is known then.
+func (f *Follower) knows(space string) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Keys(f.current.parts)), func(part string) bool { return strings.HasPrefix(part, space+"/") })
 }
 
 // difference adds what makes one object of another, down to a depth.

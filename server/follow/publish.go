@@ -2,13 +2,14 @@ package follow
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
 
-	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/store"
@@ -28,15 +29,27 @@ type published struct {
 // publisher makes the bundles whose parts changed, and the heads that name them.
 func (f *Follower) publisher(ctx context.Context) error {
 	served := map[string]published{}
-	var last issued
+	last := map[string]*issued{} // by view
 	for {
 		f.mu.Lock()
-		s := f.current
+		s, wanted := f.current, slices.Sorted(maps.Keys(f.wanted))
 		f.mu.Unlock()
 		if s.loaded {
-			f.publishParts(ctx, s, served)
-			if err := f.head(ctx, s, "", append(partNames(), bundles.PartPolicies), served, &last); err != nil && ctx.Err() == nil {
-				f.Log.Error("making the head of the bundles; the last one stays, and gets older", "error", err)
+			shared := append(partNames(), bundles.PartPolicies)
+			views := map[string][]string{"": shared}
+			f.publishParts(ctx, s, shared, served)
+			for _, cluster := range wanted {
+				own := s.partsOf(cluster)
+				f.publishParts(ctx, s, own, served)
+				views[documents.PartCluster(cluster)] = slices.Concat(shared, own)
+			}
+			for _, view := range slices.Sorted(maps.Keys(views)) {
+				if last[view] == nil {
+					last[view] = &issued{}
+				}
+				if err := f.head(ctx, s, view, views[view], served, last[view]); err != nil && ctx.Err() == nil {
+					f.Log.Error("making the head of the bundles; the last one stays, and gets older", "view", view, "error", err)
+				}
 			}
 		}
 		select {
@@ -54,8 +67,8 @@ func (f *Follower) publisher(ctx context.Context) error {
 }
 
 // publishParts serves the parts that are others than before.
-func (f *Follower) publishParts(ctx context.Context, s state, served map[string]published) {
-	for _, part := range append([]string{bundles.PartPolicies}, partNames()...) {
+func (f *Follower) publishParts(ctx context.Context, s state, parts []string, served map[string]published) {
+	for _, part := range parts {
 		want := s.revisionOf(part)
 		if part == bundles.PartPolicies {
 			want = s.revision + "/" + s.basis
@@ -93,7 +106,7 @@ func (f *Follower) publishPart(ctx context.Context, s state, part string) (publi
 // part is the bundle of a part: that of the state, or a newer one of images and names,
 // always with the revision of what it holds.
 func (f *Follower) part(ctx context.Context, s state, part string) (b *bundle.Bundle, p published, err error) {
-	p.change, p.read = s.parts[part], s.read
+	p.change, p.read = s.changeOf(part), s.read
 	switch part {
 	case bundles.PartPolicies:
 		b, err = bundles.Policies(s.set)
@@ -103,55 +116,88 @@ func (f *Follower) part(ctx context.Context, s state, part string) (b *bundle.Bu
 		return b, p, err
 	}
 	p.read = f.Now()
-	content := map[string]any{}
+	var content map[string]any
 	err = f.Store.View(ctx, func(t *store.Tx) (err error) {
-		if s.parts, err = t.Parts(ctx); err != nil {
+		if err := s.readParts(ctx, t); err != nil {
 			return err
 		}
+		if _, _, ok := partOfCluster(part); ok {
+			content, err = clusterPart(ctx, t, part, s.exceptions.needs)
+			return err
+		}
+		content = map[string]any{}
 		if part == store.PartNames {
-			names, indexes := map[string]any{}, map[string]any{}
-			content = map[string]any{"names": names, "indexes": indexes}
-			if err := t.NewestNames(ctx, nil, func(o store.Observation) error {
-				put(names, o.Name, o.Tag, nameDocument(o))
-				return nil
-			}); err != nil {
-				return err
-			}
-			return t.Indexes(ctx, nil, func(x api.Index) error {
-				indexes[x.Digest] = indexDocument(x)
-				return nil
-			})
-		}
-		var number int
-		if _, err := fmt.Sscanf(part, "images-%d", &number); err != nil {
-			return fmt.Errorf("unknown part %s: %w", part, err)
-		}
-		digit := fmt.Sprintf("%x", number)
-		for i := range 16 {
-			shard := fmt.Sprintf("%s%x", digit, i)
-			content["images/"+shard], content["details/"+shard] = map[string]json.RawMessage{}, map[string]map[string]json.RawMessage{}
-		}
-		needs := s.exceptions.needs
-		return t.PartDocuments(ctx, digit, needs.All || len(needs.IDs) > 0, func(d store.ImageDocument) error {
-			shard := documents.Shard(d.Digest)
-			content["images/"+shard].(map[string]json.RawMessage)[d.Digest] = d.Document
-			var image any
-			if len(needs.IDs) > 0 && !needs.All {
-				if image, err = decode(d.Document); err != nil {
+			tree := map[string]any{"names": map[string]any{}, "indexes": map[string]any{}}
+			for _, read := range []func() error{
+				func() error { return tags(ctx, t, nil, []string{store.Shared}, into(tree)) },
+				func() error { return indexes(ctx, t, nil, into(tree)) },
+				func() error { return claims(ctx, t, store.Within{Spaces: []string{store.Shared}}, into(tree)) },
+			} {
+				if err := read(); err != nil {
 					return err
 				}
 			}
-			kept, err := needed(d, image, needs)
-			if len(kept) > 0 {
-				content["details/"+shard].(map[string]map[string]json.RawMessage)[d.Digest] = kept
-			}
+			content = map[string]any{"names": tree["names"], "indexes": tree["indexes"], "spaces/shared/indexes": orNone(child(tree, "spaces", string(documents.Shared), "indexes"))}
+			return nil
+		}
+		digit, err := digitOf(part)
+		if err != nil {
 			return err
-		})
+		}
+		tree := map[string]any{}
+		needs := s.exceptions.needs
+		if err := evidence(ctx, t, store.Within{Digit: &digit, Spaces: []string{store.Shared}}, needs, needs.All || len(needs.IDs) > 0, into(tree)); err != nil {
+			return err
+		}
+		for i := range 16 {
+			shard := fmt.Sprintf("%s%x", digit, i)
+			content["images/"+shard], content["details/"+shard] = child(tree, "images", shard), child(tree, "details", shard)
+			content["spaces/shared/evidence/"+shard] = orNone(child(tree, "spaces", string(documents.Shared), "evidence", shard))
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, p, err
 	}
-	p.change = s.parts[part]
+	p.change = s.changeOf(part)
 	b, err = bundles.Documents(part, s.revisionOf(part), content)
 	return b, p, err
+}
+
+// maxWanted bounds the clusters whose parts are made.
+const maxWanted = 2000
+
+// Want has the parts and the head of a cluster made from now on, and says whether a bundle is one of
+// these. It is for who serves them, once somebody who may read it asks.
+func (f *Follower) Want(bundle string) bool {
+	space, inner, ok := partOfCluster(strings.TrimPrefix(bundle, bundles.HeadOf("")+"-"))
+	cluster, is := documents.ClusterIn(space)
+	if inner != "" {
+		_, err := digitOf(inner)
+		ok = ok && err == nil
+	}
+	if !ok || !is {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.wanted[cluster] {
+		if len(f.wanted) >= maxWanted {
+			return false
+		}
+		f.wanted[cluster] = true
+		select {
+		case f.publish <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// Follows says whether a bundle is a part of a cluster, or of a trust group that it is in.
+func (f *Follower) Follows(cluster, bundle string) bool {
+	f.mu.Lock()
+	s := f.current
+	f.mu.Unlock()
+	return slices.Contains(s.partsOf(cluster), strings.TrimSuffix(bundle, ".tar.gz"))
 }

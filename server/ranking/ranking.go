@@ -333,13 +333,16 @@ func (r *Ranking) changed(ctx context.Context, t *store.Tx) (map[store.Kind]bool
 
 func readTags(ctx context.Context, t *store.Tx) (tags, error) {
 	all := tags{newest: map[[2]string]string{}, platforms: map[string]map[string]string{}}
-	if err := t.NewestNames(ctx, nil, func(o store.Observation) error {
-		all.newest[[2]string{o.Name, o.Tag}] = o.Digest
+	last := map[[2]string]string{}
+	if err := t.NewestNames(ctx, nil, nil, func(o store.Observation) error { // wherever it was seen
+		if key := [2]string{o.Name, o.Tag}; last[key] <= o.Last {
+			last[key], all.newest[key] = o.Last, o.Digest
+		}
 		return nil
 	}); err != nil {
 		return all, err
 	}
-	return all, t.Indexes(ctx, nil, func(x api.Index) error {
+	return all, t.Indexes(ctx, nil, func(x store.IndexDocument) error {
 		all.platforms[x.Digest] = x.Platforms
 		return nil
 	})
@@ -453,7 +456,7 @@ func (r *Ranking) remake(ctx context.Context, stale map[int64][]*entry, asks ask
 					}
 					settled = true
 				}
-				if err := r.Live.Engine().Annotate(ctx, scan.Image, scan.Digest, scan, r.Now()); err != nil {
+				if err := r.Live.Engine().In(e.listing.Reader).Annotate(ctx, scan.Image, scan.Digest, scan, r.Now()); err != nil {
 					return fmt.Errorf("%s: %w", scan.Image, err)
 				}
 				e.image = r.book.Image(scan)

@@ -97,7 +97,7 @@ func plainly(t *testing.T, s *store.Store, f *follow.Follower, filter store.Filt
 		if containers, err = tx.Containers(t.Context(), filter.Cluster, filter.Namespace); err != nil {
 			return err
 		}
-		return tx.NewestNames(t.Context(), nil, func(o store.Observation) error {
+		return tx.NewestNames(t.Context(), nil, nil, func(o store.Observation) error {
 			newest[o.Name+":"+o.Tag] = o.Digest
 			return nil
 		})

@@ -120,7 +120,7 @@ func BenchmarkFleet(b *testing.B) {
 			if _, err := tx.AddSBOM(b.Context(), kept); err != nil {
 				return err
 			}
-			return tx.Matched(b.Context(), store.Matched{Digest: digestOf(i), Compact: compact})
+			return tx.Matched(b.Context(), store.Matched{Piece: int64(i) + 1, Compact: compact})
 		}); err != nil {
 			b.Fatal(err)
 		}

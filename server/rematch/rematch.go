@@ -269,14 +269,27 @@ func (r *Rematch) carryFrom(ctx context.Context, c store.Carry, older, newer str
 	return changes, nil
 }
 
-// Match matches the SBOM of a digest, if it is due, and stores the scan together with the
+// Match matches the SBOMs of a digest that are due, of whatever origin, and stores the scan together with the
 // note that it was matched: once, however many do so at the same time. An SBOM that is
 // gone is no error; one that cannot be matched is noted, too, and is due again later.
 func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if err := r.look(ctx); err != nil {
 		return err
 	}
-	kept, err := r.Store.CompactSBOM(ctx, digest)
+	pieces, err := r.Store.SBOMPieces(ctx, digest)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, piece := range pieces {
+		errs = append(errs, r.matchPiece(ctx, piece))
+	}
+	return errors.Join(errs...)
+}
+
+// matchPiece matches the SBOM of one piece of evidence.
+func (r *Rematch) matchPiece(ctx context.Context, piece int64) error {
+	kept, err := r.Store.CompactSBOM(ctx, piece)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -290,11 +303,11 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 	if !r.due().Of(kept.State) {
 		return nil
 	}
-	scan, done, err := r.scan(ctx, kept)
+	scan, done, err := r.scan(ctx, piece, kept)
 	if err != nil && (ctx.Err() != nil || scan.Database == nil) {
 		return err // nothing is known of the SBOM
 	}
-	matched := store.Matched{Digest: digest, Checksum: scan.Database.Checksum, Built: scan.Database.Built, Matcher: match.Version, Compact: done.compact}
+	matched := store.Matched{Piece: piece, Checksum: scan.Database.Checksum, Built: scan.Database.Built, Matcher: match.Version, Compact: done.compact}
 	if err != nil {
 		scan.Error, matched.Fault = err.Error(), err.Error()
 		scan.Vulnerabilities = nil
@@ -305,14 +318,15 @@ func (r *Rematch) Match(ctx context.Context, digest string) error {
 	written := false
 	werr := r.Store.Write(ctx, func(t *store.Tx) error {
 		written = false
-		now, err := t.SBOMState(ctx, digest)
+		now, err := t.SBOMState(ctx, piece)
 		if errors.Is(err, store.ErrNotFound) || err == nil && now != kept.State {
 			return nil // it was removed, replaced or matched meanwhile
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := t.AddScan(ctx, scan); err != nil {
+		// It says what whoever handed the SBOM in said then, and no more.
+		if _, err := t.By(kept.Identity).AddScan(ctx, scan); err != nil {
 			return err
 		}
 		written = true
@@ -330,7 +344,7 @@ type outcome struct {
 	searches []match.Search
 }
 
-func (r *Rematch) scan(ctx context.Context, kept store.SBOM) (scan api.Scan, done outcome, err error) {
+func (r *Rematch) scan(ctx context.Context, piece int64, kept store.SBOM) (scan api.Scan, done outcome, err error) {
 	r.using.RLock()
 	defer r.using.RUnlock()
 	if r.db == nil {
@@ -341,7 +355,7 @@ func (r *Rematch) scan(ctx context.Context, kept store.SBOM) (scan api.Scan, don
 	scan.Database, scan.ScannedAt = &info, r.Now().UTC()
 	var packages match.Packages
 	if kept.Compact == nil || packages.UnmarshalBinary(kept.Compact) != nil {
-		if packages, done.compact, err = r.compact(ctx, scan.Digest); err != nil {
+		if packages, done.compact, err = r.compact(ctx, piece); err != nil {
 			return scan, done, err
 		}
 	}
@@ -350,8 +364,8 @@ func (r *Rematch) scan(ctx context.Context, kept store.SBOM) (scan api.Scan, don
 }
 
 // compact makes what matching needs of an SBOM anew.
-func (r *Rematch) compact(ctx context.Context, digest string) (packages match.Packages, compact []byte, err error) {
-	kept, err := r.Store.SBOM(ctx, digest)
+func (r *Rematch) compact(ctx context.Context, piece int64) (packages match.Packages, compact []byte, err error) {
+	kept, err := r.Store.SBOM(ctx, piece)
 	if err != nil {
 		return packages, nil, err
 	}

@@ -217,7 +217,7 @@ func (f *fleet) differences(ctx context.Context) (list []string, all map[string]
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		scan, err := f.store.Scan(ctx, digest)
+		scan, _, err := f.store.Scan(ctx, digest, "", "")
 		if err != nil {
 			f.t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ const MaxVulnerabilities = 5000
 // images reads scans of images, and instances of them.
 type images struct {
 	store    *store.Store
-	annotate func(ctx context.Context, image, digest string, scan *api.Scan, now time.Time) error
+	annotate func(ctx context.Context, cluster, image, digest string, scan *api.Scan, now time.Time) error
 	now      func() time.Time
 
 	mu     sync.Mutex
@@ -190,7 +190,7 @@ func (s *images) page(object func(metav1.ObjectMeta, Report) runtime.Object) fun
 		}
 		objects := make([]runtime.Object, len(rows))
 		for i, row := range rows {
-			m, c := metas[row.ID], counted[row.Digest]
+			m, c := metas[row.ID], counted[row.Piece]
 			if at := moment(row.FirstSeen); at != nil {
 				m.CreationTimestamp = *at
 			}
@@ -206,38 +206,37 @@ func (s *images) page(object func(metav1.ObjectMeta, Report) runtime.Object) fun
 	}
 }
 
-// count gives the counts of the newest scans of rows, by digest.
-func (s *images) count(ctx context.Context, rows []store.Image) (map[string]counts, error) {
-	counted, scans := map[string]counts{}, map[string]int64{}
-	var digests []any
+// count gives the counts of the newest scans of rows, by their pieces of evidence.
+func (s *images) count(ctx context.Context, rows []store.Image) (map[int64]counts, error) {
+	counted, scans := map[int64]counts{}, map[int64]int64{}
+	var pieces []any
 	for _, row := range rows {
-		digests = append(digests, row.Digest)
+		pieces = append(pieces, row.Piece)
 	}
-	if len(digests) == 0 {
+	if len(pieces) == 0 {
 		return counted, nil
 	}
-	query := "SELECT digest, scan_id FROM images WHERE scan_id IS NOT NULL AND digest IN (?" + strings.Repeat(", ?", len(digests)-1) + ")"
-	if err := s.store.SelectRows(ctx, query, digests, func(scan func(...any) error) error {
-		var digest string
-		var id int64
-		err := scan(&digest, &id)
-		scans[digest] = id
+	query := "SELECT id, scan_id FROM images WHERE scan_id IS NOT NULL AND id IN (?" + strings.Repeat(", ?", len(pieces)-1) + ")"
+	if err := s.store.SelectRows(ctx, query, pieces, func(scan func(...any) error) error {
+		var piece, id int64
+		err := scan(&piece, &id)
+		scans[piece] = id
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	missing := []string{}
+	missing := []int64{}
 	s.mu.Lock()
-	for digest, id := range scans {
+	for piece, id := range scans {
 		c, ok := s.counts[id]
-		if counted[digest] = c; !ok {
-			missing = append(missing, digest)
+		if counted[piece] = c; !ok {
+			missing = append(missing, piece)
 		}
 	}
 	s.mu.Unlock()
 	err := s.store.View(ctx, func(t *store.Tx) error {
-		return t.ImageDocuments(ctx, missing, true, func(d store.ImageDocument) (err error) {
-			counted[d.Digest], err = countOf(d)
+		return t.ImageDocuments(ctx, store.Within{Pieces: missing}, true, func(d store.ImageDocument) (err error) {
+			counted[d.Piece], err = countOf(d)
 			return err
 		})
 	})
@@ -249,8 +248,8 @@ func (s *images) count(ctx context.Context, rows []store.Image) (map[string]coun
 	if s.counts == nil || len(s.counts)+len(missing) > maxCounts {
 		s.counts = map[int64]counts{}
 	}
-	for _, digest := range missing {
-		s.counts[scans[digest]] = counted[digest]
+	for _, piece := range missing {
+		s.counts[scans[piece]] = counted[piece]
 	}
 	return counted, nil
 }
@@ -288,12 +287,12 @@ func countOf(d store.ImageDocument) (c counts, err error) {
 // complete adds the vulnerabilities of the newest scan.
 func (s *images) complete(ctx context.Context, object runtime.Object) error {
 	i := object.(*ImageScan)
-	scan, err := s.store.Scan(ctx, i.Digest)
+	scan, reader, err := s.store.Scan(ctx, i.Digest, i.Image, "")
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err == nil && s.annotate != nil {
-		err = s.annotate(ctx, i.Image, i.Digest, &scan, s.now())
+		err = s.annotate(ctx, reader, i.Image, i.Digest, &scan, s.now())
 	}
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ type Config struct {
 	Kubeconfig string
 	Store      *store.Store
 	// Annotate says which exceptions cover the vulnerabilities of a scan; nil leaves them out.
-	Annotate func(ctx context.Context, image, digest string, scan *api.Scan, now time.Time) error
+	Annotate func(ctx context.Context, cluster, image, digest string, scan *api.Scan, now time.Time) error
 	// Now is the clock; nil is the usual one.
 	Now func() time.Time
 	Log *slog.Logger

@@ -81,18 +81,18 @@ func fill(t *testing.T, s *store.Store, r *rand.Rand) {
 				return err
 			}
 		}
-		tasks, done, err := tx.Tasks(t.Context(), 1<<40, 1000)
+		tasks, done, err := tx.Tasks(t.Context(), 1<<40, 1000, nil)
 		if err != nil {
 			return err
 		}
 		var verdicts []store.Verdict
 		for _, task := range tasks {
-			v := store.Verdict{Task: task, Verdict: allResults[r.IntN(4)]}
+			said := store.Said{Result: allResults[r.IntN(4)]}
 			if r.IntN(4) > 0 {
 				high := float64(r.IntN(100)) / 10
-				v.MaxCVSS = &high
+				said.MaxCVSS = &high
 			}
-			verdicts = append(verdicts, v)
+			verdicts = append(verdicts, store.Verdict{Task: task, Said: []store.Said{said}})
 		}
 		return tx.Classified(t.Context(), verdicts, done)
 	})
@@ -110,7 +110,7 @@ func serve(t *testing.T, s *store.Store) *restclient.RESTClient {
 		t.Fatal(err)
 	}
 	c := Config{Listener: l, CertFile: filepath.Join(t.TempDir(), "tls.crt"), KeyFile: filepath.Join(t.TempDir(), "tls.key"), Store: s, Log: slog.Default(), Now: func() time.Time { return now },
-		Annotate: func(_ context.Context, _, _ string, scan *api.Scan, _ time.Time) error {
+		Annotate: func(_ context.Context, _, _, _ string, scan *api.Scan, _ time.Time) error {
 			for i := range scan.Vulnerabilities {
 				if scan.Vulnerabilities[i].ID == "CVE-2026-0001" {
 					scan.Vulnerabilities[i].Exception = &api.AppliedException{Justification: "not reachable"}
@@ -414,11 +414,11 @@ func TestKubectl(t *testing.T) {
 			{ID: "CVE-2026-0001", Package: "openssl", Severity: "Critical", CVSS: &high, Fix: api.Fix{State: "fixed"}}, {ID: "CVE-2026-0002", Package: "openssl", Severity: "Medium", CVSS: &medium}}}); err != nil {
 			return err
 		}
-		tasks, done, err := tx.Tasks(t.Context(), 1<<40, 10)
+		tasks, done, err := tx.Tasks(t.Context(), 1<<40, 10, nil)
 		if err != nil {
 			return err
 		}
-		return tx.Classified(t.Context(), []store.Verdict{{Task: tasks[0], Verdict: api.Fail, MaxCVSS: &high}}, done)
+		return tx.Classified(t.Context(), []store.Verdict{{Task: tasks[0], Said: []store.Said{{Result: api.Fail, MaxCVSS: &high}}}}, done)
 	})
 	c := serve(t, s)
 	const accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
