@@ -139,8 +139,8 @@ func TestNestedBombs(t *testing.T) {
 			if peak > 3*limit {
 				t.Errorf("%s of disk", bytesText(peak))
 			}
-			if name == "many jars, each of which fits" && o.Err == nil {
-				mustPass(t, o, wantPackages) // they may also be looked at one after the other
+			if o.Err == nil && (name == "many jars, each of which fits" || name == "jars in a tar.gz") {
+				mustPass(t, o, []string{"libc6 2.36-9+deb12u4", "openssl 3.0.11-1~deb12u2"}) // they may also be looked at one after the other, or not be unpacked at all
 			} else {
 				mustFail(t, o, "with the archives in it, the image unpacks to more than 64 MiB (the limit MaxImageBytes)")
 			}
@@ -157,9 +157,10 @@ func TestNestedBombs(t *testing.T) {
 
 // A nested archive that fits is read as before.
 func TestNestedFits(t *testing.T) {
-	jar := zipOf(t, member{"META-INF/maven/g/inner/pom.properties", 0, []byte("groupId=g\nartifactId=inner\nversion=1.2.3\n")})
+	manifest := member{"META-INF/MANIFEST.MF", 0, []byte("Manifest-Version: 1.0\nImplementation-Title: inner\nImplementation-Version: 1.2.3\n")}
+	jar := zipOf(t, manifest, member{"META-INF/maven/g/inner/pom.properties", 0, []byte("groupId=g\nartifactId=inner\nversion=1.2.3\n")})
 	all := debianFiles()
-	all["opt/app.war"] = string(zipOf(t, member{"WEB-INF/lib/inner-1.2.3.jar", 0, jar}))
+	all["opt/app.war"] = string(zipOf(t, member{"META-INF/MANIFEST.MF", 0, []byte("Manifest-Version: 1.0\n")}, member{"WEB-INF/lib/inner-1.2.3.jar", 0, jar}))
 	archive := dockerArchive(t, map[string]v1.Image{"example.com/app:1": imageOf(t, "linux/amd64", tarOf(t, all))})
 	o := newScanner(t, func(c *Config) { c.MaxImageBytes = 8 << 20 }).Scan(t.Context(), "docker-archive:"+archive, nil)
 	if o.Err != nil {

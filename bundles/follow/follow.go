@@ -412,7 +412,7 @@ func (f *Follower) part(name, digest string) (*bundle.Bundle, error) {
 		return nil, err
 	}
 	// A signature says who made it, and not where it belongs.
-	if has := partOf(b); has != documents.RevisionKey(name) {
+	if has := partOf(b); has != name {
 		return nil, fmt.Errorf("the bundle is that of the part %q, not of %q", has, name)
 	}
 	return b, nil
@@ -423,7 +423,9 @@ func partOf(b *bundle.Bundle) string {
 	if b.Manifest.Roots != nil {
 		for _, r := range *b.Manifest.Roots {
 			if part, ok := strings.CutPrefix(strings.Trim(r, "/"), "assay/revisions/"); ok {
-				return part
+				if name, err := url.PathUnescape(part); err == nil && documents.RevisionKey(name) == part {
+					return name
+				}
 			}
 		}
 	}

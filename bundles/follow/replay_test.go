@@ -406,6 +406,12 @@ func TestView(t *testing.T) {
 	if err := f.once(t.Context()); err != nil || len(e.Revisions()) != 5 || len(parts(t, dir)) != 6 {
 		t.Errorf("%v, %v", e.Revisions(), err)
 	}
+	// Another version of one part takes none of the others away.
+	w.handler.Set(own[1], w.packed(own[1], "two", w.key))
+	issue("cluster-prod", own...)
+	if err := f.once(t.Context()); err != nil || len(e.Revisions()) != 5 || len(f.gone(f.loaded)) != 0 {
+		t.Errorf("%v, %v", e.Revisions(), err)
+	}
 	_, e = following()
 	if len(e.Revisions()) != 5 {
 		t.Errorf("from disk: %v", e.Revisions())

@@ -158,7 +158,7 @@ func found(t *testing.T, s Source) (map[string]string, *Listing, error) {
 	if s.Transport == nil {
 		s.Transport = fast()
 	}
-	s.InsecureHTTP = s.InsecureHTTP || strings.HasPrefix(s.Registry, "127.0.0.1:")
+	s.InsecureHTTP = s.InsecureHTTP || strings.Contains(s.Registry, "127.0.0.1:")
 	var mu sync.Mutex
 	all := map[string]string{}
 	var l Listing

@@ -68,6 +68,7 @@ func TestHostileImages(t *testing.T) {
 	pushed(t, host+"/shop/good:1")
 	w := start(t, "", func(c *daemon.Config) {
 		c.ScanImages = []string{host + "/shop"}
+		c.InsecureHTTP, c.RegistryNetworks = true, loopback
 		c.Scans.Disk, c.Scans.Memory = 128<<20, 384<<20
 	})
 	for image, says := range map[string]string{"disk": "the image unpacks to more than 128 MiB", "memory": "needs more memory than 384 MiB (--scan-memory)"} {

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/intake"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -42,6 +43,9 @@ func newMetrics() *metrics {
 			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 60, 300}}, []string{"kind"}),
 		jobFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_job_errors_total", Help: "Attempts of jobs that failed, by kind."}, []string{"kind"}),
 		cut:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_http_connections_cut_total", Help: "Connections that were closed: slow, or for others' sake (connections)."}, []string{"reason"}),
+	}
+	for _, reason := range []string{intake.ReasonSlow, intake.ReasonConnections} {
+		m.cut.WithLabelValues(reason) // there from the start, at 0
 	}
 	m.registry.MustRegister(m.requests, m.latency, m.logins, m.follow, m.followed, m.followFault, m.jobs, m.jobFaults, m.cut,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

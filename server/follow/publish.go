@@ -170,6 +170,9 @@ const maxWanted = 2000
 // Want has the parts and the head of a cluster made from now on, and says whether a bundle is one of
 // these. It is for who serves them, once somebody who may read it asks.
 func (f *Follower) Want(bundle string) bool {
+	if bundle == bundles.PartHead || bundle == bundles.PartPolicies || slices.Contains(partNames(), bundle) {
+		return true // it is always made, and comes soon after the start
+	}
 	space, inner, ok := partOfCluster(strings.TrimPrefix(bundle, bundles.HeadOf("")+"-"))
 	cluster, is := documents.ClusterIn(space)
 	if inner != "" {
