@@ -161,7 +161,9 @@ func groupsOf(scans []api.Scan) map[string][]string {
 	groups := map[string][]string{}
 	for _, s := range scans {
 		if c := s.Scope.Cluster; c != "" {
-			groups[c] = groups[c]
+			if _, known := groups[c]; !known {
+				groups[c] = nil // in no group so far
+			}
 			if g := s.Scope.Group; g != "" && !slices.Contains(groups[c], g) {
 				groups[c] = append(groups[c], g)
 			}
