@@ -302,7 +302,7 @@ func TestServer(t *testing.T) {
 	})
 	cluster.Eventually(t, func() error {
 		err := dryRun(t, pod("p", at("good:1")), namespace)
-		if err == nil || !strings.Contains(err.Error(), "nothing could be decided: bundles are missing: policies") {
+		if err == nil || !strings.Contains(err.Error(), "nothing could be decided: the bundles of the server are not loaded yet") {
 			return fmt.Errorf("without policies: %v", err)
 		}
 		return nil
