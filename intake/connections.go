@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -41,6 +42,7 @@ const (
 type Connections struct {
 	net.Listener
 	limits Limits
+	work   chan struct{} // a place for each connection without a whole request that is worked on
 
 	mu      sync.Mutex
 	open    map[string]*conn // by the client's address and port
@@ -60,7 +62,7 @@ func Listen(l net.Listener, limits Limits) *Connections {
 	if limits.Cut == nil {
 		limits.Cut = func(string) {}
 	}
-	return &Connections{Listener: l, limits: limits, open: map[string]*conn{}, clients: map[netip.Addr]int{}}
+	return &Connections{Listener: l, limits: limits, work: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), open: map[string]*conn{}, clients: map[netip.Addr]int{}}
 }
 
 // Open is how many connections there are.
@@ -81,6 +83,7 @@ type conn struct {
 	streams bool      // requests share it, so that bytes are not always of a request
 	served  bool      // it had a whole request
 	known   bool      // its client is known
+	placed  bool      // it has a place of work
 	working int       // whole requests that are being answered
 	held    int64     // bytes of a body that arrives
 	closed  bool
@@ -165,6 +168,7 @@ func (c *Connections) forget(n *conn) {
 		return
 	}
 	n.closed = true
+	n.leave()
 	n.clock.Stop()
 	c.memory -= n.held
 	n.held = 0
@@ -208,11 +212,35 @@ func (n *conn) wait(d time.Duration) {
 	n.clock.Reset(d)
 }
 
-// Read implements net.Conn.
+// leave gives back the place of work. The caller holds mu.
+func (n *conn) leave() {
+	if n.placed {
+		n.placed = false
+		<-n.of.work
+	}
+}
+
+// Read implements net.Conn. What a connection sends before its first whole request is mostly a
+// TLS handshake, which costs as much as a small review: half of the cores do nothing but that at
+// most, from one read to the next, so that no burst of strangers stands before the reviews of
+// connections that are open.
 func (n *conn) Read(p []byte) (int, error) {
+	n.of.mu.Lock()
+	n.leave()
+	n.of.mu.Unlock()
 	got, err := n.Conn.Read(p)
 	if got > 0 {
 		n.of.mu.Lock()
+		if !n.served && !n.closed {
+			n.of.mu.Unlock()
+			n.of.work <- struct{}{}
+			n.of.mu.Lock()
+			n.leave() // where two read at a time
+			n.placed = true
+			if n.served || n.closed {
+				n.leave()
+			}
+		}
 		if n.served && !n.heard && !n.streams && n.working == 0 && !n.closed {
 			n.heard = true
 			n.wait(n.of.limits.Arrive)
@@ -242,6 +270,7 @@ func (c *Connections) Begin(r *http.Request, known bool) (end func()) {
 	}
 	n.working++
 	n.served, n.heard = true, false
+	n.leave()
 	n.streams = n.streams || r.ProtoMajor > 1
 	n.clock.Stop()
 	if known && !n.known && c.known < c.limits.Total {

@@ -114,6 +114,56 @@ func TestArrive(t *testing.T) {
 	}
 }
 
+// What strangers make the server do before a whole request is done by few of them at a time, each
+// until it reads on, was answered or is gone.
+func TestWorkInTurn(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := Listen(l, Limits{})
+	var conns []net.Conn
+	read := make(chan int, 100)
+	for i := range cap(c.work) + 3 {
+		dial(t, l.Addr().String(), "127.0.0.1", "x")
+		n, err := c.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, n)
+		if i < cap(c.work) {
+			if _, err := n.Read(make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			go func() { _, _ = n.Read(make([]byte, 10)); read <- i }()
+		}
+	}
+	working := 0 // a connection that has a place
+	for step, end := range []func(n net.Conn){
+		func(n net.Conn) { go func() { _, _ = n.Read(make([]byte, 10)) }() },
+		func(n net.Conn) { c.Begin(&http.Request{RemoteAddr: n.RemoteAddr().String()}, false) },
+		func(n net.Conn) { _ = n.Close() },
+	} {
+		select {
+		case i := <-read:
+			t.Fatalf("step %d: connection %d is worked on beside %d others", step, i, cap(c.work))
+		case <-time.After(100 * time.Millisecond):
+		}
+		end(conns[working])
+		select {
+		case working = <-read:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("step %d: the place is not given on", step)
+		}
+	}
+	for _, n := range conns {
+		_ = n.Close()
+	}
+	eventually(t, "every place is given back", func() bool { return len(c.work) == 0 })
+}
+
 // One connection too many takes the place of the slowest of who has the most; who was answered,
 // is being answered, or is known, stays.
 func TestTooManyConnections(t *testing.T) {
