@@ -286,7 +286,9 @@ func (c *Console) decision(r *http.Request) (*page, error) {
 		}
 		b.Images = append(b.Images, j)
 	}
-	if err := c.send(r, http.MethodPost, "/explain", b.Record.Input, &b.Now); err != nil && !errors.As(err, &b.Fault) {
+	input := b.Record.Input
+	input.Now = c.Now().UTC().Format(api.TimeLayout)
+	if err := c.send(r, http.MethodPost, "/explain", input, &b.Now); err != nil && !errors.As(err, &b.Fault) {
 		return nil, err
 	}
 	d := b.Record.Decision

@@ -2,7 +2,7 @@
 # title: Admission
 # description: >-
 #   The public entry points of admission. The input is an AdmissionReview
-#   (admission.k8s.io/v1) with "now" and "namespaceLabels" beside "request" if
+#   (admission.k8s.io/v1 or v1beta1) with "now" and "namespaceLabels" beside "request" if
 #   wanted, or the flat form (schema assay.dev/review/v1).
 package assay.admission
 
@@ -24,7 +24,7 @@ decision := data.assay.judge.decision if {
 	input.schema == "assay.dev/review/v1"
 	well_formed
 } else := d if {
-	not input.schema
+	not "schema" in object.keys(input)
 	d := data.assay.judge.decision with input as data.assay.review.flat
 }
 
@@ -40,7 +40,7 @@ explain := object.union(decision, {"explain": data.assay.judge.explained}) if {
 }
 
 explain := object.union(decision, {"explain": e}) if {
-	not input.schema
+	not "schema" in object.keys(input)
 	e := data.assay.judge.explained with input as data.assay.review.flat
 }
 

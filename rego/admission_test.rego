@@ -16,7 +16,7 @@ pod := {
 	"containers": [web], "oldImages": [], "malformed": [],
 }
 
-request := {"operation": "CREATE", "kind": {"group": "", "kind": "Pod"}, "object": {"spec": {"containers": [{"name": "web", "image": "web:1"}]}}}
+request := {"operation": "CREATE", "namespace": "shop", "kind": {"group": "", "kind": "Pod"}, "object": {"spec": {"containers": [{"name": "web", "image": "web:1"}]}}}
 
 decided(review) := d if {
 	d := admission.decision with input as review with data.assay.generated.settings as settings
@@ -35,6 +35,15 @@ test_refusal if {
 	decided(pod).allowed
 	every review in [null, {}, 1, object.union(pod, {"schema": "x"}), object.remove(pod, ["labels"])] {
 		decided(review) == refusal
+	}
+}
+
+# What says that it is something else is not taken for an AdmissionReview.
+test_schema_of_a_review if {
+	decided({"now": now, "request": request}).allowed
+	every schema in ["x", "", null, false, 5] {
+		decided({"now": now, "schema": schema, "request": request}) == refusal
+		not explained({"now": now, "schema": schema, "request": request})
 	}
 }
 

@@ -62,7 +62,33 @@ judging if {
 	clean
 }
 
-clean if count(input.malformed) == 0
+clean if {
+	count(input.malformed) == 0
+	understood
+	placed
+}
+
+# understood holds where it is known what is asked: nothing else can be out of scope.
+understood if {
+	input.operation in operations
+	input.kind != ""
+}
+
+operations := {"CREATE", "UPDATE", "DELETE", "CONNECT"}
+
+# placed holds where a namespace is named, or may be missing.
+placed if input.namespace != ""
+
+placed if not kind_id in builtin_kinds
+
+# faults are what the adapter found in the object, and what the request itself lacks.
+faults contains fault if some fault in input.malformed
+
+faults contains "the kind is missing" if input.kind == ""
+
+faults contains "the operation must be CREATE, UPDATE, DELETE or CONNECT" if not input.operation in operations
+
+faults contains "the namespace is missing" if not placed
 
 default allowed := false
 
@@ -123,7 +149,7 @@ is_judged_kind(id) if id in builtin_kinds
 
 is_judged_kind(id) if settings.kinds[id]
 
-unjudged := out_of_scope
+unjudged := out_of_scope if understood
 
 unjudged := settled if {
 	not out_of_scope
@@ -353,7 +379,7 @@ messages contains m if {
 	m := sprintf("%v %v: %v (package %v)", [input.kind, input.name, r.message, r.package])
 }
 
-messages contains sprintf("%v %v: malformed: %v", [input.kind, input.name, m]) if some m in input.malformed
+messages contains sprintf("%v %v: malformed: %v", [input.kind, input.name, m]) if some m in faults
 
 # message tells why a container's image is refused, with its list of CVEs over the
 # threshold, and what would turn it round.

@@ -122,11 +122,45 @@ test_unjudged_operations if {
 	}
 }
 
-# What is neither is judged whole, and the adapter calls it malformed.
-test_unknown_operation if {
-	every operation in ["", "create"] {
-		decide(changed(pod, {"operation": operation}), {}).judged
+# What does not say what is asked is malformed, whatever else would let it pass.
+test_unknown_operation_is_malformed if {
+	every operation in ["", "create", "Delete"] {
+		every kind in ["Pod", "Service"] {
+			every namespace in ["shop", "kube-system"] {
+				d := decide(changed(pod, {"operation": operation, "kind": kind, "namespace": namespace}), allow_all)
+				d.judged
+				not d.allowed
+				d.message == sprintf("%v cart: malformed: the operation must be CREATE, UPDATE, DELETE or CONNECT", [kind])
+			}
+		}
 	}
+}
+
+test_missing_kind_is_malformed if {
+	every operation in ["CREATE", "UPDATE", "DELETE", "CONNECT"] {
+		every change in [{}, {"namespace": "kube-system"}, {"subresource": "status"}] {
+			d := decide(changed(pod, object.union({"operation": operation, "kind": ""}, change)), allow_all)
+			d.judged
+			not d.allowed
+			d.message == " cart: malformed: the kind is missing"
+		}
+	}
+}
+
+test_missing_namespace_is_malformed if {
+	every id in judge.builtin_kinds {
+		[group, kind] := split(id, "/")
+		d := decide(changed(pod, {"group": group, "kind": kind, "namespace": ""}), allow_all)
+		not d.allowed
+		d.message == sprintf("%v cart: malformed: the namespace is missing", [kind])
+	}
+}
+
+test_kinds_without_namespace if {
+	decide(changed(pod, {"group": "argoproj.io", "kind": "Rollout", "namespace": ""}), allow_all).allowed
+	decide(changed(pod, {"kind": "Node", "namespace": ""}), {}).allowed
+	decide(changed(pod, {"operation": "DELETE", "namespace": ""}), {}).allowed
+	decide(changed(pod, {"operation": "UPDATE", "subresource": "status", "namespace": ""}), {}).allowed
 }
 
 test_unjudged_subresource if {

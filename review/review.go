@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"slices"
 	"strings"
@@ -24,8 +25,8 @@ const MaxReview = 8 << 20
 // Input is one resource to decide on, with what the input says beside it.
 type Input struct {
 	Review api.Review
-	// Now is the moment that the input carries; zero when it carries none.
-	Now time.Time
+	// Version is the apiVersion that the review has, "" where it says none.
+	Version string
 	// UID and DryRun are those of an AdmissionReview's request.
 	UID    string
 	DryRun bool
@@ -33,11 +34,30 @@ type Input struct {
 	Requester Requester
 	// Owner is the controlling owner reference; nil without one.
 	Owner *Owner
+
+	now      time.Time
+	nowFault error
 }
 
 // Owner names an object. Group and kind are those of the review's Owner.
 type Owner struct {
 	APIVersion, Kind, Name, UID string
+}
+
+// Now is the moment to decide for: the one that the input carries, else that of the
+// clock. The error is that the input carries something else.
+func (in Input) Now(clock time.Time) (time.Time, error) {
+	if in.now.IsZero() && in.nowFault == nil {
+		return clock, nil
+	}
+	return in.now, in.nowFault
+}
+
+func (in *Input) setNow(value any) {
+	s, _ := value.(string)
+	if in.now, in.nowFault = time.Parse(time.RFC3339, s); in.nowFault != nil {
+		in.nowFault = fmt.Errorf("%w: now must be RFC 3339, not %.60v", ErrInput, value)
+	}
 }
 
 // Requester is what the API server says of a user beside the name.
@@ -75,21 +95,30 @@ func decodeJSON(text []byte) (any, error) {
 	if err := dec.Decode(&v); err != nil {
 		return nil, err
 	}
-	if dec.More() {
-		return nil, errors.New("there is more after the JSON value")
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("there is more after the JSON value, which ends at byte %d", dec.InputOffset())
 	}
 	return v, nil
 }
 
-// FromAdmissionReview flattens an AdmissionReview (admission.k8s.io/v1), which may
+// versions are the forms of AdmissionReviews, whose members are the same.
+var versions = []string{"admission.k8s.io/v1", "admission.k8s.io/v1beta1"}
+
+// KnownVersion tells what is an AdmissionReview by its apiVersion and kind; "" is what
+// says nothing of itself.
+func KnownVersion(version, kind string) bool {
+	return (version == "" || slices.Contains(versions, version)) && (kind == "" || kind == "AdmissionReview")
+}
+
+// FromAdmissionReview flattens an AdmissionReview (admission.k8s.io/v1 or v1beta1), which may
 // carry "now", "namespaceLabels", "overrideGranted" and "owner" beside "request". Namespace labels that
 // it does not carry are none but kubernetes.io/metadata.name; null is not known. The owner is the object
 // that the controlling owner reference names; without it the images of its template are not known.
-func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
-	if len(text) > MaxReview {
-		return Input{}, fmt.Errorf("%w: it has %d bytes; at most %d are read", ErrInput, len(text), MaxReview)
+func FromAdmissionReview(body []byte, kinds Kinds) (Input, error) {
+	if len(body) > MaxReview {
+		return Input{}, fmt.Errorf("%w: it has %d bytes; at most %d are read", ErrInput, len(body), MaxReview)
 	}
-	v, err := decodeJSON(text)
+	v, err := decodeJSON(body)
 	if err != nil {
 		return Input{}, fmt.Errorf("%w: not JSON: %w", ErrInput, err)
 	}
@@ -97,16 +126,22 @@ func FromAdmissionReview(text []byte, kinds Kinds) (Input, error) {
 	if !ok {
 		return Input{}, fmt.Errorf("%w: it is no JSON object", ErrInput)
 	}
+	if _, given := doc["schema"]; given {
+		return Input{}, fmt.Errorf("%w: it has a schema, and is no flat review", ErrInput)
+	}
+	in := Input{Version: text(doc, "apiVersion")}
+	kind := text(doc, "kind")
+	_, saysVersion := doc["apiVersion"]
+	_, saysKind := doc["kind"]
+	if saysVersion && in.Version == "" || saysKind && kind == "" || !KnownVersion(in.Version, kind) {
+		return in, fmt.Errorf("%w: it must be an AdmissionReview of %s, not a %.60q of %.60q", ErrInput, strings.Join(versions, " or "), kind, in.Version)
+	}
 	request, ok := doc["request"].(map[string]any)
 	if !ok {
 		return Input{}, fmt.Errorf("%w: it has no request", ErrInput)
 	}
-	var in Input
 	if now, given := doc["now"]; given {
-		s, _ := now.(string)
-		if in.Now, err = time.Parse(time.RFC3339, s); err != nil {
-			return Input{}, fmt.Errorf("%w: now must be RFC 3339, not %.60v", ErrInput, now)
-		}
+		in.setNow(now)
 	}
 	in.Review = flatten(request, kinds)
 	if o := in.Review.Override; o != nil {
@@ -248,9 +283,6 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	}
 	template, oldTemplate := walk(object, path), walk(old, path)
 	r.TemplateChanged = !equal(template, oldTemplate)
-	if !slices.Contains([]string{"CREATE", "UPDATE", "DELETE", "CONNECT"}, r.Operation) {
-		r.Malformed = []string{"the operation must be CREATE, UPDATE, DELETE or CONNECT"}
-	}
 	if !isJudged(r) {
 		return r
 	}

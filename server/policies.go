@@ -208,18 +208,19 @@ func (s *Server) postClassify(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, raw)
 }
 
-// postAdmit decides an AdmissionReview as the webhook would. The namespace's labels
-// stand beside request, as namespaceLabels; without them they are not known.
+// postAdmit decides an AdmissionReview as the webhook would. The namespace's labels stand
+// beside request, as namespaceLabels: without them they are none but its name, and null is
+// not known.
 func (s *Server) postAdmit(w http.ResponseWriter, r *http.Request) error {
 	cluster, err := s.cluster(r)
 	if err != nil {
 		return err
 	}
-	in, err := s.reviewOf(w, r)
+	in, now, err := s.reviewOf(w, r)
 	if err != nil {
 		return err
 	}
-	decision, err := s.Live.Engine().In(cluster).Admit(r.Context(), in, s.Now())
+	decision, err := s.Live.Engine().In(cluster).Admit(r.Context(), in, now)
 	if err != nil {
 		return err
 	}
@@ -247,29 +248,33 @@ func (s *Server) cluster(r *http.Request) (string, error) {
 	return cluster, nil
 }
 
-// reviewOf reads an AdmissionReview, or its flat form. What it says is of all images of the
-// review, so that who is bound to a registry is told nothing.
-func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, error) {
+// reviewOf reads an AdmissionReview, or its flat form, as records have it, and the moment to decide
+// for: the one that it carries, else the clock's. What is said of it is of all images of the review,
+// so that who is bound to a registry is told nothing.
+func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, time.Time, error) {
+	var none time.Time
 	if scope := identity(r).Scope; scope.Registry != "" {
-		return api.Review{}, forbidden("the token is for %s, and a decision is about all images of a review", scope)
+		return api.Review{}, none, forbidden("the token is for %s, and a decision is about all images of a review", scope)
 	}
 	text, err := s.text(w, r)
 	if err != nil {
-		return api.Review{}, err
+		return api.Review{}, none, err
 	}
 	set, _, _, err := s.policies()
 	if err != nil {
-		return api.Review{}, err
+		return api.Review{}, none, err
 	}
-	var flat api.FlatReview
-	if json.Unmarshal(text, &flat) == nil && flat.Schema == api.SchemaReview { // as records have it
-		return flat.Review, nil
+	var in review.Input
+	if review.IsFlat(text) {
+		in, err = review.FromFlat(text)
+	} else {
+		in, err = review.FromAdmissionReview(text, review.KindsOf(set.Settings))
 	}
-	in, err := review.FromAdmissionReview(text, review.KindsOf(set.Settings))
-	if err != nil {
-		return api.Review{}, unprocessable("%v", err)
+	now, nowErr := in.Now(s.Now())
+	if err := cmp.Or(err, nowErr); err != nil {
+		return api.Review{}, none, unprocessable("%v", err)
 	}
-	return in.Review, nil
+	return in.Review, now, nil
 }
 
 // AlertRow is an alert rule, with what is known of its evaluation.

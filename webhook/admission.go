@@ -27,9 +27,9 @@ import (
 	"github.com/assay-dev/assay/review"
 )
 
-// Admission answers AdmissionReviews (admission.k8s.io/v1) of workloads. Whatever
-// goes wrong, the answer refuses, unless FailOpen says otherwise. It may be used
-// concurrently.
+// Admission answers AdmissionReviews (admission.k8s.io/v1 or v1beta1) of workloads, in the
+// version that was asked in. A "now" that a review carries does not count. Whatever goes
+// wrong, the answer refuses, unless FailOpen says otherwise. It may be used concurrently.
 type Admission struct {
 	Engine *engine.Engine
 	// Ready says why nothing can be decided yet.
@@ -95,7 +95,7 @@ func (a *Admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !response.Allowed && a.askForScans(d) {
 		response.Result.Message += "\nThe server was asked to scan what nobody has scanned: try again in some minutes."
 	}
-	respond(w, d.Input.UID, response)
+	respond(w, d.Input.Version, d.Input.UID, response)
 	if a.Record != nil {
 		a.Record(d)
 	}
@@ -291,11 +291,12 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
 }
 
-func respond(w http.ResponseWriter, uid string, response *admissionv1.AdmissionResponse) {
+// respond answers in the version that was asked in, "" for v1.
+func respond(w http.ResponseWriter, version, uid string, response *admissionv1.AdmissionResponse) {
 	response.UID = types.UID(uid)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		TypeMeta: metav1.TypeMeta{APIVersion: cmp.Or(version, admissionv1.SchemeGroupVersion.String()), Kind: "AdmissionReview"},
 		Response: response,
 	})
 }

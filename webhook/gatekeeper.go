@@ -28,7 +28,7 @@ type providerRequest struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	Request    struct {
-		Keys []string `json:"keys"`
+		Keys []string `json:"keys"` // nil when there are none
 	} `json:"request"`
 }
 
@@ -62,6 +62,8 @@ func (x *ExternalData) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out.Response.SystemError = fmt.Sprintf("the request is no JSON: %v", err)
 	case in.Kind != "ProviderRequest" || in.APIVersion != externalDataVersion:
 		out.Response.SystemError = fmt.Sprintf("want a ProviderRequest of %s, not a %.60q of %.60q", externalDataVersion, in.Kind, in.APIVersion)
+	case in.Request.Keys == nil:
+		out.Response.SystemError = "the request has no keys"
 	case len(in.Request.Keys) > maxKeys:
 		out.Response.SystemError = fmt.Sprintf("%d keys; at most %d are answered", len(in.Request.Keys), maxKeys)
 	default:

@@ -30,7 +30,7 @@ func TestNamespaceGuard(t *testing.T) {
 		return fmt.Sprintf(`{"metadata":{"name":%q,"labels":%s}}`, name, labels)
 	}
 	body := func(operation, sub, object, old string) string {
-		return fmt.Sprintf(`{"request":{"uid":"u","operation":%q,"subResource":%q,"name":"shop","resource":{"group":"","version":"v1","resource":"namespaces"},"userInfo":{"username":"mallory"},"object":%s,"oldObject":%s}}`,
+		return fmt.Sprintf(`{"request":{"uid":"u","operation":%q,"subResource":%q,"name":"shop","kind":{"group":"","version":"v1","kind":"Namespace"},"resource":{"group":"","version":"v1","resource":"namespaces"},"userInfo":{"username":"mallory"},"object":%s,"oldObject":%s}}`,
 			operation, sub, object, old)
 	}
 	production, staging, team := meta("shop", `{"environment":"production"}`), meta("shop", `{"environment":"staging"}`), meta("shop", `{"environment":"production","team":"a"}`)
@@ -49,7 +49,7 @@ func TestNamespaceGuard(t *testing.T) {
 		"created with a generated name":   {body("CREATE", "", `{"metadata":{"generateName":"shop-","labels":{"environment":"x"}}}`, "null"), "labels environment"},
 		"created, excluded":               {body("CREATE", "", meta("legacy-build", `null`), "null"), "excludes the namespace legacy-build: to make it"},
 		"created, perhaps excluded":       {body("CREATE", "", `{"metadata":{"generateName":"legacy-"}}`, "null"), "excludes the namespace legacy-build"},
-		"an operation that is not known":  {body("REPLACE", "", staging, production), "labels environment"},
+		"an operation that is not known":  {body("REPLACE", "", staging, production), "the operation must be CREATE, UPDATE, DELETE or CONNECT"},
 		"without the object":              {body("UPDATE", "", "null", production), "cannot be read: it is missing"},
 		"without what was there":          {body("UPDATE", "", staging, "null"), "cannot be read: it is missing"},
 		"labels of another type":          {body("CREATE", "", `{"metadata":{"labels":{"environment":7}}}`, "null"), "cannot be read"},

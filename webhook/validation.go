@@ -3,9 +3,11 @@ package webhook
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,7 +36,10 @@ type validationRequest struct {
 	UID       string `json:"uid"`
 	Operation string `json:"operation"`
 	Name      string `json:"name"`
-	Resource  struct {
+	Kind      struct {
+		Kind string `json:"kind"`
+	} `json:"kind"`
+	Resource struct {
 		Group    string `json:"group"`
 		Resource string `json:"resource"`
 	} `json:"resource"`
@@ -56,23 +61,36 @@ func (v *Validation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var body struct {
+		metav1.TypeMeta
 		Request *validationRequest `json:"request"`
 	}
-	if err := json.Unmarshal(text, &body); err != nil || body.Request == nil || body.Request.UID == "" {
-		http.Error(w, "the body is no AdmissionReview with a request", http.StatusBadRequest)
+	err = json.Unmarshal(text, &body)
+	wrongType := errors.As(err, new(*json.UnmarshalTypeError))
+	if err != nil && !wrongType || body.Request == nil || body.Request.UID == "" || !review.KnownVersion(body.APIVersion, body.Kind) {
+		http.Error(w, "the body is no AdmissionReview of admission.k8s.io/v1 or v1beta1 with a request", http.StatusBadRequest)
 		return
 	}
 	q := body.Request
 	response := &admissionv1.AdmissionResponse{Allowed: true}
-	if status := v.fault(r.Context(), q); status != nil {
+	var status *metav1.Status
+	if wrongType {
+		status = invalid(fmt.Sprintf("malformed: %v", err))
+	} else {
+		status = v.fault(r.Context(), q)
+	}
+	if status != nil {
 		response.Allowed, response.Result = false, status
 		v.Log.Info("refused", "resource", q.Resource.Resource, "name", q.Name, "user", q.UserInfo.Username, "why", status.Message)
 	}
-	respond(w, q.UID, response)
+	respond(w, body.APIVersion, q.UID, response)
 }
 
 func (v *Validation) fault(ctx context.Context, q *validationRequest) *metav1.Status {
 	switch {
+	case !slices.Contains([]string{"CREATE", "UPDATE", "DELETE", "CONNECT"}, q.Operation):
+		return invalid("malformed: the operation must be CREATE, UPDATE, DELETE or CONNECT")
+	case q.Kind.Kind == "" || q.Resource.Resource == "":
+		return invalid("malformed: the kind or the resource is missing")
 	case q.Operation == "DELETE" || q.Operation == "CONNECT":
 		return nil
 	case q.Resource.Group == "" && q.Resource.Resource == "namespaces":

@@ -319,7 +319,11 @@ func (o *opa) decidesAs(what string, c bundles.Content) {
 		if err != nil {
 			o.t.Fatal(err)
 		}
-		want, err := e.Admit(o.t.Context(), in.Review, in.Now)
+		now, err := in.Now(time.Time{})
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		want, err := e.Admit(o.t.Context(), in.Review, now)
 		if err != nil {
 			o.t.Fatal(err)
 		}

@@ -80,9 +80,9 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 			if labelsUnknown {
 				r.Review.NamespaceLabels = review.WithName(nil, r.Review.Namespace)
 			}
-			at := clock
-			if !r.Now.IsZero() {
-				at = r.Now
+			at, err := r.Now(clock)
+			if err != nil {
+				return err
 			}
 			d, err := e.Admit(c.Context(), r.Review, now.or(at))
 			if err != nil {

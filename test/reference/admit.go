@@ -48,7 +48,18 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 	op, sub := text(req, "operation"), text(req, "subResource")
 	isPod := group == "" && d.Kind == "Pod"
 	path, judged := w.templatePath(group, d.Kind)
+	malformed := func(what string) api.Decision {
+		d.Allowed, d.Judged, d.Message = false, true, "malformed: "+what
+		return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
+	}
+	_, hasSchema := doc["schema"]
 	switch {
+	case hasSchema || !known(doc, "apiVersion", "admission.k8s.io/v1", "admission.k8s.io/v1beta1") || !known(doc, "kind", "AdmissionReview"):
+		return api.Decision{Message: "no AdmissionReview"}
+	case !slices.Contains([]string{"CREATE", "UPDATE", "DELETE", "CONNECT"}, op):
+		return malformed("the operation")
+	case d.Kind == "":
+		return malformed("the kind")
 	case op != "CREATE" && op != "UPDATE":
 		return pass("operation")
 	case sub != "" && sub != "ephemeralcontainers":
@@ -59,15 +70,16 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 		return pass("namespace")
 	}
 
-	child := op == "CREATE" && w.madeByController(meta, text(at(req, "userInfo"), "username"))
-	if child && w.children() == api.ChildrenTrusted {
-		return pass("owner")
+	if _, isBuiltin := builtin[group+"/"+d.Kind]; isBuiltin && d.Namespace == "" {
+		return malformed("no namespace")
 	}
-
+	child := op == "CREATE" && w.madeByController(meta, text(at(req, "userInfo"), "username"))
 	containers, err := containersOf(obj, path)
 	if err != nil {
-		d.Allowed, d.Judged, d.Message = false, true, "malformed: "+err.Error()
-		return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
+		return malformed(err.Error())
+	}
+	if child && w.children() == api.ChildrenTrusted {
+		return pass("owner")
 	}
 
 	if named, known := w.ownerImages(doc, meta, d.Namespace); child && known && w.children() == api.ChildrenSameImages {
@@ -131,6 +143,13 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 		}
 	}
 	return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
+}
+
+// known says whether a member is absent, or one of some texts.
+func known(o object, key string, texts ...string) bool {
+	value, given := o[key]
+	s, _ := value.(string)
+	return !given || slices.Contains(texts, s)
 }
 
 // override admits what the policies reject where a right, a reason and an end say so.
