@@ -83,7 +83,7 @@ func TestHelp(t *testing.T) {
 			if c.Short == "" || c.Example == "" {
 				t.Errorf("%s: no help or no example", c.CommandPath())
 			}
-			if c.Runnable() && c.Flags().Lookup("output") == nil {
+			if !c.HasSubCommands() && c.Flags().Lookup("output") == nil {
 				t.Errorf("%s: no --output", c.CommandPath())
 			}
 		}

@@ -67,7 +67,8 @@ workload may run them. Policies compile to Rego: 'opa eval' on the bundle gives
 the same verdict.
 
 Exit status: 0 success; 1 the answer is no (an image fails, a workload is
-rejected, a test fails); 2 usage or bad input; 3 an image could not be scanned.`,
+rejected, a test fails); 2 usage or bad input; 3 an image could not be scanned
+or is Unknown, or what was asked for selects none.`,
 		Example: `  assay db update
   assay scan nginx:1.27
   assay admit -f deployment.yaml --policies policies --scans scans.json`,
@@ -81,6 +82,7 @@ rejected, a test fails); 2 usage or bad input; 3 an image could not be scanned.`
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())
 	})
+	refuseUnknownWords(root)
 	return root
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,12 +87,18 @@ that was attested by one of them and attached to the image in its registry is us
 instead of one made here; what is not verified is ignored, and a warning says so.
 --attestations require scans no image without (docs/attestations.md).
 
+With --apiurl the results are the server's, by its thresholds and exceptions, and the
+exit status follows them: what it has not judged is Unknown. Any of --policies,
+--exceptions, --warn-threshold and --fail-threshold has images judged here instead,
+by what these say alone.
+
 Every flag can be set in the environment, as CC_WARN_THRESHOLD for
 --warn_threshold, or in $HOME/.assay.yaml (else $HOME/.tigera-scanner.yaml);
 flags win over the environment, and that over the file.
 
 Exit status: 0; 1 an image is Fail (--fail-on chooses); 2 usage or bad input;
-3 an image could not be scanned or is Unknown (it is in the output all the same).`,
+3 an image could not be scanned or is Unknown (it is in the output all the same),
+or a registry and its filters leave none.`,
 		Example: `  assay scan nginx:1.27
   assay scan registry.example.com/shop/web:1.4 -o table -o json=scan.json -o sarif=scan.sarif
   assay scan oci-archive:web.tar --as registry.example.com/shop/web:1.4 --exceptions exceptions.csv
@@ -262,15 +269,22 @@ func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outpu
 	for i, base := range findBases(report.Images) {
 		priority.Annotate(&report.Images[i], base)
 	}
-	for _, o := range outputs {
-		if err := a.write(o, report, outcomes); err != nil {
-			return exitUsage, err
+	var failed error
+	if to != nil {
+		failed = a.upload(ctx, to, f, report.Images, outcomes)
+	}
+	if failed != nil && !f.judgedHere() {
+		for i := range report.Images {
+			unjudged(&report.Images[i], "the server did not judge it, since the upload failed; "+judgeHere)
 		}
 	}
-	if to != nil {
-		if err := a.upload(ctx, to, f, outcomes); err != nil {
-			return exitUsage, err
+	for _, o := range outputs {
+		if err := a.write(o, report, outcomes); err != nil {
+			return exitUsage, errors.Join(err, failed)
 		}
+	}
+	if failed != nil {
+		return exitUsage, failed
 	}
 	return exitCode(report.Images, f.failOn), nil
 }

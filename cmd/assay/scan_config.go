@@ -52,7 +52,7 @@ func (f *scanFlags) complete(c *cobra.Command, a *app) error {
 
 // fill gives the flags that were not given values from the environment, then from a
 // configuration file, and says which flags have a value.
-func (a *app) fill(c *cobra.Command, file map[string]string, name string, env func(flag string) (value, name string)) (given map[string]bool, err error) {
+func (a *app) fill(c *cobra.Command, file map[string][]string, name string, env func(flag string) (value, name string)) (given map[string]bool, err error) {
 	var errs []error
 	given = map[string]bool{}
 	c.Flags().VisitAll(func(flag *pflag.Flag) {
@@ -61,12 +61,20 @@ func (a *app) fill(c *cobra.Command, file map[string]string, name string, env fu
 		}
 		if !flag.Changed {
 			value, from := env(flag.Name)
+			values := []string{value}
 			if from == "" {
 				if v, ok := file[flag.Name]; ok {
-					value, from = v, name
+					values, from = v, name
 				}
 			}
-			if from != "" && value != "" {
+			if _, list := flag.Value.(pflag.SliceValue); from != "" && len(values) != 1 && !list {
+				errs = append(errs, fmt.Errorf("%s: %s takes one value, not %d", from, flag.Name, len(values)))
+				from = ""
+			}
+			for _, value := range values {
+				if from == "" || value == "" {
+					continue
+				}
 				if err := c.Flags().Set(flag.Name, value); err != nil {
 					errs = append(errs, fmt.Errorf("%s: %s: %w", from, flag.Name, err))
 				}
@@ -100,9 +108,9 @@ func lookupEnv(flag string) (value, name string) {
 	return "", ""
 }
 
-// readConfig reads a YAML file of flag names and values. Without a name, the
+// readConfig reads a YAML file of flag names and values, or lists of values. Without a name, the
 // first of the default files in the user's home that exists is read.
-func readConfig(name string, defaults ...string) (map[string]string, string, error) {
+func readConfig(name string, defaults ...string) (map[string][]string, string, error) {
 	names := []string{name}
 	if name == "" {
 		home, err := os.UserHomeDir()
@@ -126,13 +134,20 @@ func readConfig(name string, defaults ...string) (map[string]string, string, err
 		if err := yaml.Unmarshal(text, &values); err != nil {
 			return nil, "", fmt.Errorf("%s: must map flag names to values: %w", n, err)
 		}
-		out := map[string]string{}
+		out := map[string][]string{}
 		for k, v := range values {
-			switch v.(type) {
-			case string, int, float64, bool:
-				out[string(calicoNames(nil, k))] = fmt.Sprint(v)
-			default:
-				return nil, "", fmt.Errorf("%s: %s must be a text, a number or a boolean", n, k)
+			list, ok := v.([]any)
+			if !ok {
+				list = []any{v}
+			}
+			for _, v := range list {
+				switch v.(type) {
+				case string, int, float64, bool:
+					flag := string(calicoNames(nil, k))
+					out[flag] = append(out[flag], fmt.Sprint(v))
+				default:
+					return nil, "", fmt.Errorf("%s: %s must be a text, a number, a boolean, or a list of these", n, k)
+				}
 			}
 		}
 		return out, n, nil

@@ -41,6 +41,7 @@ type registryFlags struct {
 	untagged         bool
 	state            string
 	rate             float64
+	filter           string // the flag, or the variable of the environment, that include came from
 }
 
 func (f *registryFlags) register(fs *pflag.FlagSet) {
@@ -74,29 +75,41 @@ func (f *scanFlags) wanted(args []string) (bool, error) {
 	if f.as != "" {
 		return false, errors.New("--as names one image, not a registry")
 	}
+	f.filter = "--include"
 	if filter := os.Getenv("REGISTRY_FILTER"); filter != "" && len(f.include) == 0 {
-		f.include = []string{filter}
+		f.include, f.filter = []string{filter}, "REGISTRY_FILTER"
 	}
 	return true, nil
 }
 
 // source is the registry that the flags name.
 func (f *scanFlags) source() (registries.Source, error) {
-	s := registries.Source{Registry: f.registry, Repositories: f.repositories, Untagged: f.untagged, InsecureHTTP: f.insecure, Realms: f.realms.Realms,
+	s := registries.Source{Registry: f.registry, Untagged: f.untagged, InsecureHTTP: f.insecure, Realms: f.realms.Realms,
 		UserAgent: "assay/" + version(), QuayToken: os.Getenv("QUAY_TOKEN"), Transport: pace.New(pace.Config{Rate: f.rate})}
 	var errs []error
-	compile := func(flag string, list []string) (all []*regexp.Regexp) {
+	split := func(flag string, list []string) (all []string) {
 		for _, text := range list {
+			parts := splitList(text)
+			if len(parts) == 0 {
+				errs = append(errs, fmt.Errorf("%s: %q names nothing", flag, text))
+			}
+			all = append(all, parts...)
+		}
+		return all
+	}
+	compile := func(flag string, list []string) (all []*regexp.Regexp) {
+		for _, text := range split(flag, list) {
 			r, err := regexp.Compile(text)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+				errs = append(errs, fmt.Errorf("%s: %w", flag, err))
 				continue
 			}
 			all = append(all, r)
 		}
 		return all
 	}
-	s.Include, s.Exclude = compile("include", f.include), compile("exclude", f.exclude)
+	s.Repositories = split("--repository", f.repositories)
+	s.Include, s.Exclude = compile(f.filter, f.include), compile("--exclude", f.exclude)
 	if f.rate < 0 {
 		errs = append(errs, errors.New("--rate must not be negative"))
 	}
@@ -111,6 +124,37 @@ func (f *scanFlags) source() (registries.Source, error) {
 		errs = append(errs, err)
 	}
 	return s, errors.Join(errs...)
+}
+
+// splitList splits a list at its commas, as environment variables have them. Names of
+// images have no comma: one that stands within brackets of a regular expression, as in
+// "a{1,2}", is its own, and no expression needs another.
+func splitList(text string) (list []string) {
+	part := func(s string) {
+		if s = strings.TrimSpace(s); s != "" {
+			list = append(list, s)
+		}
+	}
+	start, depth, class := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '\\':
+			i++ // what follows is no bracket, and no comma of ours
+		case class:
+			class = c != ']'
+		case c == '[':
+			class = true
+		case c == '(' || c == '{':
+			depth++
+		case (c == ')' || c == '}') && depth > 0:
+			depth--
+		case c == ',' && depth == 0:
+			part(text[start:i])
+			start = i + 1
+		}
+	}
+	part(text[start:])
+	return list
 }
 
 // only gives credentials to one registry.
@@ -203,7 +247,7 @@ func (a *app) scanRegistry(ctx context.Context, f *scanFlags, source registries.
 		fmt.Fprintf(a.err, "What was scanned is noted in %s: the next run goes on from there.\n", f.state)
 		return exitUnscaned, nil
 	}
-	r := &registryReport{app: a, state: state, summary: summary, content: content, now: f.now.or(time.Now()), results: map[api.Result]int{}}
+	r := &registryReport{app: a, flags: f, server: to, state: state, summary: summary, content: content, now: f.now.or(time.Now()), results: map[api.Result]int{}}
 	if err := r.write(ctx, outputs); err != nil {
 		return exitUsage, err
 	}
@@ -222,12 +266,32 @@ func (a *app) scanRegistry(ctx context.Context, f *scanFlags, source registries.
 		}
 	}
 	switch {
+	case summary.Nothing != nil:
+		fmt.Fprintf(a.err, "%s nothing was scanned: %s%s\n", a.paint(a.err, red, "Error:"), summary.Nothing, f.filters())
+		return exitUnscaned, nil
 	case f.failOn != "never" && r.results[api.Fail] > 0, f.failOn == "warn" && r.results[api.Warned] > 0:
 		return exitNo, nil
 	case r.results[api.Unknown] > 0:
 		return exitUnscaned, nil
 	}
 	return exitOK, nil
+}
+
+// filters are those that were given, for a message.
+func (f *scanFlags) filters() string {
+	var given []string
+	for _, of := range []struct {
+		flag string
+		list []string
+	}{{f.filter, f.include}, {"--exclude", f.exclude}, {"--repository", f.repositories}} {
+		for _, text := range of.list {
+			given = append(given, of.flag+" "+text)
+		}
+	}
+	if len(given) == 0 {
+		return ""
+	}
+	return " (" + printable(strings.Join(given, ", ")) + ")"
 }
 
 func (a *app) printCounts(host string, c registries.Counts) {
@@ -285,6 +349,8 @@ func (a *app) registryProgress(quiet bool) (func(registries.Counts), func()) {
 // registryReport writes the report of a registry, some images at a time.
 type registryReport struct {
 	app     *app
+	flags   *scanFlags
+	server  *client.Client // nil: results are sent nowhere
 	state   *registries.State
 	summary registries.Summary
 	content bundles.Content
@@ -314,6 +380,11 @@ func (r *registryReport) each(ctx context.Context, fn func(api.Scan) error) erro
 		if err := classifyTogether(ctx, scans, r.content, r.now); err != nil {
 			return err
 		}
+		if !r.flags.judgedHere() {
+			if err := r.byServer(ctx, scans); err != nil {
+				return err
+			}
+		}
 		for _, s := range scans {
 			for len(failures) > 0 && failures[0].Name < s.Image {
 				if err := emit(failures[0].Scan(r.now)); err != nil {
@@ -332,6 +403,22 @@ func (r *registryReport) each(ctx context.Context, fn func(api.Scan) error) erro
 		}
 	}
 	return nil
+}
+
+// byServer gives images the results that the server has of them.
+func (r *registryReport) byServer(ctx context.Context, scans []api.Scan) error {
+	images := make([]*api.Scan, len(scans))
+	for i := range scans {
+		images[i] = &scans[i]
+	}
+	return askServer(ctx, r.server, images, func(i int, seen *api.Scan) {
+		if seen == nil || seen.Result == "" {
+			unjudged(images[i], "the server has no scan of it; "+judgeHere)
+			return
+		}
+		images[i].Result, images[i].MaxCVSS = seen.Result, seen.MaxCVSS
+		adopt(images[i], seen)
+	})
 }
 
 // classifyTogether computes the results of scans that were made of one registry: names

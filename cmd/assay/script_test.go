@@ -13,7 +13,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -142,9 +144,54 @@ func TestScripts(t *testing.T) {
 			config := fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`, host, base64.StdEncoding.EncodeToString([]byte(registryUser+":"+registryPassword)))
 			return errors.Join(os.Mkdir(filepath.Join(e.WorkDir, "docker"), 0o755), os.WriteFile(filepath.Join(e.WorkDir, "docker", "config.json"), []byte(config), 0o600))
 		},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "server": server},
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 	})
+}
+
+// exits is a command of the scripts, "exits 3 assay scan …": exec that holds a program
+// to its exit status.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits STATUS PROGRAM [ARGUMENT...]")
+	}
+	status := "0"
+	var ended *exec.ExitError
+	switch err := ts.Exec(args[1], args[2:]...); {
+	case errors.As(err, &ended):
+		status = strconv.Itoa(ended.ExitCode())
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if status != args[0] {
+		ts.Fatalf("exit status %s, not %s", status, args[0])
+	}
+}
+
+// server is a command of the scripts that runs `assay serve` until the script ends, with
+// the data in a folder and the vulnerability database in another. It sets SERVER to its
+// URL, and TOKEN to the first token.
+func server(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: server DATA DB")
+	}
+	data := ts.MkAbs(args[0])
+	base, stop, err := startServer("serve", "-o", "json", "--listen", "127.0.0.1:0", "--data", data, "--db", ts.MkAbs(args[1]), "--db-max-age", "0")
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	ts.Defer(func() {
+		if err := stop(); err != nil {
+			ts.Logf("%v", err)
+		}
+	})
+	token, err := os.ReadFile(filepath.Join(data, "admin.token"))
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	ts.Setenv("SERVER", base)
+	ts.Setenv("TOKEN", strings.TrimSpace(string(token)))
 }

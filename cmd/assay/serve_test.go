@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +18,34 @@ import (
 var serverBlock = regexp.MustCompile("(?s)<!-- test: server -->\n```console\n(.*?)```")
 
 var servingAt = regexp.MustCompile(`"msg":"serving","address":"([^"]+)"`)
+
+// startServer runs `assay serve` and waits until it is ready. stop ends it, and gives an
+// error with its log where its exit status is not 0.
+func startServer(args ...string) (base string, stop func() error, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var log logged
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, args, streams{in: strings.NewReader(""), out: &log, err: &log}) }()
+	stop = func() error {
+		cancel()
+		if code := <-done; code != exitOK {
+			return fmt.Errorf("exit status %d:\n%s", code, log.String())
+		}
+		return nil
+	}
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if m := servingAt.FindStringSubmatch(log.String()); m != nil {
+			base = "http://" + m[1]
+			if r, err := http.Get(base + "/readyz"); err == nil {
+				r.Body.Close()
+				if r.StatusCode == http.StatusOK {
+					return base, stop, nil
+				}
+			}
+		}
+	}
+	return "", nil, errors.Join(fmt.Errorf("it does not serve:\n%s", log.String()), stop())
+}
 
 // The lines of the README work, one after the other.
 func TestReadmeServer(t *testing.T) {
@@ -71,31 +101,15 @@ func TestReadmeServer(t *testing.T) {
 		}
 		script.WriteString(line + "\n")
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var log logged
-	done := make(chan int, 1)
-	go func() { done <- run(ctx, serve, streams{in: strings.NewReader(""), out: &log, err: &log}) }()
+	base, stop, err := startServer(serve...)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		cancel()
-		if code := <-done; code != exitOK || t.Failed() {
-			t.Errorf("exit status %d:\n%s", code, log.String())
+		if err := stop(); err != nil {
+			t.Error(err)
 		}
 	})
-	base := ""
-	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if m := servingAt.FindStringSubmatch(log.String()); m != nil {
-			base = "http://" + m[1]
-			if r, err := http.Get(base + "/readyz"); err == nil {
-				r.Body.Close()
-				if r.StatusCode == http.StatusOK {
-					break
-				}
-			}
-		}
-		if time.Now().After(end) {
-			t.Fatalf("it does not serve:\n%s", log.String())
-		}
-	}
 	out, err := exec.Command("sh", "-c", strings.ReplaceAll(script.String(), "http://localhost:8380", base)).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, script.String(), out)
@@ -116,7 +130,7 @@ func TestReadmeServer(t *testing.T) {
 	t.Setenv("CC_TOKEN", strings.TrimSpace(string(token)))
 	var said bytes.Buffer
 	if code := run(t.Context(), []string{"scan", "oci-archive:examples/quickstart/build/backend.oci.tar", "--db", "examples/quickstart/build/db", "-o", "json=backend.json"},
-		streams{in: strings.NewReader(""), out: &said, err: &said}); code != exitOK || !strings.Contains(said.String(), "backend:2.0.0: the server says") {
+		streams{in: strings.NewReader(""), out: &said, err: &said}); code != exitNo || !strings.Contains(said.String(), "backend:2.0.0: the server says Fail") {
 		t.Errorf("the upload: exit status %d: %s", code, said.String())
 	}
 	t.Setenv("CC_TOKEN", "wrong")

@@ -211,6 +211,8 @@ func TestFilters(t *testing.T) {
 		{"both", Source{Registry: h.host, Include: re(`^team/`), Exclude: re(`:dev$`)}, "team/web/sub:1 team/web:1.0"},
 		{"exclude repositories", Source{Registry: h.host, Exclude: re(`web$`, `^a$`)}, "team/web/sub:1 teams:1"},
 		{"none", Source{Registry: h.host, Include: re(`nosuch`)}, ""},
+		{"none of a repository", Source{Registry: h.host, Exclude: re(`.`)}, ""},
+		{"no path", Source{Registry: h.host + "/nosuch"}, ""},
 	} {
 		all, l, err := found(t, c.s)
 		if got := names(all, h.host); err != nil || got != c.want {
@@ -218,6 +220,15 @@ func TestFilters(t *testing.T) {
 		}
 		if n := l.Signatures.Load(); strings.Contains(c.want, "team/web:1.0") && n != 1 {
 			t.Errorf("%s: %d signatures", c.what, n)
+		}
+		// It is said why there is nothing, where there is nothing.
+		why := map[string]string{
+			"none":                 "the filters leave out all that " + h.host + " lists: 6 tags and repositories",
+			"none of a repository": "the filters leave out all that " + h.host + " lists: 4 tags and repositories",
+			"no path":              h.host + "/nosuch lists no tags",
+		}[c.what]
+		if err := l.Nothing(c.s.Registry); (err == nil) != (why == "") || err != nil && err.Error() != why {
+			t.Errorf("%s: nothing: %v, want %q", c.what, err, why)
 		}
 		// covers and walk agree.
 		checked, _ := c.s.check()

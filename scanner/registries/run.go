@@ -62,6 +62,8 @@ type Summary struct {
 	Failures []Failure
 	// Names are those whose scans [State.Scan] has, sorted.
 	Names []string
+	// Nothing says why there are neither names nor failures; nil where there are.
+	Nothing error
 }
 
 // Run lists a registry, scans what is new or changed, sends it where that is wanted,
@@ -111,6 +113,11 @@ func Run(ctx context.Context, c Config) (Summary, error) {
 		_, nothing := c.State.known(c.State.image(c.State.leads(name)), c.Made)
 		return nothing || failed[name]
 	})
+	if len(s.Names)+len(s.Failures) == 0 {
+		if s.Nothing = r.listing.Nothing(t.Registry); s.Nothing == nil {
+			s.Nothing = fmt.Errorf("none of the %d names of %s leads to an image", s.Counts.Names, t.Registry)
+		}
+	}
 	return s, nil
 }
 

@@ -47,8 +47,24 @@ func (f Found) At() string {
 // Listing counts what a walk came across.
 type Listing struct {
 	Repositories, Names atomic.Int64
+	// LeftOut are tags that the filters leave out, and repositories, whose tags are
+	// then not listed.
+	LeftOut atomic.Int64
 	// Signatures are tags of signatures and attestations, which are left out.
 	Signatures atomic.Int64
+}
+
+// Nothing says why a walk to its end met no name of a registry; nil where it met one.
+func (l *Listing) Nothing(registry string) error {
+	switch {
+	case l.Names.Load() > 0:
+		return nil
+	case l.LeftOut.Load() > 0:
+		return fmt.Errorf("the filters leave out all that %s lists: %d tags and repositories", registry, l.LeftOut.Load())
+	case l.Signatures.Load() > 0:
+		return fmt.Errorf("%s lists nothing but %d signatures", registry, l.Signatures.Load())
+	}
+	return fmt.Errorf("%s lists no tags", registry)
 }
 
 // Walk lists a registry, and calls fn with each name that passes the filters, several
@@ -73,9 +89,11 @@ func (t target) walk(ctx context.Context, listing *Listing, fn func(context.Cont
 		if _, err := api.ParseReference(t.host + "/" + repository); err != nil || strings.ContainsAny(repository, ":@") {
 			return fn(ctx, Found{Name: t.host + "/" + fmt.Sprintf("%.200q", repository), Err: errors.New("the registry lists a repository of this name, which none may have"), Repository: true})
 		}
-		if !anyMatches(t.Exclude, repository) {
-			group.Go(func() error { return w.repository(ctx, repository, 0) })
+		if anyMatches(t.Exclude, repository) {
+			listing.LeftOut.Add(1)
+			return nil
 		}
+		group.Go(func() error { return w.repository(ctx, repository, 0) })
 		return nil
 	})
 	// An error of a repository has ended the listing, which says less.
@@ -118,6 +136,7 @@ func (w *walker) repository(ctx context.Context, repository string, depth int) e
 					return fmt.Errorf("%s lists the folder %.200q", full, child)
 				}
 				if anyMatches(w.Exclude, repository+"/"+child) {
+					w.listing.LeftOut.Add(1)
 					continue
 				}
 				if err := w.repository(ctx, repository+"/"+child, depth+1); err != nil {
@@ -174,6 +193,7 @@ func (w *walker) page(ctx context.Context, group *errgroup.Group, s *session, re
 			w.listing.Signatures.Add(1)
 			continue
 		case !w.takes(name):
+			w.listing.LeftOut.Add(1)
 			continue
 		}
 		w.listing.Names.Add(1)

@@ -113,6 +113,20 @@ func (c *Client) SBOM(ctx context.Context, image, digest string, document []byte
 	return err
 }
 
+// Image is the newest scan that the server has of a digest, with its result and the
+// exceptions that cover its vulnerabilities, as the reference has them; nil where it has none.
+func (c *Client) Image(ctx context.Context, image, digest string) (*api.Scan, error) {
+	var answer struct {
+		Scan *api.Scan `json:"scan"`
+	}
+	err := c.call(ctx, request{method: http.MethodGet, what: "images/" + digest, query: url.Values{"reference": {image}}}, &answer)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
+		return nil, nil
+	}
+	return answer.Scan, err
+}
+
 // PackedSBOM sends an SBOM that is packed with zstd already.
 func (c *Client) PackedSBOM(ctx context.Context, image, digest string, packed []byte) error {
 	return c.call(ctx, request{method: http.MethodPost, what: "sboms", query: url.Values{"image": {image}, "digest": {digest}}, encoding: "zstd", body: packed}, nil)
@@ -137,7 +151,7 @@ func (c *Client) RequestScans(ctx context.Context, images []string) error {
 }
 
 // maxAnswer bounds what is read of an answer, in bytes.
-const maxAnswer = 16 << 20
+const maxAnswer = 64 << 20
 
 // Error is a request that the server refused, or could not answer.
 type Error struct {

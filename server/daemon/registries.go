@@ -267,6 +267,11 @@ func (l *listing) run(ctx context.Context, r *Registry) error {
 		return err
 	}
 	l.whole = true
+	if l.failed == 0 {
+		if err := l.counts.Nothing(r.Registry); err != nil {
+			return jobs.Permanent(err)
+		}
+	}
 	requested := len(l.waiting)
 	for last := time.Now(); len(l.waiting) > 0 && time.Since(last) < maxWaiting; {
 		select {

@@ -40,7 +40,7 @@ var (
 	quotation = regexp.MustCompile(`(\S+) “([^”]+)”`)
 	code      = regexp.MustCompile("`([^`]+)`")
 	identity  = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-	goTest    = regexp.MustCompile(`^([a-z0-9_/]+)\.((?:Test|Fuzz)\w+)(?:/(.+))?$`)
+	goTest    = regexp.MustCompile(`^([a-z0-9_/-]+)\.((?:Test|Fuzz)\w+)(?:/(.+))?$`)
 )
 
 // rows reads the tables of the document: id, promise, where, test.
