@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
@@ -81,6 +82,9 @@ type Config struct {
 	// keeps its rules to what the policies can match too, where these are at hand.
 	Registration string
 	Narrow       bool
+	// Namespaces are requirements of the registration that namespaces must meet to be
+	// judged; Narrow keeps them.
+	Namespaces []metav1.LabelSelectorRequirement
 
 	Serving  Serving // its listener, limits and clients
 	Engine   engine.Config
@@ -310,7 +314,7 @@ func (p *program) local() (ready func() error) {
 	}
 	if p.Narrow && p.Registration != "" && p.clients != nil {
 		mapper := p.clients.mapper
-		keep := &registration.Keep{Client: p.clients.core, Name: p.Registration, Log: p.Log, Resource: func(k schema.GroupKind) (string, error) {
+		keep := &registration.Keep{Client: p.clients.core, Name: p.Registration, Log: p.Log, Namespaces: p.Namespaces, Resource: func(k schema.GroupKind) (string, error) {
 			m, err := mapper.RESTMapping(k)
 			if meta.IsNoMatchError(err) {
 				mapper.Reset()

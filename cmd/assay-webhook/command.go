@@ -29,6 +29,7 @@ import (
 	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/server/client"
 	"github.com/assay-dev/assay/webhook"
+	"github.com/assay-dev/assay/webhook/registration"
 )
 
 // flags are what the command line says.
@@ -55,6 +56,7 @@ type flags struct {
 	registration      string
 	narrow            bool
 	guardedLabels     []string
+	namespaces        string
 	failurePolicy     string
 	decisionLog       string
 	deadline, drain   time.Duration
@@ -130,6 +132,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	l.StringVar(&f.registration, "registration", "", "ValidatingWebhookConfiguration that gets the issued certificate's authority")
 	l.BoolVar(&f.narrow, "narrow-registration", false, "keep its rules and selectors to what the policies can match")
 	l.StringSliceVar(&f.guardedLabels, "guard-namespace-label", nil, "label of namespaces to guard beside those that policies look at, such as one that the registration selects by; may be repeated")
+	l.StringVar(&f.namespaces, "namespace-selector", "", "the registration asks about these namespaces alone, such as 'team, env in (a,b)': --narrow-registration keeps it so, and its labels are guarded")
 	l.StringVar(&f.failurePolicy, "failure-policy", "Fail", "what to do with a review that cannot be decided: Fail or Ignore")
 	l.StringVar(&f.decisionLog, "decision-log", "", "file that gets a JSON line for each decision; - is standard output")
 	l.DurationVar(&f.deadline, "deadline", engine.DefaultDeadline, "longest time of one decision")
@@ -182,6 +185,14 @@ func (f *flags) config(log *slog.Logger, stdout io.Writer) (c webhook.Config, er
 	}
 	if f.maxInFlight < 1 || f.connections.Total < 1 || f.connections.PerClient < 1 || f.connections.Arrive <= 0 {
 		return c, errors.New("--max-in-flight, --max-connections, --max-client-connections and --read-timeout must be above 0")
+	}
+	if f.namespaces != "" {
+		if c.Namespaces, err = registration.Requirements(f.namespaces); err != nil {
+			return c, fmt.Errorf("--namespace-selector: %w", err)
+		}
+		for _, r := range c.Namespaces {
+			c.GuardedLabels = append(c.GuardedLabels, r.Key)
+		}
 	}
 	switch f.failurePolicy {
 	case "Fail":

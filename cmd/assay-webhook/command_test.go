@@ -1,6 +1,15 @@
 package main
 
-import "testing"
+import (
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/assay-dev/assay/intake"
+)
 
 // There is one command: any word beside its flags is refused.
 func TestUnknownWords(t *testing.T) {
@@ -11,5 +20,19 @@ func TestUnknownWords(t *testing.T) {
 		if code := run(t.Context(), args); code != 2 {
 			t.Errorf("%q: exit status %d", args, code)
 		}
+	}
+}
+
+// What the registration requires of namespaces is guarded, so that nobody labels himself out of it.
+func TestNamespaceSelectorIsGuarded(t *testing.T) {
+	f := flags{policies: t.TempDir(), kubeconfig: "none", cert: "tls.crt", key: "tls.key", failurePolicy: "Fail", tooOld: "warn", maxInFlight: 1,
+		connections: intake.Limits{Total: 1, PerClient: 1, Arrive: time.Second}, guardedLabels: []string{"mine"}, namespaces: "team, env in (a,b)"}
+	c, err := f.config(slog.New(slog.DiscardHandler), io.Discard)
+	if err != nil || !slices.Equal(c.GuardedLabels, []string{"mine", "env", "team"}) && !slices.Equal(c.GuardedLabels, []string{"mine", "team", "env"}) || len(c.Namespaces) != 2 {
+		t.Errorf("%v: %v %v", err, c.GuardedLabels, c.Namespaces)
+	}
+	f.namespaces = "team in"
+	if _, err := f.config(slog.New(slog.DiscardHandler), io.Discard); err == nil || !strings.Contains(err.Error(), "--namespace-selector: ") {
+		t.Error(err)
 	}
 }

@@ -47,12 +47,12 @@ var valueSets = map[string]string{
 	"default": ``,
 	"scans": `
 policies: {scansConfigMap: assay-scans}
-webhook: {narrowRegistration: true, logLevel: debug}`,
+webhook: {narrowRegistration: true, logLevel: debug, namespaceSelector: {key: apply-container-policies, values: [true, staging]}}`,
 	"server": `
 policies: {source: server, configMap: assay-policies}
 server: {enabled: true, notifications: {secretName: receivers}, reports: {enabled: true, caBundle: QQ==}, storage: {size: 1Gi, storageClassName: fast}}
 registryScan: {enabled: true, registry: registry.example.com/shop, include: [':\d'], exclude: ['^shop/scratch', 'a"b: #'], dockerConfigSecretName: registry, serviceAccountAnnotations: {a: b}, env: [{name: AZURE_CLIENT_ID, value: x}], storage: {storageClassName: fast}, nodeSelector: {a: b}, tolerations: [{operator: Exists}], podAnnotations: {a: b}, extraArgs: [--rate=10]}
-webhook: {scanOnSight: true, resolveTags: [registry.example.com, "*"], registryNetworks: [10.0.0.0/8], excludedNamespaces: [calico-system]}
+webhook: {namespaceSelector: {key: example.com/image-assurance}, scanOnSight: true, resolveTags: [registry.example.com, "*"], registryNetworks: [10.0.0.0/8], excludedNamespaces: [calico-system]}
 node: {enabled: true}
 images: {pullSecrets: [registry], webhook: {digest: "sha256:0000000000000000000000000000000000000000000000000000000000000000"}, server: {tag: "1.2.3"}}`,
 	"postgresql": `
@@ -64,7 +64,7 @@ networkPolicy: {apiServerCIDRs: [10.0.0.1/32, 10.0.0.2/32], webhookFrom: [{ipBlo
 	"elsewhere": `
 certificates: {issuer: cert-manager, issuerRef: {name: corporate, kind: ClusterIssuer}}
 policies: {source: server}
-webhook: {failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, readOwners: true, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
+webhook: {namespaceSelector: {key: image-assurance, values: [enabled]}, failurePolicy: Ignore, timeoutSeconds: 3, namespaceLabels: {failurePolicy: Ignore}, priorityClassName: "", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca}, clientCA: {configMap: api-server, names: [kube-apiserver]}, readOwners: true, extraRules: [{operations: [CREATE, UPDATE], apiGroups: [argoproj.io], apiVersions: ["*"], resources: [rollouts], scope: "*"}]}
 node: {enabled: true, cluster: prod, tokenSecretName: prod, containerd: {socket: /run/k3s/containerd/containerd.sock, root: /var/lib/rancher/k3s/agent/containerd}, criSocket: /run/crio/crio.sock, excludedNamespaces: [kube-system], logLevel: debug, priorityClassName: low, resources: {requests: {memory: 1Gi}, limits: {memory: 2Gi}}, nodeSelector: {a: b}, tolerations: [], podAnnotations: {a: b}, extraArgs: [--running-only]}
 registryScan: {enabled: true, registry: registry.example.com, repositories: [team/app, nginx], schedule: "@daily", server: {url: "https://assay.example.com:8443", caSecretName: corporate-ca, tokenSecretName: scanner}}
 fallback: {enabled: true, digests: {"sha256:1111111111111111111111111111111111111111111111111111111111111111": "CVE-2021-44228"}}`,
@@ -238,6 +238,9 @@ func TestChartRefuses(t *testing.T) {
 		`{certificates: {issuer: secret, caBundle: QQ==}}`:                                                          "set certificates.secretName",
 		`{certificates: {issuer: secret, secretName: x}}`:                                                           "set certificates.caBundle",
 		`{certificates: {caBundle: "-----BEGIN"}}`:                                                                  "caBundle",
+		`{webhook: {namespaceSelector: {values: [a]}}}`:                                                             "set webhook.namespaceSelector.key",
+		`{webhook: {namespaceSelector: {key: a, values: ["a,b"]}}}`:                                                 "values",
+		`{webhook: {namespaceSelector: {key: "a b"}}}`:                                                              "key",
 		`{webhook: {namespaceLabels: {failurePolicy: Warn}}}`:                                                       "failurePolicy",
 		`{server: {enabled: true}}`:                                                                                 "set policies.source to server",
 		`{policies: {source: server, scansConfigMap: x}, server: {enabled: true}}`:                                  "a server has its own scans",
@@ -447,7 +450,9 @@ func TestPartsFindEachOther(t *testing.T) {
 				t.Fatal(err)
 			}
 			for namespace, judged := range map[string]bool{"default": true, "kube-system": false, "assay-system": false} {
-				if selector.Matches(labels.Set{corev1.LabelMetadataName: namespace}) != judged {
+				// With each label that an installation has its namespaces opt in by.
+				set := labels.Set{corev1.LabelMetadataName: namespace, "apply-container-policies": "true", "example.com/image-assurance": "", "image-assurance": "enabled"}
+				if selector.Matches(set) != judged {
 					t.Errorf("%s: %s: namespace %s is judged: %t", i.name, w.Name, namespace, !judged)
 				}
 			}
@@ -514,6 +519,59 @@ func TestRegistration(t *testing.T) {
 	}
 	if got := policies("configMap"); got != "workloads.assay.dev Fail, kinds.assay.dev Fail" {
 		t.Error(got)
+	}
+}
+
+// Namespaces that opted in are judged, and no others; who opts out needs the right to override.
+func TestOnlySelectedNamespaces(t *testing.T) {
+	for name, c := range map[string]struct {
+		key           string
+		values, notIn []string // "" is any value
+		argument      string
+	}{
+		"default":   {},
+		"scans":     {"apply-container-policies", []string{"true", "staging"}, []string{"false"}, "--namespace-selector=apply-container-policies in (true,staging)"},
+		"server":    {"example.com/image-assurance", []string{"", "x"}, nil, ""},
+		"elsewhere": {"image-assurance", []string{"enabled"}, []string{"", "true"}, ""},
+	} {
+		i := named(t, name)
+		selectors := []*metav1.LabelSelector{all[*admissionv1.ValidatingWebhookConfiguration](i)[0].Webhooks[0].NamespaceSelector}
+		for _, p := range all[*admissionv1.ValidatingAdmissionPolicy](i) {
+			selectors = append(selectors, p.Spec.MatchConstraints.NamespaceSelector)
+		}
+		for _, s := range selectors {
+			selector, err := metav1.LabelSelectorAsSelector(s)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			judged := func(namespace string, labelled ...string) bool {
+				set := labels.Set{corev1.LabelMetadataName: namespace}
+				for _, v := range labelled {
+					set[c.key] = v
+				}
+				return selector.Matches(set)
+			}
+			if judged("shop") != (c.key == "") || judged("kube-system") || judged("assay-system") {
+				t.Errorf("%s: without a label: %s", name, selector)
+			}
+			for _, v := range c.values {
+				if !judged("shop", v) || judged("kube-system", v) || judged("assay-system", v) {
+					t.Errorf("%s: %s=%s: %s", name, c.key, v, selector)
+				}
+			}
+			for _, v := range c.notIn {
+				if judged("shop", v) {
+					t.Errorf("%s: %s=%s: %s", name, c.key, v, selector)
+				}
+			}
+		}
+		args := i.pods["assay-webhook"].Spec.Containers[0].Args
+		if guarded := slices.Contains(args, "--guard-namespace-label="+c.key); guarded != (c.key != "") {
+			t.Errorf("%s: the label is guarded: %t", name, guarded)
+		}
+		if n := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "--namespace-selector=") }); c.argument == "" && n >= 0 || c.argument != "" && (n < 0 || args[n] != c.argument) {
+			t.Errorf("%s: the arguments are %q", name, args)
+		}
 	}
 }
 

@@ -184,8 +184,49 @@ func (d *doctor) registration() {
 	if !excludes(w.NamespaceSelector, d.Namespace) {
 		d.warn("own namespace", "exclude it by a namespaceSelector on kubernetes.io/metadata.name", "namespace %s is judged by the webhook that runs in it: it may keep itself from starting", d.Namespace)
 	}
+	d.namespaces(w.NamespaceSelector)
 	d.labels(c.Webhooks)
 	d.authority(w.ClientConfig.CABundle)
+}
+
+// shownNamespaces is how many are named of those that are not judged.
+const shownNamespaces = 5
+
+// namespaces says whose workloads the webhook is not asked about.
+func (d *doctor) namespaces(s *metav1.LabelSelector) {
+	const name = "namespaces"
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if s == nil {
+		selector = labels.Everything()
+	}
+	if err != nil {
+		d.fail(name, "install the chart again", "the namespaceSelector cannot be read: %v", err)
+		return
+	}
+	list, err := d.Client.CoreV1().Namespaces().List(d.ctx, metav1.ListOptions{})
+	if err != nil {
+		d.warn(name, "", "namespaces cannot be read, so that it is not known whose workloads are judged: %v", err)
+		return
+	}
+	var left []string
+	for _, n := range list.Items {
+		if !selector.Matches(labels.Set(n.Labels)) {
+			left = append(left, n.Name)
+		}
+	}
+	slices.Sort(left)
+	text := fmt.Sprintf("those of %d of %d namespaces are judged", len(list.Items)-len(left), len(list.Items))
+	if len(left) > 0 {
+		text += "; not those of " + strings.Join(left[:min(len(left), shownNamespaces)], ", ")
+	}
+	if more := len(left) - shownNamespaces; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	if len(left) == len(list.Items) && len(left) > 0 {
+		d.warn(name, "label the namespaces that are to be judged, or change webhook.namespaceSelector of the chart", "%s", text)
+		return
+	}
+	d.ok(name, "%s", text)
 }
 
 // labels looks whether each way to write a namespace's labels is guarded.

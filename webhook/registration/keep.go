@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 
@@ -28,6 +29,9 @@ type Keep struct {
 	Name string
 	// Resource is as in [Narrow].
 	Resource func(schema.GroupKind) (string, error)
+	// Namespaces are requirements that namespaces must meet to be judged at all, whatever
+	// policies say; none: all are.
+	Namespaces []metav1.LabelSelectorRequirement
 	// Delay is how long policies must have been in force before the registration is
 	// narrowed to them, so that other replicas have them too. Zero: DefaultDelay.
 	Delay time.Duration
@@ -48,7 +52,7 @@ type Keep struct {
 func (k *Keep) Load(ctx context.Context, set *policies.Set, load func() error) error {
 	k.mu.Lock() // until the set is in force: Run must not narrow to the one before
 	defer k.mu.Unlock()
-	scope := Narrow(set, k.Resource)
+	scope := Narrow(set, k.Resource).within(k.Namespaces)
 	k.write(ctx, Widen, scope)
 	err := load()
 	if err == nil {

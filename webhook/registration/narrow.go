@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"errors"
 	"maps"
 	"slices"
 
@@ -48,6 +49,32 @@ func Narrow(set *policies.Set, resource func(schema.GroupKind) (string, error)) 
 		ObjectSelector:    reach.selector(false),
 		Condition:         condition,
 	}
+}
+
+// within is the scope in those namespaces alone that the requirements select.
+func (s Scope) within(namespaces []metav1.LabelSelectorRequirement) Scope {
+	if len(namespaces) > 0 {
+		selector := s.NamespaceSelector.DeepCopy()
+		selector.MatchExpressions = append(selector.MatchExpressions, namespaces...)
+		s.NamespaceSelector = selector
+	}
+	return s
+}
+
+// Requirements are those of a selector as kubectl takes it, such as "team, env in (a,b)".
+func Requirements(selector string) ([]metav1.LabelSelectorRequirement, error) {
+	parsed, err := metav1.ParseToLabelSelector(selector)
+	if err != nil {
+		return nil, err
+	}
+	list := parsed.MatchExpressions
+	for _, key := range slices.Sorted(maps.Keys(parsed.MatchLabels)) {
+		list = append(list, metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: []string{parsed.MatchLabels[key]}})
+	}
+	if len(list) == 0 {
+		return nil, errors.New("it selects by nothing")
+	}
+	return list, nil
 }
 
 // reachOf is what any of the policies applies to. The condition is "" where the

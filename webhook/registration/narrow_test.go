@@ -430,6 +430,40 @@ func TestWidenKeepsExclusions(t *testing.T) {
 	}
 }
 
+// What the registration requires of namespaces, whatever policies say, stays while it is
+// narrowed and widened.
+func TestOnlyNamespaces(t *testing.T) {
+	required, err := Requirements("team, apply-container-policies in (true,yes), tier=web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const always = "kubernetes.io/metadata.name notin (assay-system,kube-system),apply-container-policies in (true,yes),team,tier in (web)"
+	scope := func(policies ...string) Scope { return Narrow(setOf(t, nil, policies...), nil).within(required) }
+	w := scope(" | env == 'a'").webhook()
+	if got := formatted(w.NamespaceSelector); got != "env in (a),"+always {
+		t.Errorf("narrowed: %s", got)
+	}
+	for _, next := range []string{" | env == 'b'", "app == 'c'", ""} {
+		scope(next).widen(&w)
+		if got := formatted(w.NamespaceSelector); got != always {
+			t.Errorf("widened by %q: %s", next, got)
+		}
+	}
+	if all := Narrow(setOf(t, settingsOf(api.AdmissionSettingsSpec{DefaultAction: api.Reject}), ""), nil).within(required); formatted(all.NamespaceSelector) != always {
+		t.Errorf("where all is judged: %s", formatted(all.NamespaceSelector))
+	}
+	// Who requires something else, or nothing, is asked about all.
+	Narrow(setOf(t, nil, ""), nil).widen(&w)
+	if got := formatted(w.NamespaceSelector); got != "kubernetes.io/metadata.name notin (assay-system,kube-system)" {
+		t.Errorf("widened by all namespaces: %s", got)
+	}
+	for _, wrong := range []string{"", "a b", "in ()", "a=b c", "a in (x", "!!a"} {
+		if list, err := Requirements(wrong); err == nil {
+			t.Errorf("%q is %v", wrong, list)
+		}
+	}
+}
+
 // However large or deep selectors are, the API server takes the registration and evaluates it.
 func TestBounds(t *testing.T) {
 	var many []string

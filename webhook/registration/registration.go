@@ -71,8 +71,8 @@ func (s Scope) apply(w *admissionv1.ValidatingWebhook) {
 
 func isOurs(c admissionv1.MatchCondition) bool { return c.Name == Condition }
 
-// widen joins what differs: of two namespace selectors what both exclude by name, of two
-// other selectors or conditions nothing.
+// widen joins what differs: of two namespace selectors what both exclude by name and what
+// both require in the same words, of two other selectors or conditions nothing.
 func (s Scope) widen(w *admissionv1.ValidatingWebhook) {
 	if len(w.Rules) == 0 {
 		s.apply(w)
@@ -86,7 +86,7 @@ func (s Scope) widen(w *admissionv1.ValidatingWebhook) {
 		}
 	}
 	if !equality.Semantic.DeepEqual(w.NamespaceSelector, s.NamespaceSelector) {
-		w.NamespaceSelector = &metav1.LabelSelector{MatchExpressions: excluding(excludedByBoth(w.NamespaceSelector, s.NamespaceSelector))}
+		w.NamespaceSelector = &metav1.LabelSelector{MatchExpressions: append(excluding(excludedByBoth(w.NamespaceSelector, s.NamespaceSelector)), requiredByBoth(w.NamespaceSelector, s.NamespaceSelector)...)}
 	}
 	if !equality.Semantic.DeepEqual(w.ObjectSelector, s.ObjectSelector) {
 		w.ObjectSelector = &metav1.LabelSelector{}
@@ -114,6 +114,21 @@ func excludedByBoth(a, b *metav1.LabelSelector) (names []string) {
 		}
 	}
 	return names
+}
+
+// requiredByBoth are the requirements that stand in both selectors, but for excluded
+// namespaces. Whatever either matches has them.
+func requiredByBoth(a, b *metav1.LabelSelector) (list []metav1.LabelSelectorRequirement) {
+	if a == nil || b == nil {
+		return nil
+	}
+	for _, r := range a.MatchExpressions {
+		if excluded := r.Key == metadataName && r.Operator == metav1.LabelSelectorOpNotIn; !excluded &&
+			slices.ContainsFunc(b.MatchExpressions, func(o metav1.LabelSelectorRequirement) bool { return equality.Semantic.DeepEqual(r, o) }) {
+			list = append(list, r)
+		}
+	}
+	return list
 }
 
 // excludes says that a selector matches no namespace of the name, by the name alone.

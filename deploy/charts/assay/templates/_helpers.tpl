@@ -61,13 +61,31 @@ topologySpreadConstraints:
       matchLabels: {{- include "assay.selector" . | nindent 8 }}
 {{- end }}
 
-{{- /* Namespaces whose workloads are not judged: without the webhook's own it could not start
-       again after an outage, and without kube-system the cluster could not. */}}
+{{- /* Namespaces whose workloads are judged: not the webhook's own, without which it could not
+       start again after an outage, nor kube-system, without which the cluster could not. */}}
 {{- define "assay.namespaceSelector" -}}
 matchExpressions:
   - key: kubernetes.io/metadata.name
     operator: NotIn
     values: {{ concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toJson }}
+{{- with .Values.webhook.namespaceSelector }}
+{{- if .key }}
+  - key: {{ .key }}
+    {{- if .values }}
+    operator: In
+    values: {{ include "assay.namespaceValues" . }}
+    {{- else }}
+    operator: Exists
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The values of a label, as a JSON list of texts: --set makes a boolean of true. */}}
+{{- define "assay.namespaceValues" -}}
+{{- $values := list }}
+{{- range .values }}{{ $values = append $values (toString .) }}{{ end }}
+{{- toJson $values }}
 {{- end }}
 
 {{- /* How the API server calls the webhook: the dictionary has root and path. */}}
