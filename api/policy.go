@@ -89,8 +89,8 @@ const (
 // ThresholdsSpec: 0.0 ≤ Warn ≤ Fail ≤ 10.0. The other fields switch on what
 // goes beyond Calico and are off by default.
 type ThresholdsSpec struct {
-	Warn *float64 `json:"warn,omitempty"` // absent: DefaultWarn
-	Fail *float64 `json:"fail,omitempty"` // absent: DefaultFail
+	Warn *float64 `json:"warn,omitempty"` // absent: DefaultWarn, or Fail where that is less
+	Fail *float64 `json:"fail,omitempty"` // absent: DefaultFail, or Warn where that is more
 
 	// ScoreBySeverity gives a vulnerability without a CVSS v3 score the lowest
 	// score of its severity word: Critical 9.0, High 7.0, Medium 4.0, Low 0.1.

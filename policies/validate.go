@@ -330,16 +330,18 @@ func (c checker) thresholds(t api.ThresholdsSpec) {
 	}
 }
 
-// Limits are the warn and fail thresholds, defaults filled in.
+// Limits are the warn and fail thresholds, defaults filled in. The default of one
+// moves where the other alone is given, so that warn is not over fail.
 func Limits(t api.ThresholdsSpec) (warn, fail float64) {
-	warn, fail = api.DefaultWarn, api.DefaultFail
-	if t.Warn != nil {
-		warn = *t.Warn
+	switch {
+	case t.Warn != nil && t.Fail != nil:
+		return *t.Warn, *t.Fail
+	case t.Warn != nil:
+		return *t.Warn, max(api.DefaultFail, *t.Warn)
+	case t.Fail != nil:
+		return min(api.DefaultWarn, *t.Fail), *t.Fail
 	}
-	if t.Fail != nil {
-		fail = *t.Fail
-	}
-	return warn, fail
+	return api.DefaultWarn, api.DefaultFail
 }
 
 var (

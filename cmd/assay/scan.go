@@ -128,8 +128,8 @@ func (f *scanFlags) register(c *cobra.Command) {
 	fs.StringVarP(&f.apiURL, "apiurl", "a", "", "URL of an Assay server, to which results and SBOMs are uploaded")
 	fs.StringVar(&f.apiCA, "api-ca", "", "further certificates to trust for the Assay server, in PEM")
 	fs.StringVarP(&f.token, "token", "t", "", "token for the Assay server")
-	fs.Float64VarP(&f.warn, "warn-threshold", "w", api.DefaultWarn, "CVSS score from which an image is Warn")
-	fs.Float64VarP(&f.fail, "fail-threshold", "f", api.DefaultFail, "CVSS score from which an image is Fail")
+	fs.Float64VarP(&f.warn, "warn-threshold", "w", api.DefaultWarn, "CVSS score from which an image is Warn; without it no more than --fail-threshold")
+	fs.Float64VarP(&f.fail, "fail-threshold", "f", api.DefaultFail, "CVSS score from which an image is Fail; without it no less than --warn-threshold")
 	fs.StringVarP(&f.database, "vulnerability-db-path", "p", "", "vulnerability database: a folder, a database file or an archive; also --db")
 	fs.DurationVar(&f.maxAge, "max-db-age", vulndb.DefaultMaxAge, "age from which the vulnerability database is refused; 0 for any age")
 	fs.StringVarP(&f.inputFile, "input-file", "i", "", `JSON file {"images": ["…"]} with more inputs`)
@@ -225,13 +225,13 @@ func (f *scanFlags) set() (*policies.Set, error) {
 			return nil, err
 		}
 	}
-	warn, fail := policies.Limits(set.Thresholds)
 	if f.given["warn-threshold"] {
-		warn = f.warn
+		set.Thresholds.Warn = &f.warn
 	}
 	if f.given["fail-threshold"] {
-		fail = f.fail
+		set.Thresholds.Fail = &f.fail
 	}
+	warn, fail := policies.Limits(set.Thresholds)
 	if !(0 <= warn && warn <= fail && fail <= 10) {
 		return nil, fmt.Errorf("thresholds must be 0.0 ≤ warn ≤ fail ≤ 10.0: warn is %v, fail is %v", warn, fail)
 	}

@@ -155,9 +155,9 @@ func (g *gen) thresholds() *api.Thresholds {
 		a, b := g.score(), g.score()
 		t.Spec.Warn, t.Spec.Fail = ptr(min(a, b)), ptr(max(a, b))
 	case 1:
-		t.Spec.Fail = ptr(8.0)
+		t.Spec.Fail = ptr(one(g, []float64{8, 5}))
 	case 2:
-		t.Spec.Warn = ptr(one(g, []float64{0, 4, 9}))
+		t.Spec.Warn = ptr(one(g, []float64{0, 4, 9, 9.5}))
 	}
 	if !g.chance(55) { // a third of all cases
 		return t

@@ -491,7 +491,6 @@ func TestFaultyObjectsAreRefused(t *testing.T) {
 		{"VulnerabilityException", "x", `{cve: CVE-1, scope: image, repository: node, justification: x}`, "scope image needs tags or a digest"},
 		{"VulnerabilityException", "x", `{cve: CVE-1, scope: any, justification: x, expires: never}`, "spec.expires"},
 		{"Thresholds", "default", `{warn: 9, fail: 8}`, "warn must not be over fail"},
-		{"Thresholds", "default", `{fail: 6}`, "warn must not be over fail"},
 		{"Thresholds", "default", `{fail: 10.1}`, "less than or equal to 10"},
 		{"Thresholds", "other", `{}`, "must be named default"},
 		{"AdmissionSettings", "other", `{}`, "must be named default"},

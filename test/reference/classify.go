@@ -109,6 +109,12 @@ func (w World) classifyManifest(s subject, digest string, now time.Time) verdict
 	if spec.Fail != nil {
 		fail = *spec.Fail
 	}
+	if spec.Fail == nil && warn > fail { // the default moves where the other alone is given
+		fail = warn
+	}
+	if spec.Warn == nil && warn > fail {
+		warn = fail
+	}
 
 	groups := map[string][]member{}
 	for _, v := range scan.Vulnerabilities {

@@ -57,6 +57,15 @@ func TestThresholds(t *testing.T) {
 		check(t, "another tag", w, "nginx:1", api.Unknown, -1)
 		check(t, "by digest under another name", w, "redis@"+dig("a"), c.want, c.score)
 	}
+	for _, c := range []struct {
+		spec api.ThresholdsSpec
+		want api.Result
+	}{
+		{api.ThresholdsSpec{Fail: ptr(5.0)}, api.Fail}, {api.ThresholdsSpec{Fail: ptr(6.0)}, api.Pass}, {api.ThresholdsSpec{Warn: ptr(9.5)}, api.Pass}, {api.ThresholdsSpec{Warn: ptr(5.0)}, api.Warned},
+	} {
+		w := World{Scans: []api.Scan{scan("nginx", dig("a"), 0, vuln("CVE-2024-0001", 5.5))}, Thresholds: thresholds(c.spec)}
+		check(t, "one threshold alone", w, "nginx", c.want, 5.5)
+	}
 	check(t, "no parse", World{}, "UPPER", api.Unknown, -1)
 	v := vuln("CVE-2024-0001", 0)
 	v.CVSS, v.Severity = nil, "Critical"
