@@ -82,14 +82,18 @@ func TestUnknownNamespaceLabels(t *testing.T) {
 	body := `{"operation":"CREATE","kind":{"group":"","kind":"Pod"},%s"object":` + podObject(`"labels":{"a":"x"}`, "nginx") + `}`
 	one(t, "null", Admit(w, review(`"namespaceLabels":null,`, body, `"namespace":"prod",`), now), api.Reject, "p", 0)
 	one(t, "absent", Admit(w, review("", body, `"namespace":"prod",`), now), api.Allow, "", 0)
-	one(t, "no namespace", Admit(w, review(`"namespaceLabels":null,`, body, ""), now), api.Allow, "", 0)
+	if d := Admit(w, review(`"namespaceLabels":null,`, body, ""), now); d.Allowed || d.Message != "malformed: no namespace" {
+		t.Errorf("no namespace: %+v", d)
+	}
 	w.Policies[0].Spec.Selector = "a != 'x'"
 	one(t, "selector does not match", Admit(w, review(`"namespaceLabels":null,`, body, `"namespace":"prod",`), now), api.Allow, "", 0)
 	w.Policies[0].Spec.Selector, w.Policies[0].Spec.NamespaceSelector = "", "kubernetes.io/metadata.name == 'prod'"
 	w.Policies[0].Spec.Rules = []api.Rule{reject}
 	one(t, "name label", Admit(w, review(`"namespaceLabels":{"x":"y"},`, body, `"namespace":"prod",`), now), api.Reject, "p", 1)
 	w.Policies[0].Spec.NamespaceSelector = "global()"
-	one(t, "global", Admit(w, review("", body, ""), now), api.Reject, "p", 1)
+	w.Settings = &api.AdmissionSettings{Spec: api.AdmissionSettingsSpec{CustomKinds: []api.CustomKind{{APIGroup: "example.com", Kind: "Fleet", PodTemplatePath: "spec.template"}}}}
+	fleet := `{"operation":"CREATE","kind":{"group":"example.com","kind":"Fleet"},"object":{"metadata":{},"spec":{"template":` + podObject("", "nginx") + `}}}`
+	one(t, "global", Admit(w, review("", "%s", fleet), now), api.Reject, "p", 1)
 }
 
 func TestCriteria(t *testing.T) {
