@@ -114,7 +114,7 @@ func TestStepsOfADecision(t *testing.T) {
 	}
 	one := stepsOf(t, e, queryDecision, reviewInput(trapReview(scans[0].Image), trapNow))
 	three := stepsOf(t, e, queryDecision, reviewInput(trapReview(scans[0].Image, scans[1].Image, scans[2].Image), trapNow))
-	if one > 180 || (three-one)/2 > 83 {
+	if one > 173 || (three-one)/2 > 77 {
 		t.Errorf("a decision takes %d steps for one container and %d for three", one, three)
 	}
 }

@@ -20,7 +20,13 @@ spaces := array.concat(["shared"], data.assay.cluster.spaces) if {
 	not data.assay.cluster
 } else := ["shared"]
 
-# Where only what all share is read, and every way counts, one look-up finds most.
+# Where nothing has a scope, and every way counts, one look-up finds what is known.
+unscoped if {
+	not data.assay.spaces
+	not settings.evidence
+}
+
+# Where only what all share is read, one look-up finds most.
 lone if {
 	count(spaces) == 1
 	not settings.evidence
@@ -34,6 +40,8 @@ ways := settings.evidence if {
 # METADATA
 # description: tagged(name, tag) is the digest of the newest observation of a tag.
 tagged(name, tag) := data.assay.names[name][tag].digest if {
+	unscoped
+} else := data.assay.names[name][tag].digest if {
 	lone
 } else := max([[o.at, o.digest] | some space in spaces; o := seen(space, name, tag)])[1]
 
@@ -75,7 +83,10 @@ claims_of(space, digest) := data.assay.spaces[space].indexes[digest]
 # METADATA
 # description: >-
 #   manifest(name, digest) is the evidence that counts for a digest which is no index.
-manifest(name, digest) := data.assay.images[shard][digest] if {
+manifest(name, digest) := data.assay.images[substring(digest, 7, 2)][digest] if {
+	unscoped
+	not data.assay.indexes[digest]
+} else := data.assay.images[shard][digest] if {
 	lone
 	not data.assay.indexes[digest]
 	shard := substring(digest, 7, 2)
