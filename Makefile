@@ -3,6 +3,8 @@ GO      ?= go
 BIN     := bin
 OPA     := $(BIN)/opa
 export CGO_ENABLED = 0
+# One kind of build for programs, tests and checks, so that each package is compiled once.
+export GOFLAGS = -trimpath
 
 .PHONY: help
 help: ## list the verbs
@@ -10,8 +12,8 @@ help: ## list the verbs
 
 .PHONY: build
 build: ## build bin/assay and bin/assay-webhook
-	$(GO) build -trimpath -o $(BIN)/assay ./cmd/assay
-	$(GO) build -trimpath -ldflags '-s -w' -o $(BIN)/assay-webhook ./cmd/assay-webhook
+	$(GO) build -o $(BIN)/assay ./cmd/assay
+	$(GO) build -ldflags '-s -w' -o $(BIN)/assay-webhook ./cmd/assay-webhook
 
 .PHONY: demo
 demo: build ## scan the example images, admit and reject their Deployments, fire an alert
