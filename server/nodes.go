@@ -62,8 +62,8 @@ func (s *Server) putInstances(w http.ResponseWriter, r *http.Request) error {
 	if faults != nil {
 		return notStored(faults)
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error {
-		return t.By(submitter(r)).Report(r.Context(), store.NodeReport{Cluster: report.Cluster, Node: report.Node, Epoch: report.Epoch, Sequence: report.Sequence}, report.Instances)
+	if err := s.handIn(r, func(t *store.Tx) error {
+		return t.Report(r.Context(), store.NodeReport{Cluster: report.Cluster, Node: report.Node, Epoch: report.Epoch, Sequence: report.Sequence}, report.Instances)
 	}); err != nil {
 		return err
 	}
@@ -113,6 +113,9 @@ func (s *Server) checkInstances(path, cluster, node string, list []store.Instanc
 		if x.Namespace == "" || x.Pod == "" || x.Container == "" {
 			faults = listFault(faults, Fault{Pointer: at, Detail: "namespace, pod and container are needed"})
 		}
+		if max(len(x.Namespace), len(x.Pod), len(x.Container), len(x.Node)) > maxName {
+			faults = listFault(faults, Fault{Pointer: at, Detail: fmt.Sprintf("a name is longer than %d bytes", maxName)})
+		}
 		if x.Cluster != "" && x.Cluster != cluster || x.Node != "" && node != "" && x.Node != node {
 			faults = listFault(faults, Fault{Pointer: at, Detail: "is of another cluster or node than the report"})
 		}
@@ -149,8 +152,8 @@ func (s *Server) postInstanceChanges(w http.ResponseWriter, r *http.Request) err
 		return err
 	}
 	sum := sha256.Sum256(text)
-	err = s.Store.Write(r.Context(), func(t *store.Tx) error {
-		return t.By(submitter(r)).ChangeInstances(r.Context(), store.NodeReport{Cluster: c.Cluster, Node: c.Node, Epoch: c.Epoch, Sequence: c.Sequence}, hex.EncodeToString(sum[:]), c.Set, c.Removed)
+	err = s.handIn(r, func(t *store.Tx) error {
+		return t.ChangeInstances(r.Context(), store.NodeReport{Cluster: c.Cluster, Node: c.Node, Epoch: c.Epoch, Sequence: c.Sequence}, hex.EncodeToString(sum[:]), c.Set, c.Removed)
 	})
 	if errors.Is(err, store.ErrResync) {
 		return &refused{status: http.StatusConflict, detail: "the changes do not follow what is known of the node: report everything by PUT /api/v1/instances"}
@@ -209,8 +212,8 @@ func (s *Server) postClaims(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var list []store.Claim
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) (err error) {
-		list, err = t.By(submitter(r)).Claim(r.Context(), identity(r).Scope, q.Cluster, q.Node, q.Digests, claimLease)
+	if err := s.handIn(r, func(t *store.Tx) (err error) {
+		list, err = t.Claim(r.Context(), identity(r).Scope, q.Cluster, q.Node, q.Digests, claimLease)
 		return err
 	}); err != nil {
 		return err

@@ -96,6 +96,7 @@ func problemOf(err error) Problem {
 	var r *refused
 	var tooLarge *http.MaxBytesError
 	var diagnostics policies.Diagnostics
+	var quota *store.QuotaError
 	p := Problem{Type: "about:blank", Status: http.StatusInternalServerError, Detail: "the server failed; its log says why, under this instance"}
 	switch {
 	case errors.As(err, &r):
@@ -115,6 +116,8 @@ func problemOf(err error) Problem {
 		p.Status, p.Detail = http.StatusConflict, err.Error()
 	case errors.Is(err, store.ErrCursor), errors.Is(err, store.ErrSort), errors.Is(err, jobs.ErrFilter):
 		p.Status, p.Detail = http.StatusBadRequest, err.Error()
+	case errors.As(err, &quota):
+		p.Status, p.Detail = http.StatusInsufficientStorage, quotaDetail(quota)
 	case errors.Is(err, store.ErrUnavailable):
 		p.Status, p.Detail = http.StatusServiceUnavailable, "the database does not answer or cannot take more; nothing was changed: try again"
 	case errors.Is(err, engine.ErrNotLoaded):

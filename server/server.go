@@ -84,6 +84,8 @@ type Config struct {
 	// ApproveExceptions is the role, editor or admin, of which somebody else must approve each
 	// exception that comes by the API; "" is nobody.
 	ApproveExceptions auth.Role
+	// Quotas bound what identities hand in.
+	Quotas Quotas
 	// Observe, where given, is called after each request.
 	Observe func(route string, status int, took time.Duration)
 	Limits  Limits
@@ -196,7 +198,10 @@ func (s *Server) handler(x route) http.Handler {
 		}
 		problem := problemOf(err)
 		problem.Instance = id
-		if problem.Status >= http.StatusInternalServerError {
+		switch {
+		case problem.Status == http.StatusInsufficientStorage:
+			log.Warn("what was handed in is beyond a quota", "user", identity(r).Name, "error", err)
+		case problem.Status >= http.StatusInternalServerError:
 			log.Error("a request failed", "error", err)
 		}
 		problem.write(w)

@@ -108,6 +108,9 @@ func (t Tokens) LookupToken(ctx context.Context, hash auth.TokenHash) (auth.Stor
 type ListedToken struct {
 	store.Token
 	Warning string `json:"warning,omitempty"`
+	// Usage is what it holds, and Quota what it may hold.
+	Usage store.Usage `json:"usage"`
+	Quota store.Quota `json:"quota"`
 }
 
 func (s *Server) getTokens(w http.ResponseWriter, r *http.Request) error {
@@ -118,9 +121,17 @@ func (s *Server) getTokens(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	usages, err := s.Store.Usages(r.Context())
+	if err != nil {
+		return err
+	}
 	listed := make([]ListedToken, len(list))
 	for i, k := range list {
-		listed[i].Token = k
+		scope, err := auth.ParseScope(k.Scope)
+		if err != nil {
+			return err
+		}
+		listed[i] = ListedToken{Token: k, Usage: usages[store.TokenIdentity(k.ID)], Quota: s.Quotas.Of(scope)}
 		if k.Legacy && k.Revoked == "" {
 			listed[i].Warning = auth.LegacyWarning
 		}

@@ -58,10 +58,10 @@ func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
 	}
 	list := UploadedList{Images: make([]Uploaded, len(scans))}
 	created := false
-	err = s.Store.Write(r.Context(), func(t *store.Tx) error {
+	err = s.handIn(r, func(t *store.Tx) error {
 		created = false
 		for i, scan := range scans {
-			added, err := t.By(submitter(r)).AddScan(r.Context(), scan)
+			added, err := t.AddScan(r.Context(), scan)
 			if err != nil {
 				return err
 			}
@@ -247,8 +247,8 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 	}
 	kept.Scan.Scope, kept.Scan.Way = identity(r).Scope, wayOf(r)
 	fresh := false
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) (err error) {
-		fresh, err = t.By(submitter(r)).AddSBOM(r.Context(), kept)
+	if err := s.handIn(r, func(t *store.Tx) (err error) {
+		fresh, err = t.AddSBOM(r.Context(), kept)
 		return err
 	}); err != nil {
 		return err
@@ -257,15 +257,6 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 		s.Jobs.Kick(r.Context(), jobs.Match, kept.Scan.Digest)
 	}
 	return answer(w, http.StatusAccepted, UploadedList{Images: []Uploaded{{Image: kept.Scan.Image, Digest: kept.Scan.Digest, New: fresh}}})
-}
-
-// submitter names who hands something in, so that it can be withdrawn.
-func submitter(r *http.Request) string {
-	id := identity(r)
-	if id.Token != 0 {
-		return store.TokenIdentity(id.Token)
-	}
-	return "user:" + id.Name
 }
 
 // wayOf is how the evidence of a request came to be known.

@@ -82,6 +82,7 @@ func (t *Tx) Claim(ctx context.Context, scope api.Scope, cluster, node string, d
 			ON CONFLICT (digest, space) DO UPDATE SET cluster = excluded.cluster, node = excluded.node, until = excluded.until, failed = FALSE, identity = excluded.identity`, d, space, cluster, node, until, t.identity); err != nil {
 			return nil, err
 		}
+		t.holds(d, "", 0)
 		holders[d] = held{cluster, node, until, false}
 		out[i] = Claim{digests[i], ClaimScan, until}
 	}

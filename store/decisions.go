@@ -200,7 +200,8 @@ type Retention struct {
 // keptChanges is how long an engine may be away and catch up change by change.
 const keptChanges = 24 * time.Hour
 
-// Retain removes what is older than it is kept; many rows in several transactions.
+// Retain removes what is older than it is kept, many rows in several transactions, and then
+// counts anew what identities hold.
 func (s *Store) Retain(ctx context.Context, r Retention) error {
 	now := s.now()
 	type rule struct {
@@ -233,5 +234,5 @@ func (s *Store) Retain(ctx context.Context, r Retention) error {
 			}
 		}
 	}
-	return nil
+	return s.Recount(ctx)
 }

@@ -73,7 +73,12 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 		if err != nil {
 			return err
 		}
-		if old := before[k]; old != listing {
+		old, there := before[k]
+		if !there {
+			t.holds("", "", rowBytes)
+		}
+		if old != listing {
+			t.holds(i.Digest, ref.String(), 0)
 			touched[old] = true
 			touched[listing] = true
 		}

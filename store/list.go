@@ -882,6 +882,10 @@ func (t *Tx) DeleteImage(ctx context.Context, digest string) error {
 	if err != nil {
 		return err
 	}
+	identities, err := t.holders(ctx, digest)
+	if err != nil {
+		return err
+	}
 	if _, err := t.exec(ctx, "UPDATE terms SET images = images - 1 WHERE id IN (SELECT x.term_id FROM images i JOIN image_terms x ON x.image_id = i.id WHERE i.digest = ?)", digest); err != nil {
 		return err
 	}
@@ -898,6 +902,11 @@ func (t *Tx) DeleteImage(ctx context.Context, digest string) error {
 	}
 	if err := t.forget(ctx, "digest = ?", digest); err != nil {
 		return err
+	}
+	for _, identity := range identities {
+		if err := t.recount(ctx, identity); err != nil {
+			return err
+		}
 	}
 	for _, space := range spaces {
 		if err := t.changedIn(ctx, ImageChanged, digest, space); err != nil {

@@ -27,8 +27,12 @@ func (t *Tx) Report(ctx context.Context, r NodeReport, list []Instance) error {
 	if err := t.SetInstances(ctx, clean(r.Cluster), clean(r.Node), on(r.Node, list)); err != nil {
 		return err
 	}
-	_, err := t.exec(ctx, `INSERT INTO nodes (cluster, node, epoch, sequence, last, heard) VALUES (?, ?, ?, ?, '', ?)
-		ON CONFLICT (cluster, node) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence, last = '', heard = excluded.heard`, clean(r.Cluster), clean(r.Node), clean(r.Epoch), r.Sequence, t.at)
+	n, err := t.exec(ctx, "UPDATE nodes SET epoch = ?, sequence = ?, last = '', heard = ?, identity = ? WHERE cluster = ? AND node = ?", clean(r.Epoch), r.Sequence, t.at, t.identity, clean(r.Cluster), clean(r.Node))
+	if err != nil || n > 0 {
+		return err
+	}
+	t.holds("", "", rowBytes)
+	_, err = t.exec(ctx, "INSERT INTO nodes (cluster, node, epoch, sequence, last, heard, identity) VALUES (?, ?, ?, ?, '', ?, ?)", clean(r.Cluster), clean(r.Node), clean(r.Epoch), r.Sequence, t.at, t.identity)
 	return err
 }
 
@@ -158,6 +162,15 @@ func (t *Tx) RemoveCluster(ctx context.Context, name string) error {
 	}
 	if err := t.withdraw(ctx, "origin_id IN (SELECT id FROM origins WHERE space = ?)", clusterSpace(name)); err != nil {
 		return err
+	}
+	identities, err := t.holders(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, identity := range identities {
+		if err := t.recount(ctx, identity); err != nil {
+			return err
+		}
 	}
 	return t.changedIn(ctx, SpacesChanged, name, clusterSpace(name))
 }

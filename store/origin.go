@@ -14,7 +14,7 @@ import (
 // By names who hands in what the transaction writes, such as "token:7", so that all of it can be
 // withdrawn. Without it, it is the server.
 func (t *Tx) By(identity string) *Tx {
-	t.identity = clean(cmp.Or(identity, "server"))
+	t.identity = clean(cmp.Or(identity, identityServer))
 	return t
 }
 

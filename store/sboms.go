@@ -94,15 +94,18 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	if before == key && reference == ref.String() {
 		return false, nil
 	}
+	document := compress(b.Document)
 	if _, err := t.exec(ctx, `INSERT INTO sboms (image_id, reference, sha256, format, header, document, received) VALUES (`+marks(7)+`)
 		ON CONFLICT (image_id) DO UPDATE SET reference = excluded.reference, sha256 = excluded.sha256, format = excluded.format, header = excluded.header, document = excluded.document,
 		received = excluded.received`,
-		*image, ref.String(), key, b.Format, string(header), compress(b.Document), t.at); err != nil {
+		*image, ref.String(), key, b.Format, string(header), document, t.at); err != nil {
 		return false, err
 	}
-	if _, err := t.exec(ctx, `INSERT INTO matches (image_id, found, way, identity) VALUES (?, ?, ?, ?) ON CONFLICT (image_id) DO UPDATE SET
-		found = excluded.found, way = excluded.way, identity = excluded.identity, matched_at = '', checksum = '', built = '', matcher = '', error = '', urgent = FALSE`,
-		*image, t.found(scan), string(scan.Way), t.identity); err != nil {
+	size := sbomBytes(string(header), b.Packages, len(document))
+	t.holds(scan.Digest, ref.String(), size)
+	if _, err := t.exec(ctx, `INSERT INTO matches (image_id, found, way, identity, bytes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (image_id) DO UPDATE SET
+		found = excluded.found, way = excluded.way, identity = excluded.identity, bytes = excluded.bytes, matched_at = '', checksum = '', built = '', matcher = '', error = '', urgent = FALSE`,
+		*image, t.found(scan), string(scan.Way), t.identity, size); err != nil {
 		return false, err
 	}
 	if _, err := t.exec(ctx, "DELETE FROM compacts WHERE image_id = ?", *image); err != nil {

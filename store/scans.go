@@ -48,7 +48,7 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	}
 	found := t.found(scan)
 	scan.Found = parseTime(found)
-	content, err := t.content(ctx, scan.Vulnerabilities)
+	content, packed, err := t.content(ctx, scan.Vulnerabilities)
 	if err != nil {
 		return Added{}, err
 	}
@@ -74,9 +74,10 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	at := documents.Time(scan.ScannedAt)
 	reference := ref.String()
 	var added Added
-	err = t.one(ctx, `INSERT INTO scans (image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id, origin_id, found, way, identity)
-		VALUES (`+marks(15)+`) ON CONFLICT (digest, reference, scanned_at, checksum, source, origin_id) DO NOTHING RETURNING id`,
-		[]any{image, reference, scan.Digest, scan.Source, at, built, checksum, t.at, scan.Error, string(text), content, origin, found, string(scan.Way), t.identity}, &added.ID)
+	size := scanBytes(string(text), scan.Vulnerabilities, packed)
+	err = t.one(ctx, `INSERT INTO scans (image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id, origin_id, found, way, identity, bytes)
+		VALUES (`+marks(16)+`) ON CONFLICT (digest, reference, scanned_at, checksum, source, origin_id) DO NOTHING RETURNING id`,
+		[]any{image, reference, scan.Digest, scan.Source, at, built, checksum, t.at, scan.Error, string(text), content, origin, found, string(scan.Way), t.identity, size}, &added.ID)
 	if errors.Is(err, ErrNotFound) {
 		err = t.one(ctx, "SELECT id FROM scans WHERE digest = ? AND reference = ? AND scanned_at = ? AND checksum = ? AND source = ? AND origin_id = ?",
 			[]any{scan.Digest, reference, at, checksum, scan.Source, origin}, &added.ID)
@@ -86,6 +87,7 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 		return added, err
 	}
 	added.New = true
+	t.holds(scan.Digest, reference, size)
 	if scan.Error != "" && scan.Digest != "" {
 		if err := t.claimFailed(ctx, where.Space, scan.Digest); err != nil {
 			return added, err
@@ -181,22 +183,23 @@ func sanitized(scan api.Scan) api.Scan {
 	return scan
 }
 
-// content is the id of a list of vulnerabilities, kept once.
-func (t *Tx) content(ctx context.Context, list []api.Vulnerability) (id int64, err error) {
+// content is the id of a list of vulnerabilities, kept once; packed is its size where it was not kept yet.
+func (t *Tx) content(ctx context.Context, list []api.Vulnerability) (id int64, packed int, err error) {
 	if list == nil {
 		list = []api.Vulnerability{}
 	}
 	text, err := json.Marshal(list)
 	if err != nil {
-		return 0, fmt.Errorf("writing the vulnerabilities: %w", err)
+		return 0, 0, fmt.Errorf("writing the vulnerabilities: %w", err)
 	}
 	sum := sha256.Sum256(text)
 	key := hex.EncodeToString(sum[:])
 	err = t.one(ctx, "SELECT id FROM contents WHERE sha256 = ?", []any{key}, &id)
 	if !errors.Is(err, ErrNotFound) {
-		return id, err
+		return id, 0, err
 	}
-	return id, t.one(ctx, "INSERT INTO contents (sha256, document) VALUES (?, ?) RETURNING id", []any{key, compress(text)}, &id)
+	document := compress(text)
+	return id, len(document), t.one(ctx, "INSERT INTO contents (sha256, document) VALUES (?, ?) RETURNING id", []any{key, document}, &id)
 }
 
 // image is the piece of evidence of an origin about a digest, made where it is missing.
@@ -313,13 +316,15 @@ func (t *Tx) observe(ctx context.Context, ref api.Reference, scan api.Scan, at s
 		if err != nil {
 			return err
 		}
-		n, err := t.exec(ctx, `INSERT INTO indexes (digest, origin_id, platforms, at, identity) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (digest, origin_id) DO UPDATE SET platforms = excluded.platforms, at = excluded.at, identity = excluded.identity WHERE indexes.at <= excluded.at AND indexes.platforms <> excluded.platforms`,
-			x.Digest, origin, string(platforms), at, t.identity)
+		size := int64(rowBytes + len(platforms))
+		n, err := t.exec(ctx, `INSERT INTO indexes (digest, origin_id, platforms, at, identity, bytes) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (digest, origin_id) DO UPDATE SET platforms = excluded.platforms, at = excluded.at, identity = excluded.identity, bytes = excluded.bytes WHERE indexes.at <= excluded.at AND indexes.platforms <> excluded.platforms`,
+			x.Digest, origin, string(platforms), at, t.identity, size)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
+			t.holds(x.Digest, "", size)
 			if err := t.changedIn(ctx, IndexChanged, x.Digest, where.Space); err != nil {
 				return err
 			}
@@ -348,16 +353,21 @@ func (t *Tx) observed(ctx context.Context, space string, ref api.Reference, dige
 	if err != nil {
 		return err
 	}
-	n, err := t.exec(ctx, `INSERT INTO observations (name, tag, space, digest, identity, first, last) VALUES (?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (name, tag, space, digest, identity) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last`, ref.Name(), ref.Tag, space, digest, t.identity, at, at)
-	if err != nil {
+	var first string
+	err = t.one(ctx, `INSERT INTO observations (name, tag, space, digest, identity, first, last) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (name, tag, space, digest, identity) DO UPDATE SET last = excluded.last WHERE observations.last < excluded.last RETURNING first`, []any{ref.Name(), ref.Tag, space, digest, t.identity, at, at}, &first)
+	written := err == nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
+	}
+	if first == at { // it is new: one that was there is seen later than it was first
+		t.holds(digest, ref.String(), rowBytes)
 	}
 	after, err := newest()
 	if err != nil {
 		return err
 	}
-	if after == before && n == 0 {
+	if after == before && !written {
 		return nil
 	}
 	// Of what is seen in several spaces the newest counts: there each sight of it does. Else what it leads to does.

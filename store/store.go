@@ -197,6 +197,9 @@ type Tx struct {
 	seq int64  // of the last change it made
 	// identity is who hands in what it writes: see [Tx.By].
 	identity string
+	// handed is what identities hand in by it, and quota what the identity may hold.
+	handed map[string]*handed
+	quota  *Quota
 	// fresh are what it interned, to be kept once it is committed.
 	fresh *interned
 }
@@ -217,8 +220,11 @@ func (s *Store) Write(ctx context.Context, fn func(*Tx) error) error {
 			return s.fault("waiting to write", err)
 		}
 	}
-	t := &Tx{Store: s, tx: tx, at: documents.Time(s.now()), fresh: newInterned(), identity: "server"}
+	t := &Tx{Store: s, tx: tx, at: documents.Time(s.now()), fresh: newInterned(), identity: identityServer}
 	if err := fn(t); err != nil {
+		return err
+	}
+	if err := t.count(ctx); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {

@@ -47,6 +47,11 @@ func (t *Tx) Withdraw(ctx context.Context, identity string) error {
 			return err
 		}
 	}
+	for _, statement := range []string{"DELETE FROM holdings WHERE identity = ?", "DELETE FROM usages WHERE identity = ?"} {
+		if _, err := t.exec(ctx, statement, identity); err != nil {
+			return err
+		}
+	}
 	return t.changed(ctx, ResultsChanged, "")
 }
 

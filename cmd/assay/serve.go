@@ -56,6 +56,7 @@ func (a *app) serveCommand() *cobra.Command {
 		logLevel                           string
 		maxAge                             time.Duration
 		scanMemory, scanDisk, uploadMemory size = 512 << 20, 2 << 30, 192 << 20
+		quota, quotaAll                         = quotaFlag(daemon.DefaultQuota), quotaFlag(daemon.DefaultQuotaAll)
 	)
 	c := &cobra.Command{
 		Use:   "serve",
@@ -104,6 +105,8 @@ say where --trace sends spans to.`,
 	flags.DurationVar(&config.Scans.CPU, "scan-cpu-time", 10*time.Minute, "bound on its CPU time")
 	flags.IntVar(&config.Scans.Parallel, "scan-parallel", 2, "such scans at a time")
 	flags.Var(&uploadMemory, "upload-memory", "memory for the reading of what was uploaded, at a time; what would need more by itself is refused")
+	flags.Var(&quota, "quota", "what each identity with a scope may hold of what it hands in: digests, names, and bytes in the database; what is not named keeps its default, and 0 is no bound")
+	flags.Var(&quotaAll, "quota-unscoped", "the same of identities without a scope; or off")
 	flags.IntVar(&config.Connections.Total, "max-connections", daemon.DefaultConnections, "connections at a time; in the place of the slowest a further one comes")
 	flags.IntVar(&config.Connections.PerClient, "max-client-connections", daemon.DefaultClientConnections, "connections of one address (of IPv6: of one /64) at a time; a proxy is one")
 	flags.StringVar(&registries, "registries", "", "YAML file of registries to list from time to time, and to scan what is new in them (docs/registries.md)")
@@ -168,6 +171,7 @@ say where --trace sends spans to.`,
 		}
 		config.Log, config.Version = slog.New(handler), version()
 		config.Scans.Memory, config.Scans.Disk, config.Limits.Memory = int64(scanMemory), int64(scanDisk), int64(uploadMemory)
+		config.Quotas.Scoped, config.Quotas.All = store.Quota(quota), store.Quota(quotaAll)
 		if config.Connections.Total < 1 || config.Connections.PerClient < 1 || config.Scans.Parallel < 1 || config.Scans.CPU <= 0 {
 			return errors.New("--max-connections, --max-client-connections, --scan-parallel and --scan-cpu-time must be above 0")
 		}

@@ -102,6 +102,8 @@ type Config struct {
 	ApproveExceptions auth.Role
 	Retention         store.Retention
 	Limits            server.Limits
+	// Quotas bound what each identity may hold of what it hands in; zero members bound nothing.
+	Quotas server.Quotas
 	// Connections bounds those of Listener; zero members are the defaults here and of package intake.
 	Connections intake.Limits
 	// Reports is where reports are served to a cluster; nil is nowhere. Its store and
@@ -121,6 +123,12 @@ const AdminToken = "admin.token"
 const (
 	DefaultConnections       = 4096
 	DefaultClientConnections = 2048
+)
+
+// Quotas of identities with a scope, and of the others, that `assay serve` begins with.
+var (
+	DefaultQuota    = store.Quota{Digests: 200_000, Names: 500_000, Bytes: 16 << 30}
+	DefaultQuotaAll = store.Quota{Digests: 2_000_000, Names: 5_000_000, Bytes: 256 << 30}
 )
 
 // shutdown is how long requests that run may go on when the server ends.
@@ -223,8 +231,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := spool.Clean(); err != nil {
 		return err
 	}
+	c.Quotas.Refused = func(of string) { m.quota.WithLabelValues(of).Inc() }
 	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), ApproveExceptions: c.ApproveExceptions, DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
-		Observe: m.request, Limits: c.Limits, Spool: spool, Version: c.Version, Log: c.Log})
+		Observe: m.request, Limits: c.Limits, Quotas: c.Quotas, Spool: spool, Version: c.Version, Log: c.Log})
 	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
 	var guard *auth.Auth // the pages ask the API as their users would: each of the two needs the other

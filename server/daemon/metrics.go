@@ -26,6 +26,7 @@ type metrics struct {
 	jobs        *prometheus.HistogramVec
 	jobFaults   *prometheus.CounterVec
 	cut         *prometheus.CounterVec
+	quota       *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -43,11 +44,15 @@ func newMetrics() *metrics {
 			Buckets: []float64{.01, .05, .1, .5, 1, 5, 10, 60, 300}}, []string{"kind"}),
 		jobFaults: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_job_errors_total", Help: "Attempts of jobs that failed, by kind."}, []string{"kind"}),
 		cut:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_http_connections_cut_total", Help: "Connections that were closed: slow, or for others' sake (connections)."}, []string{"reason"}),
+		quota:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "assay_quota_refused_total", Help: "What was handed in and is beyond a quota, by what there would be too much of."}, []string{"quota"}),
+	}
+	for _, of := range []string{"digests", "names", "bytes"} {
+		m.quota.WithLabelValues(of)
 	}
 	for _, reason := range []string{intake.ReasonSlow, intake.ReasonConnections} {
 		m.cut.WithLabelValues(reason) // there from the start, at 0
 	}
-	m.registry.MustRegister(m.requests, m.latency, m.logins, m.follow, m.followed, m.followFault, m.jobs, m.jobFaults, m.cut,
+	m.registry.MustRegister(m.requests, m.latency, m.logins, m.follow, m.followed, m.followFault, m.jobs, m.jobFaults, m.cut, m.quota,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -97,12 +102,13 @@ var (
 	readyDesc    = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
 	heardDesc    = prometheus.NewDesc("assay_cluster_last_heard_timestamp_seconds", "When something of a cluster was heard last.", []string{"cluster"}, nil)
 	sbomsDesc    = prometheus.NewDesc("assay_rematch_sboms", "SBOMs: all, those due to be matched, those of them that a new database may find another vulnerability in (urgent), and those that could not be matched (failed).", []string{"state"}, nil)
+	usedDesc     = prometheus.NewDesc("assay_quota_used", "What identities hold of what they handed in: digests, names and bytes.", []string{"identity", "quota"}, nil)
 	waitingDesc  = prometheus.NewDesc("assay_bundle_requests_waiting", "Requests that wait for a bundle to change.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s state) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc} {
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc, usedDesc} {
 		out <- d
 	}
 }
@@ -139,6 +145,15 @@ func (s state) Collect(out chan<- prometheus.Metric) {
 		gauge(sbomsDesc, float64(n.Due), "due")
 		gauge(sbomsDesc, float64(n.Urgent), "urgent")
 		gauge(sbomsDesc, float64(n.Failed), "failed")
+	}
+	used, err := s.store.Usages(ctx)
+	if err != nil {
+		return
+	}
+	for identity, u := range used {
+		gauge(usedDesc, float64(u.Digests), identity, "digests")
+		gauge(usedDesc, float64(u.Names), identity, "names")
+		gauge(usedDesc, float64(u.Bytes), identity, "bytes")
 	}
 	counts, err := s.store.Counts(ctx, store.Filter{})
 	if err != nil {
