@@ -432,7 +432,8 @@ func (s *Server) getNames(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, itemsOf(list))
 }
 
-// namesIn are the observations whose images run in a cluster.
+// namesIn are the observations that a cluster made itself, and of those that all share the ones whose
+// images run there, by their own digest or by that of an index that leads to one.
 func (s *Server) namesIn(ctx context.Context, cluster string, ref api.Reference, all []store.NameObservation) (list []store.NameObservation, err error) {
 	runs := map[string]bool{}
 	for p := (store.Page{Limit: 1000}); ; {
@@ -447,8 +448,29 @@ func (s *Server) namesIn(ctx context.Context, cluster string, ref api.Reference,
 			break
 		}
 	}
+	var shared []string
 	for _, o := range all {
-		if runs[o.Digest] {
+		if o.Cluster == "" && !runs[o.Digest] {
+			shared = append(shared, o.Digest)
+		}
+	}
+	leads := map[string]bool{}
+	look := func(x store.IndexDocument) error {
+		for _, platform := range x.Platforms {
+			leads[x.Digest] = leads[x.Digest] || runs[platform]
+		}
+		return nil
+	}
+	if err := s.Store.View(ctx, func(t *store.Tx) error {
+		if err := t.Indexes(ctx, append([]string{}, shared...), look); err != nil {
+			return err
+		}
+		return t.ClaimsReadBy(ctx, cluster, append([]string{}, shared...), look)
+	}); err != nil {
+		return nil, err
+	}
+	for _, o := range all {
+		if o.Cluster == cluster || o.Cluster == "" && (runs[o.Digest] || leads[o.Digest]) {
 			list = append(list, o)
 		}
 	}

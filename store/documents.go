@@ -189,6 +189,15 @@ func (t *Tx) IndexClaims(ctx context.Context, w Within, fn func(IndexDocument) e
 	return t.indexes(ctx, "SELECT x.digest, x.platforms, x.at, o.space, o.registry FROM indexes x JOIN origins o ON o.id = x.origin_id"+c.where()+" ORDER BY x.digest, o.space, o.registry", c.args, fn)
 }
 
+// ClaimsReadBy calls fn with the claims about some digests that a cluster reads beside what is shared.
+func (t *Tx) ClaimsReadBy(ctx context.Context, cluster string, digests []string, fn func(IndexDocument) error) error {
+	spaces, err := t.readBy(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	return t.IndexClaims(ctx, Within{Digests: digests, Spaces: spaces}, fn)
+}
+
 func (t *Tx) indexes(ctx context.Context, query string, args []any, fn func(IndexDocument) error) error {
 	return t.each(ctx, query, args, func(scan func(...any) error) error {
 		var x IndexDocument
