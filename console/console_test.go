@@ -117,7 +117,7 @@ func TestHostileTexts(t *testing.T) {
 	priorities.Items = []api.Action{{ID: evil, Summary: evil, Reasons: []string{evil}, Removes: []api.RemovedVulnerability{{ID: evil}}, Where: []api.Place{{Image: evil, Digest: digest, Result: api.Result(evil)}}}}
 	c, err := New(Config{Version: "1", API: fakeAPI(map[string]any{
 		"GET /counts": server.CountList{}, "GET /images": store.List[store.Image]{Items: []store.Image{image}, Next: evil}, "GET /instances": store.List[store.RunningInstance]{Items: []store.RunningInstance{instance}},
-		"GET /images/" + digest:            server.ImageView{Digest: digest, References: []store.Image{image}, Scan: &api.Scan{Image: evil, Platform: evil, Distro: evil, Vulnerabilities: []api.Vulnerability{v, {ID: evil, Package: evil}}}},
+		"GET /images/" + digest:            server.ImageView{Digest: digest, References: []store.Image{image}, Disagree: true, Evidence: []store.Evidence{{Scope: api.Scope{Cluster: evil}, Way: api.Way(evil), Identity: evil, Packages: 3}}, Scan: &api.Scan{Image: evil, Platform: evil, Distro: evil, Vulnerabilities: []api.Vulnerability{v, {ID: evil, Package: evil}}}},
 		"GET /images/" + digest + "/scans": server.Items[store.ScanSummary]{Items: []store.ScanSummary{{Image: evil, Source: evil, ScannedAt: evil, Error: evil, Database: evil}}},
 		"GET /vulnerabilities":             store.List[store.Vulnerability]{Items: []store.Vulnerability{row}}, "GET /vulnerabilities/x": server.VulnerabilityView{Vulnerability: row, Affected: []store.Affected{{Digest: digest, Package: store.Package{Name: evil, Version: evil, Type: evil}}}},
 		"GET /packages": store.List[store.PackageImages]{Items: []store.PackageImages{{Package: store.Package{Name: evil, Version: evil, Type: evil}}}}, "GET /exceptions": server.Items[server.ListedException]{Items: []server.ListedException{exception}},
@@ -159,6 +159,58 @@ func TestHostileTexts(t *testing.T) {
 		}
 		if got := w.Header().Get("Content-Security-Policy"); got != contentPolicy || strings.Contains(text, " style=") || strings.Contains(text, " onclick") {
 			t.Errorf("%s: the policy is %q, or something is inline", path, got)
+		}
+	}
+}
+
+// Who says what of the packages of an image stands on its page, and that they disagree where they do.
+func TestEvidenceIsShown(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	view := server.ImageView{Digest: digest, References: []store.Image{{Image: "shop.example.com/x:1", Digest: digest, Result: api.Fail}}, Evidence: []store.Evidence{
+		{Way: api.FromServer, Identity: "server", Packages: 417, Found: at, ScannedAt: at}, {Scope: api.Scope{Cluster: "dev"}, Way: api.Uploaded, Identity: "token:7", Packages: 3, Found: at},
+	}}
+	for _, disagree := range []bool{true, false} {
+		view.Disagree = disagree
+		c, err := New(Config{API: fakeAPI(map[string]any{"GET /images/" + digest: view, "GET /images/" + digest + "/priorities": server.PriorityList{}, "GET /images/" + digest + "/scans": server.Items[store.ScanSummary]{},
+			"GET /instances": store.List[store.RunningInstance]{}, "GET /packages": store.List[store.PackageImages]{}, "GET /events": store.List[store.StoredEvent]{}, "POST /explain": api.Explanation{}})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := ask(t, c, http.MethodGet, "/images/"+digest, nil).Body.String()
+		for _, want := range []string{"<td>all</td><td>server</td><td>server</td><td class=\"number\">417</td>", "<td>cluster=dev</td><td>upload</td><td>token:7</td><td class=\"number\">3</td>", "not yet"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the page lacks %q: %s", want, text)
+			}
+		}
+		if strings.Contains(text, "The origins disagree") != disagree {
+			t.Errorf("they disagree: %v, and the page says otherwise", disagree)
+		}
+	}
+}
+
+// A decision of a review that nobody vouches for is marked in the list of decisions as on its page.
+func TestCallersAreMarked(t *testing.T) {
+	var list []store.StoredDecision
+	for i, caller := range []*api.Caller{{Authenticated: true, Name: "api-server"}, {Name: "forged"}, nil} {
+		d := store.StoredDecision{ID: int64(3 - i)}
+		d.Record.Decision, d.Record.Caller = api.Decision{Kind: "Pod", Name: fmt.Sprint("p", i)}, caller
+		list = append(list, d)
+	}
+	c, err := New(Config{API: fakeAPI(map[string]any{"GET /decisions": server.Items[store.StoredDecision]{Items: list}, "GET /views": server.Items[store.SavedView]{}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := strings.Split(ask(t, c, http.MethodGet, "/decisions", nil).Body.String(), "<tr")
+	for i, marked := range []bool{false, true, true} {
+		row := ""
+		for _, r := range rows {
+			if strings.Contains(r, fmt.Sprint("Pod p", i)) {
+				row = r
+			}
+		}
+		if row == "" || strings.Contains(row, "nobody authenticated") != marked {
+			t.Errorf("decision %d, marked %v: %s", i, marked, row)
 		}
 	}
 }

@@ -197,7 +197,7 @@ func (c *Console) decisions(r *http.Request) (*page, error) {
 		{Name: "allowed", Label: "Decision", Options: []option{{"", "any"}, {"false", "rejected"}, {"true", "admitted"}}},
 		{Name: "namespace", Label: "Namespace"}, {Name: "name", Label: "Workload", Hint: "its whole name"}, {Name: "policy", Label: "Policy", Hint: "one that decided"},
 		{Name: "kind", Label: "Kind", Hint: "Deployment", More: true}, {Name: "cluster", Label: "Cluster", More: true},
-	}, Columns: []column{{Name: "decision", Label: "Decision"}, {Name: "workload", Label: "Workload"}, {Name: "namespace", Label: "Namespace"}, {Name: "cluster", Label: "Cluster", Optional: true}, {Name: "why", Label: "Why"}, {Name: "at", Label: "When"}}}
+	}, Columns: []column{{Name: "decision", Label: "Decision"}, {Name: "workload", Label: "Workload"}, {Name: "namespace", Label: "Namespace"}, {Name: "cluster", Label: "Cluster", Optional: true}, {Name: "why", Label: "Why"}, {Name: "marks", Label: "Marks"}, {Name: "at", Label: "When"}}}
 	q := l.read(r)
 	q.Del("sort")
 	q.Del("after")
@@ -210,7 +210,11 @@ func (c *Console) decisions(r *http.Request) (*page, error) {
 	}
 	for _, d := range found.Items {
 		x := d.Record.Decision
-		l.Rows = append(l.Rows, row{Cells: []cell{decided(x.Allowed), linkTo(x.Kind+" "+x.Name, "/decisions/"+strconv.FormatInt(d.ID, 10)), text(x.Namespace), text(d.Cluster), text(because(x)), when(d.At.UTC().Format(time.RFC3339))}})
+		marks := cell{Kind: "chips"}
+		if d.Record.Caller == nil || !d.Record.Caller.Authenticated {
+			marks.List = append(marks.List, link{Text: "nobody authenticated"})
+		}
+		l.Rows = append(l.Rows, row{Cells: []cell{decided(x.Allowed), linkTo(x.Kind+" "+x.Name, "/decisions/"+strconv.FormatInt(d.ID, 10)), text(x.Namespace), text(d.Cluster), text(because(x)), marks, when(d.At.UTC().Format(time.RFC3339))}})
 	}
 	next := ""
 	if n := len(found.Items); fmt.Sprint(n) == pageSize {
