@@ -23,6 +23,7 @@ const (
 	auditImage      = "image"
 	auditCluster    = "cluster"
 	auditToken      = "token"
+	auditJob        = "job"
 )
 
 // audited is a transaction that tells the audit log what it does.

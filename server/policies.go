@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -427,10 +429,23 @@ func (s *Server) getJobs(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, itemsOf(list))
 }
 
-func (s *Server) changeJob(change func(Jobs, context.Context, int64) (jobs.Job, error)) func(http.ResponseWriter, *http.Request) error {
+// changeJob tells the audit log first: a job changes in a transaction of River's, and who did it must be known.
+func (s *Server) changeJob(action string, change func(Jobs, context.Context, int64) (jobs.Job, error)) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		id, err := number(r)
+		if err != nil || id == math.MaxInt64 {
+			return cmp.Or(err, store.ErrNotFound)
+		}
+		was, err := s.Jobs.List(r.Context(), jobs.Filter{After: id + 1, Limit: 1})
 		if err != nil {
+			return err
+		}
+		if len(was) == 0 || was[0].ID != id {
+			return jobs.ErrNotFound
+		}
+		if err := s.change(r, func(a *audited) error {
+			return a.note(action, auditJob, strings.TrimSpace(fmt.Sprintf("%d %s %s", id, was[0].Kind, was[0].Subject)), was[0], nil)
+		}); err != nil {
 			return err
 		}
 		job, err := change(s.Jobs, r.Context(), id)

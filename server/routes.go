@@ -35,7 +35,6 @@ const (
 	reports  = "what is uploaded and reported is data, no decision of a person"
 	asks     = "it changes nothing"
 	ownViews = "the list is the user's own"
-	reruns   = "it runs work again or ends it, and decides nothing; the log tells of it"
 )
 
 // writes says whether a route is there to change something.
@@ -146,8 +145,8 @@ func (s *Server) table() []route {
 		{pattern: "POST" + at + "/tokens", roles: admin, scopes: everything, summary: "Make a token, shown this once", body: NewToken{}, status: http.StatusCreated, gives: MadeToken{}, handle: s.postToken},
 		{pattern: "DELETE" + at + "/tokens/{id}", roles: admin, scopes: everything, summary: "End a token", query: []parameter{{"withdraw", "true removes all that it handed in: evidence, what it said of tags and containers, claims"}}, status: http.StatusNoContent, handle: s.deleteToken},
 		{pattern: "GET" + at + "/jobs", roles: viewer, scopes: everything, summary: "Background jobs, the newest first", query: []parameter{{"kind", "match, sweep, alerts, deliver, retain or database"}, {"state", ""}, {"limit", ""}}, gives: Items[jobs.Job]{}, handle: s.getJobs},
-		{pattern: "POST" + at + "/jobs/{id}/retry", roles: editor, scopes: everything, audit: reruns, summary: "Make a job due now", gives: jobs.Job{}, handle: s.changeJob(Jobs.Retry)},
-		{pattern: "POST" + at + "/jobs/{id}/cancel", roles: editor, scopes: everything, audit: reruns, summary: "End a job", gives: jobs.Job{}, handle: s.changeJob(Jobs.Cancel)},
+		{pattern: "POST" + at + "/jobs/{id}/retry", roles: editor, scopes: everything, summary: "Make a job due now", gives: jobs.Job{}, handle: s.changeJob("retry", Jobs.Retry)},
+		{pattern: "POST" + at + "/jobs/{id}/cancel", roles: editor, scopes: everything, summary: "End a job", gives: jobs.Job{}, handle: s.changeJob("cancel", Jobs.Cancel)},
 
 		{pattern: "GET" + at + "/exports/images.csv", roles: viewer, scopes: held, summary: "A row for each image, or with pods for each container that runs one", query: with(filterParameters, parameter{"pods", "true adds the containers that run it"}), gives: text(""), long: true, handle: s.exportImages},
 		{pattern: "GET" + at + "/exports/vulnerabilities.csv", roles: viewer, scopes: held, summary: "A row for each vulnerability of each image", query: filterParameters, gives: text(""), long: true, handle: s.exportVulnerabilities},

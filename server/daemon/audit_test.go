@@ -1,13 +1,18 @@
 package daemon_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
+	"mime/multipart"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +20,7 @@ import (
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/client"
 	"github.com/assay-dev/assay/server/daemon"
+	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/store"
 	"github.com/assay-dev/assay/store/storetest"
 )
@@ -44,6 +50,20 @@ func TestAudit(t *testing.T) {
 		exception := func(name string) string {
 			return fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"cve":"CVE-2026-0001","scope":"any","justification":"x"}}`, name)
 		}
+		job := func() (id string) { // one that was tried again is another from then on
+			w.until("a job", func() bool {
+				_, _, text := w.send("GET", "/api/v1/jobs?kind=retain", w.admin, nil, nil)
+				var list struct{ Items []jobs.Job }
+				if err := json.Unmarshal(text, &list); err != nil {
+					t.Fatal(err)
+				}
+				if len(list.Items) > 0 {
+					id = fmt.Sprint(list.Items[0].ID)
+				}
+				return id != ""
+			})
+			return id
+		}
 		type change struct {
 			method, path, body   string
 			status               int
@@ -61,6 +81,8 @@ func TestAudit(t *testing.T) {
 			{"PUT", "/images/{digest}/dismissed", `{"dismissed":true}`, 200, "dismiss", "image", digest(1), `"dismissed":false`, `"dismissed":true`, ""},
 			{"DELETE", "/images/{digest}", "", 204, "remove", "image", digest(1), "nginx:1", "", ""},
 			{"DELETE", "/clusters/{name}", "", 204, "remove", "cluster", "gone", "", "", ""},
+			{"POST", "/jobs/{id}/retry", "", 200, "retry", "job", "", `"kind":"`, "", ""},
+			{"POST", "/jobs/{id}/cancel", "", 200, "cancel", "job", "", `"kind":"`, "", ""},
 			{"POST", "/tokens", `{"name":"made","role":"scanner","scope":"all"}`, 201, "add", "token", "", "", `"role":"scanner"`, "assay_"},
 			{"DELETE", "/tokens/{id}", "", 204, "end", "token", fmt.Sprintf("%v to be ended", ended["id"]), "", `"revoked":"`, "assay_"},
 		}
@@ -94,7 +116,12 @@ func TestAudit(t *testing.T) {
 			t.Errorf("%d routes tell the audit log nothing", silent)
 		}
 		for _, c := range changes {
-			path := "/api/v1" + strings.NewReplacer("{name}", c.name, "{digest}", digest(1), "{id}", fmt.Sprint(ended["id"])).Replace(c.path)
+			id := fmt.Sprint(ended["id"])
+			if c.kind == "job" {
+				id = job()
+				c.name = id + " retain"
+			}
+			path := "/api/v1" + strings.NewReplacer("{name}", c.name, "{digest}", digest(1), "{id}", id).Replace(c.path)
 			newest := int64(0)
 			if list := w.audited("?limit=1"); len(list) > 0 {
 				newest = list[0].ID
@@ -117,6 +144,8 @@ func TestAudit(t *testing.T) {
 		w.want(422, "PUT", "/api/v1/thresholds", `{"warn":8,"fail":7}`)
 		w.want(404, "DELETE", "/api/v1/tokens/4711", "")
 		w.want(404, "DELETE", "/api/v1/clusters/none", "")
+		w.want(404, "POST", "/api/v1/jobs/9223372036854775807/cancel", "")
+		w.want(404, "POST", "/api/v1/jobs/471100/retry", "")
 		w.want(200, "POST", "/api/v1/imports/exceptions?dryRun=true", "CVE,Registry,Repository,Tags,Justification,Scope\nCVE-2026-0009,,,,why,any\n")
 		if again := len(w.audited("?limit=1000")); again != n {
 			t.Errorf("%d entries became %d", n, again)
@@ -152,6 +181,78 @@ func TestAudit(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Every other route that is served and not read, those of the pages, tells the audit log too, or is named here
+// with the reason why it does not.
+func TestPagesAreAudited(t *testing.T) {
+	w := start(t, "", nil)
+	w.want(201, "POST", "/api/v1/scans", report("nginx:1", 1, clock, map[string]float64{"CVE-2026-0001": 9.8}))
+	w.want(201, "POST", "/api/v1/exceptions", `{"metadata":{"name":"gone"},"spec":{"cve":"CVE-2026-0001","scope":"any","justification":"x"}}`)
+	ended := fmt.Sprint(w.want(201, "POST", "/api/v1/tokens", `{"name":"to be ended","role":"viewer"}`)["id"])
+	silent := map[string]string{
+		"POST /signin":        "a session is its user's own",
+		"POST /signout":       "a session is its user's own",
+		"POST /views":         "a list of addresses is its user's own",
+		"POST /alerts/test":   "it changes nothing",
+		"POST /policies/test": "it changes nothing",
+	}
+	forms := map[string]struct {
+		form         url.Values
+		action, kind string
+	}{
+		"POST /images":              {url.Values{"id": {digest(1)}, "action": {"dismiss"}}, "dismiss", "image"},
+		"POST /exceptions/new":      {url.Values{"cve": {"CVE-2026-0002"}, "scope": {"any"}, "justification": {"because"}, "do": {"save"}}, "add", "exception"},
+		"POST /exceptions/delete":   {url.Values{"id": {"gone"}}, "remove", "exception"},
+		"POST /exceptions/import":   {url.Values{"text": {"CVE,Registry,Repository,Tags,Justification,Scope\nCVE-2026-0003,,,,why,any\n"}, "name": {"e.csv"}, "do": {"save"}}, "import", "exception"},
+		"POST /settings/thresholds": {url.Values{"warn": {"1"}, "fail": {"2"}, "do": {"save"}}, "set", "thresholds"},
+		"POST /settings/runtime":    {url.Values{"do": {"off"}}, "set", "setting"},
+		"POST /settings/tokens":     {url.Values{"name": {"made"}, "role": {"viewer"}}, "add", "token"},
+		"POST /settings/tokens/end": {url.Values{"id": {ended}}, "end", "token"},
+	}
+	routes, err := daemon.Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, pattern := range slices.Sorted(maps.Keys(routes)) {
+		method, path, _ := strings.Cut(pattern, " ")
+		if method == "GET" || strings.HasPrefix(path, "/api/v1/") { // TestAudit has these
+			continue
+		}
+		f, ok := forms[pattern]
+		if silent[pattern] != "" && !ok {
+			continue
+		}
+		if !ok {
+			t.Errorf("%s may change something: it is not seen in the audit log, and no reason is given", pattern)
+			continue
+		}
+		tried++
+		newest := w.audited("?limit=1")
+		body, kind := []byte(f.form.Encode()), "application/x-www-form-urlencoded"
+		if pattern == "POST /exceptions/import" { // it has a file
+			var parts bytes.Buffer
+			m := multipart.NewWriter(&parts)
+			for name, values := range f.form {
+				if err := m.WriteField(name, values[0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := m.Close(); err != nil {
+				t.Fatal(err)
+			}
+			body, kind = parts.Bytes(), m.FormDataContentType()
+		}
+		_, _, text := w.send(method, path, w.admin, map[string]string{"Content-Type": kind, "Accept": "text/html"}, body)
+		e := w.audited("?limit=1")[0]
+		if len(newest) > 0 && e.ID <= newest[0].ID || e.Action != f.action || e.Kind != f.kind || e.Who != "first administrator" || e.Address != "127.0.0.1" {
+			t.Errorf("%s: the audit log says %+v: %.2000s", pattern, e, text)
+		}
+	}
+	if tried != len(forms) {
+		t.Errorf("%d forms of %d are served", tried, len(forms))
+	}
 }
 
 // With approval on, no way puts an exception in force by oneself.
