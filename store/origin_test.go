@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"encoding/hex"
 	"fmt"
 	"testing"
 	"time"
@@ -15,16 +14,10 @@ import (
 func TestBeforeOrigins(t *testing.T) {
 	storetest.Run(t, func(t *testing.T, url func() string) {
 		ctx, at := t.Context(), url()
-		blob := func(text string) string {
-			packed := hex.EncodeToString(store.Compressed(text))
-			if len(at) > 8 && at[:8] == "postgres" {
-				return `'\x` + packed + `'::bytea`
-			}
-			return "x'" + packed + "'"
-		}
+		blob := func(text string) string { return storetest.Packed(t, at, text) }
 		const seen, received = "2026-01-01T00:00:00.000000000Z", "2025-12-31T00:00:00.000000000Z"
 		header := fmt.Sprintf(`{"image":"nginx:1","digest":"%s","scanned_at":"2026-01-01T00:00:00Z","packages":3,"vulnerabilities":null,"result":""}`, digest("a"))
-		if err := store.WriteBefore(ctx, at, 8,
+		storetest.Before(t, at, 8,
 			"INSERT INTO images (id, digest, config_digest, platform, distro, scan_id, packages) VALUES (7, '"+digest("a")+"', '"+digest("c")+"', 'linux/amd64', 'debian 12', 1000, 3)",
 			"INSERT INTO contents (id, sha256, document) VALUES (1000, 'x', "+blob(`[{"id":"CVE-2024-0001","package":"openssl","version":"3","type":"deb"}]`)+")",
 			"INSERT INTO scans (id, image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id) VALUES (1000, 7, 'docker.io/library/nginx:1', '"+digest("a")+"', 'registry', '"+seen+"', '', '', '"+seen+"', '', '"+header+"', 1000)",
@@ -36,9 +29,7 @@ func TestBeforeOrigins(t *testing.T) {
 			"INSERT INTO listings (id, image_id, digest, name, tag, registry, repository, image, source, result, scanned_at, first_seen, error) VALUES (3, 7, '"+digest("a")+"', 'docker.io/library/nginx', '1', 'docker.io/library', 'nginx', 'docker.io/library/nginx:1', 'registry', 'Warn', '"+seen+"', '"+seen+"', 'the last scan failed')",
 			"INSERT INTO instances (cluster, namespace, pod, container, node, image, name, tag, digest, config_digest, listing_id, first_seen, last_seen) VALUES ('prod', 'n', 'p', 'c', 'n1', 'docker.io/library/nginx:1', 'docker.io/library/nginx', '1', '"+digest("a")+"', '', 3, '"+seen+"', '"+seen+"')",
 			"INSERT INTO claims (digest, cluster, node, until, attempts, failed) VALUES ('"+digest("e")+"', 'prod', 'n1', '2999', 1, FALSE)",
-		); err != nil {
-			t.Fatal(err)
-		}
+		)
 		s := storetest.Open(t, at, nil)
 		evidence, disagree, err := s.Evidence(ctx, digest("a"))
 		if err != nil || disagree || len(evidence) != 1 || !evidence[0].Scope.All() || evidence[0].Identity != "before origin" || !evidence[0].Found.Equal(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) {

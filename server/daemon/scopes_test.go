@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/server/daemon"
-	"github.com/assay-dev/assay/store"
 	"github.com/assay-dev/assay/store/storetest"
 )
 
@@ -235,13 +233,45 @@ func TestRolesOfPrograms(t *testing.T) {
 	}
 }
 
-// Scanners from before there were other roles go on for now, and are told.
+// A database of version 7 of the schema, with tokens of scanners and what they handed in, is brought to this version:
+// they go on for now, and are told; and what there was counts as it did.
 func TestLegacyScanner(t *testing.T) {
-	w := start(t, "", nil)
-	s := storetest.Open(t, filepath.Join(w.data, "assay.db"), nil)
+	storetest.Run(t, func(t *testing.T, url func() string) { testLegacyScanner(t, url()) })
+}
+
+func testLegacyScanner(t *testing.T, at string) {
 	secrets := map[string]string{}
+	const seen = "2026-01-01T00:00:00.000000000Z"
+	statements := []string{
+		"INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked) VALUES ('00', 'ended', 'scanner', '', '" + seen + "', 'jane', '', '" + seen + "')",
+		"INSERT INTO images (id, digest, packages) VALUES (7, '" + digest(1) + "', 3)",
+		"INSERT INTO contents (id, sha256, document) VALUES (1000, 'x', " + storetest.Packed(t, at, `[{"id":"CVE-2026-0001","package":"openssl","version":"3","type":"deb","cvss":9.8}]`) + ")",
+		"INSERT INTO scans (id, image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id) VALUES (1000, 7, 'docker.io/library/nginx:1', '" + digest(1) + "', 'registry', '" + seen + "', '', '', '" + seen + "', '', '{\"image\":\"nginx:1\",\"digest\":\"" + digest(1) + "\",\"scanned_at\":\"2026-01-01T00:00:00Z\",\"packages\":3,\"vulnerabilities\":null}', 1000)",
+		"UPDATE images SET scan_id = 1000",
+		"INSERT INTO image_documents (image_id, document, details, cve, package) VALUES (7, '{\"at\":\"" + seen + "\",\"db\":\"\",\"ids\":[\"CVE-2026-0001\"],\"s\":[9.8]}', " + storetest.Packed(t, at, "{}") + ", '[\"CVE-2026-0001\"]', '[\"openssl\"]')",
+		"INSERT INTO observations (name, tag, digest, first, last) VALUES ('docker.io/library/nginx', '1', '" + digest(1) + "', '" + seen + "', '" + seen + "')",
+		"INSERT INTO listings (id, image_id, digest, name, tag, registry, repository, image, source, result, max_cvss, scanned_at, first_seen, error) VALUES (3, 7, '" + digest(1) + "', 'docker.io/library/nginx', '1', 'docker.io/library', 'nginx', 'docker.io/library/nginx:1', 'registry', 'Fail', 9.8, '" + seen + "', '" + seen + "', '')",
+	}
 	for scope, name := range map[string]string{"": "everywhere", "cluster=prod": "prod", "registry=evil.example.com": "evil"} {
-		_, secrets[name] = makeToken(t, s, store.Token{Name: name, Role: "scanner", Scope: scope, Legacy: true})
+		secrets[name] = auth.NewToken()
+		hash := auth.Hash(secrets[name])
+		statements = append(statements, fmt.Sprintf("INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked) VALUES ('%x', '%s', 'scanner', '%s', '%s', 'jane', '', '')", hash[:], name, scope, seen))
+	}
+	admin := auth.NewToken()
+	hash := auth.Hash(admin)
+	statements = append(statements, fmt.Sprintf("INSERT INTO tokens (hash, name, role, scope, created, creator, expires, revoked) VALUES ('%x', 'jane', 'admin', '', '%s', '', '', '')", hash[:], seen))
+	storetest.Before(t, at, 7, statements...)
+	w := start(t, at, nil)
+	w.admin = admin
+	view := w.want(200, "GET", "/api/v1/images/"+digest(1), "")
+	evidence := view["evidence"].([]any)
+	if len(evidence) != 1 || evidence[0].(map[string]any)["scope"] != "all" || evidence[0].(map[string]any)["identity"] != "before origin" || view["scan"].(map[string]any)["result"] != "Fail" {
+		t.Errorf("what was stored before: %v", view)
+	}
+	for _, cluster := range []string{"", "prod"} {
+		if got := w.said("docker.io/library/nginx:1", digest(1), cluster); !strings.HasPrefix(got, "Fail") {
+			t.Errorf("what was stored before is %s in %q", got, cluster)
+		}
 	}
 	for _, x := range []struct {
 		name, method, path, body string
@@ -273,7 +303,7 @@ func TestLegacyScanner(t *testing.T) {
 	list := w.want(200, "GET", "/api/v1/tokens", "")["items"].([]any)
 	for _, item := range list {
 		k := item.(map[string]any)
-		if (k["warning"] != nil) != (k["role"] == "scanner") {
+		if (k["warning"] != nil) != (k["role"] == "scanner" && k["revoked"] == nil) || (k["legacy"] == true) != (k["role"] == "scanner") {
 			t.Errorf("the list says %v", k)
 		}
 	}

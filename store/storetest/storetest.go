@@ -3,16 +3,22 @@ package storetest
 
 import (
 	"context"
+	"database/sql"
+	"encoding/hex"
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/assay-dev/assay/store"
+	"github.com/assay-dev/assay/store/migrations"
 	"github.com/assay-dev/assay/test/postgresql"
 )
 
@@ -68,4 +74,44 @@ func Open(t testing.TB, url string, now func() time.Time) *store.Store {
 		}
 	})
 	return s
+}
+
+// Before migrates a new database to an earlier version of the schema, and runs statements there.
+func Before(t testing.TB, at string, version int64, statements ...string) {
+	t.Helper()
+	driver, dialect := "sqlite", store.SQLite
+	if strings.HasPrefix(at, "postgres") {
+		driver, dialect = "pgx", store.PostgreSQL
+	}
+	db, err := sql.Open(driver, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	p, err := migrations.Provider(db, string(dialect))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
+	}
+	for _, statement := range statements {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%.200s: %v", statement, err)
+		}
+	}
+}
+
+// Packed is a text as a store keeps it packed, for a statement of the database at a URL.
+func Packed(t testing.TB, at, text string) string {
+	t.Helper()
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed := hex.EncodeToString(z.EncodeAll([]byte(text), nil))
+	if strings.HasPrefix(at, "postgres") {
+		return `'\x` + packed + `'::bytea`
+	}
+	return "x'" + packed + "'"
 }
