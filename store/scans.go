@@ -132,6 +132,28 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 	return added, err
 }
 
+// AddFailure stores a scan that failed, unless the last one of its origin failed under the same name and digest for the
+// same reason: who tries again and again tells it once.
+func (t *Tx) AddFailure(ctx context.Context, scan api.Scan) (Added, error) {
+	ref, err := api.ParseReference(scan.Image)
+	if err != nil {
+		return Added{}, err
+	}
+	origin, err := t.origin(ctx, originOf(scan.Scope))
+	if err != nil {
+		return Added{}, err
+	}
+	var before string
+	err = t.one(ctx, "SELECT f.error FROM failures f JOIN listings l ON l.id = f.listing_id WHERE l.name = ? AND l.tag = ? AND l.digest = ? AND f.origin_id = ?", []any{ref.Name(), listingTag(ref), scan.Digest, origin}, &before)
+	if err == nil && before == clean(scan.Error) {
+		return Added{}, nil
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Added{}, err
+	}
+	return t.AddScan(ctx, scan)
+}
+
 // found is when the packages of a scan were determined: never later than now.
 func (t *Tx) found(scan api.Scan) string {
 	if at := scan.FoundAt(); !at.IsZero() {

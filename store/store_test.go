@@ -254,3 +254,31 @@ func TestRetain(t *testing.T) {
 		}
 	})
 }
+
+// A scan that fails again and again for the same reason is told once, and never takes the place of evidence.
+func TestFailures(t *testing.T) {
+	storetest.Run(t, func(t *testing.T, url func() string) {
+		s := storetest.Open(t, url(), nil)
+		ctx := t.Context()
+		fails := func(at time.Time, why string) (a store.Added) {
+			t.Helper()
+			scan := scanOf("nginx:1", "a", at)
+			scan.Packages, scan.Error = 0, why
+			write(t, s, func(tx *store.Tx) (err error) { a, err = tx.AddFailure(ctx, scan); return err })
+			return a
+		}
+		if got := []bool{fails(day, "too large").New, fails(day.Add(time.Hour), "too large").New, fails(day.Add(2*time.Hour), "too slow").New}; fmt.Sprint(got) != "[true false true]" {
+			t.Errorf("told are %v", got)
+		}
+		write(t, s, func(tx *store.Tx) error {
+			_, err := tx.AddScan(ctx, scanOf("nginx:1", "a", day.Add(3*time.Hour), "CVE-2024-0001"))
+			return err
+		})
+		if !fails(day.Add(4*time.Hour), "too slow").New {
+			t.Error("after a good scan the same fault is not told")
+		}
+		if scan, _, err := s.Scan(ctx, digest("a"), "", ""); err != nil || len(scan.Vulnerabilities) != 1 {
+			t.Errorf("the evidence is gone: %+v %v", scan, err)
+		}
+	})
+}

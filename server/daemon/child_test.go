@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/scanner/child"
 	"github.com/assay-dev/assay/server/daemon"
 )
@@ -56,8 +57,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// An image that takes too much of something ends its own scan, with the reason in its job, and the
-// server goes on: it scans the next one.
+// An image that takes too much of something ends its own scan, with the reason in its job and at the image, which is
+// Unknown, and the server goes on: it scans the next one. What is known of the image otherwise stays.
 func TestHostileImages(t *testing.T) {
 	r := httptest.NewServer(registry.New())
 	defer r.Close()
@@ -71,7 +72,8 @@ func TestHostileImages(t *testing.T) {
 		c.InsecureHTTP, c.RegistryNetworks = true, loopback
 		c.Scans.Disk, c.Scans.Memory = 128<<20, 384<<20
 	})
-	for image, says := range map[string]string{"disk": "the image unpacks to more than 128 MiB", "memory": "needs more memory than 384 MiB (--scan-memory)"} {
+	bounds := map[string]string{"disk": "the image unpacks to more than 128 MiB", "memory": "needs more memory than 384 MiB (--scan-memory)"}
+	for image, says := range bounds {
 		w.want(202, "POST", "/api/v1/scan-requests", fmt.Sprintf(`{"images":["%s/shop/%s:1"]}`, host, image))
 		w.until("the scan of "+image+" fails", func() bool {
 			return strings.Contains(fmt.Sprint(w.want(200, "GET", "/api/v1/jobs?kind=scan", "")), says)
@@ -81,8 +83,42 @@ func TestHostileImages(t *testing.T) {
 	w.until("a good image has its SBOM", func() bool {
 		return strings.Contains(fmt.Sprint(w.want(200, "GET", "/api/v1/images", "")), host+"/shop/good:1")
 	})
-	if text := fmt.Sprint(w.want(200, "GET", "/api/v1/images", "")); strings.Contains(text, "/shop/disk:1") || strings.Contains(text, "/shop/memory:1") {
-		t.Errorf("an image that was not read whole is listed: %s", text)
+	failed := func(image, says, result string) map[string]any {
+		t.Helper()
+		var row map[string]any
+		w.until(image+" is "+result+" and says why", func() bool {
+			items := w.want(200, "GET", "/api/v1/images?search="+image, "")["items"].([]any)
+			if len(items) != 1 {
+				return false
+			}
+			row = items[0].(map[string]any)
+			return row["result"] == result && strings.Contains(fmt.Sprint(row["error"]), says)
+		})
+		if row["digest"] == "" || row["digest"] == nil {
+			t.Errorf("the digest of %s is not told: %v", image, row)
+		}
+		return row
+	}
+	for image, says := range bounds {
+		failed(host+"/shop/"+image+":1", says, "Unknown")
+		if got := w.want(200, "POST", "/api/v1/classify", fmt.Sprintf(`{"image":"%s/shop/%s:1"}`, host, image))["result"]; got != "Unknown" {
+			t.Errorf("%s is %v", image, got)
+		}
+	}
+	// Evidence of the same image stays in force, and the scan that failed stands beside it.
+	row := failed(host+"/shop/disk:1", bounds["disk"], "Unknown")
+	scan := api.Scan{Image: host + "/shop/disk:1", Digest: row["digest"].(string), Source: "registry", ScannedAt: clock, Packages: 3,
+		Vulnerabilities: []api.Vulnerability{{ID: "CVE-2026-0001", Package: "a", Version: "1", Type: "deb", CVSS: new(9.8)}}}
+	w.want(201, "POST", "/api/v1/scans", mustJSON(upload(scan)))
+	w.want(202, "POST", "/api/v1/scan-requests", fmt.Sprintf(`{"images":["%s/shop/disk:1"]}`, host))
+	failed(host+"/shop/disk:1", bounds["disk"], "Fail")
+	// A name without an image is no image that failed.
+	w.want(202, "POST", "/api/v1/scan-requests", fmt.Sprintf(`{"images":["%s/shop/none:1"]}`, host))
+	w.until("the scan of what is not there fails", func() bool {
+		return strings.Contains(fmt.Sprint(w.want(200, "GET", "/api/v1/jobs?kind=scan", "")), "there is no such")
+	})
+	if text := fmt.Sprint(w.want(200, "GET", "/api/v1/images", "")); strings.Contains(text, "/shop/none:1") {
+		t.Errorf("what is not there is listed: %s", text)
 	}
 	w.until("no files of scans are left", func() bool {
 		files, err := os.ReadDir(filepath.Join(w.data, "scans"))

@@ -114,6 +114,10 @@ func (c Config) scan(s *store.Store, match func(ctx context.Context, digest stri
 			return ctx.Err()
 		}
 		kept, err := c.scanOne(ctx, runner, bounds, image)
+		var failed *failedScan
+		if errors.As(err, &failed) && ctx.Err() == nil {
+			return errors.Join(err, c.keepFailure(ctx, s, image, failed))
+		}
 		if err != nil {
 			return err
 		}
@@ -144,13 +148,9 @@ func (c Config) scanOne(ctx context.Context, runner *child.Runner, bounds Scans,
 		trusted := c.Attestations.Config()
 		task.Registry.Attestations = &trusted
 	}
-	task.Registry.InsecureHTTP, task.Registry.Realms = c.InsecureHTTP, c.Realms
-	var network http.RoundTripper = pace.New(pace.Config{Base: outgoing.Networks{Public: true, Allowed: c.RegistryNetworks}.Transport()})
-	if ref, err := api.ParseReference(image); err == nil {
-		if r := c.registryOf(ref); r != nil {
-			network, task.Registry.InsecureHTTP = r.source.Transport, r.InsecureHTTP
-		}
-	}
+	task.Registry.Realms = c.Realms
+	network, insecure := c.network(image)
+	task.Registry.InsecureHTTP = insecure
 	result, used, err := runner.Run(ctx, task, network)
 	if err != nil {
 		return kept, err
@@ -159,7 +159,7 @@ func (c Config) scanOne(ctx context.Context, runner *child.Runner, bounds Scans,
 		c.Log.Warn("scanning an image", "image", image, "warning", warning)
 	}
 	if result.Error != "" {
-		err := fmt.Errorf("%s: %s", image, result.Error)
+		err := error(&failedScan{image: image, why: result.Error})
 		if result.Final {
 			err = jobs.Permanent(err)
 		}
@@ -168,16 +168,52 @@ func (c Config) scanOne(ctx context.Context, runner *child.Runner, bounds Scans,
 	c.Log.Debug("an image was scanned", "image", image, "cpu", used.CPU, "memory", used.Memory, "took", used.Duration)
 	document, err := c.readSBOM(filepath.Join(dir, child.SBOMFile))
 	if err != nil {
-		return kept, jobs.Permanent(fmt.Errorf("%s: reading its SBOM: %w", image, err))
+		return kept, jobs.Permanent(&failedScan{image: image, why: "reading its SBOM: " + err.Error()})
 	}
 	if kept, err = rematch.Decode(bytes.NewReader(document), image, result.Scan.Digest); err != nil {
-		return kept, jobs.Permanent(err)
+		return kept, jobs.Permanent(&failedScan{image: image, why: err.Error()})
 	}
 	kept.Scan.Index, kept.Scan.Manifest, kept.Scan.Way = result.Scan.Index, result.Scan.Manifest, api.FromServer // which the document does not say
 	if result.Scan.SBOM != nil {
 		kept.Scan.Way = api.Attested
 	}
 	return kept, nil
+}
+
+// network is how the registry of an image is asked, and whether by plain HTTP.
+func (c Config) network(image string) (http.RoundTripper, bool) {
+	if ref, err := api.ParseReference(image); err == nil {
+		if r := c.registryOf(ref); r != nil {
+			return r.source.Transport, r.InsecureHTTP
+		}
+	}
+	return pace.New(pace.Config{Base: outgoing.Networks{Public: true, Allowed: c.RegistryNetworks}.Transport()}), c.InsecureHTTP
+}
+
+// failedScan is a scan that failed for its image's sake, or was ended at a bound.
+type failedScan struct{ image, why string }
+
+func (f *failedScan) Error() string { return f.image + ": " + f.why }
+
+// keepFailure has the image show why it could not be scanned. What the registry tells no digest of is left to its job: of
+// names that lead nowhere, which any Pod may have, there is no end.
+func (c Config) keepFailure(ctx context.Context, s *store.Store, image string, failed *failedScan) error {
+	network, insecure := c.network(image)
+	finder, err := scanner.New(scanner.Config{NoDaemons: true, UserAgent: "assay/" + c.Version, Transport: network, InsecureHTTP: insecure, Realms: c.Realms, Log: c.Log})
+	if err != nil {
+		return err
+	}
+	found, err := finder.Find(ctx, image)
+	if err != nil || found.Digest == "" {
+		c.Log.Debug("the digest of an image that could not be scanned is not known", "image", image, "error", err)
+		return nil
+	}
+	scan := api.Scan{Image: image, Digest: found.Digest, Index: found.Index, Platform: found.Platform, ConfigDigest: found.ConfigDigest, Source: string(scanner.Registry), Way: api.FromServer,
+		ScannedAt: time.Now().UTC(), Error: failed.why, Vulnerabilities: []api.Vulnerability{}}
+	return s.Write(ctx, func(t *store.Tx) error {
+		_, err := t.AddFailure(ctx, scan)
+		return err
+	})
 }
 
 // readSBOM reads what a child wrote, within the bounds of an upload.
