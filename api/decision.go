@@ -4,14 +4,39 @@ import "time"
 
 // Admission is the document of `assay admit -o json`: one decision for each resource.
 type Admission struct {
-	Schema  string `json:"schema"`
-	Allowed bool   `json:"allowed"`
+	Schema string `json:"schema"`
+	// Allowed says that every resource is, and that every document was read.
+	Allowed bool `json:"allowed"`
 	// Revisions are those of the bundles, by name.
 	Revisions map[string]string `json:"revisions"`
-	Resources []Decision        `json:"resources"`
-	Warnings  []string          `json:"warnings"`
+	Resources []Resource        `json:"resources"`
+	// Unreadable are the documents, and objects in them, that could not be read.
+	Unreadable []Unreadable `json:"unreadable"`
+	Warnings   []string     `json:"warnings"`
 	// Explanations are those of the resources, in their order, where they were asked for.
 	Explanations []Explanation `json:"explanations,omitempty"`
+}
+
+// FilePlace is where something stands in an input.
+type FilePlace struct {
+	File     string `json:"file"`
+	Document int    `json:"document"` // from 1
+	Line     int    `json:"line"`     // from 1
+	// Path is that of an item of a list, such as items[3].
+	Path string `json:"path,omitempty"`
+}
+
+// Resource is the decision on a resource, and where it stands.
+type Resource struct {
+	FilePlace
+	Decision
+}
+
+// Unreadable is what could not be read.
+type Unreadable struct {
+	FilePlace
+	Column  int    `json:"column,omitempty"` // in bytes, from 1
+	Message string `json:"message"`
 }
 
 // Decision is what admission says of one resource. It is the value of

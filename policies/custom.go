@@ -13,6 +13,26 @@ import (
 // customRoot is what a user's packages start with.
 var customRoot = ast.MustParseRef("data.assay.custom")
 
+// file is a user's module while it is checked.
+type file struct {
+	name  string
+	lines []string
+	diags *Diagnostics
+}
+
+func newFile(name string, text []byte, diags *Diagnostics) *file {
+	return &file{name: name, lines: strings.Split(string(text), "\n"), diags: diags}
+}
+
+// report adds a diagnostic. Line and column count from 1, the column in bytes.
+func (f *file) report(line, column int, path, format string, args ...any) {
+	d := Diagnostic{File: f.name, Line: line, Column: column, Path: path, Message: fmt.Sprintf(format, args...)}
+	if line > 0 && line <= len(f.lines) {
+		d.Source = strings.TrimRight(f.lines[line-1], "\r")
+	}
+	*f.diags = append(*f.diags, d)
+}
+
 // parseCustom parses a user's module; it reports what does not parse.
 func parseCustom(name, text string) (*ast.Module, error) {
 	return ast.ParseModuleWithOpts(name, text, ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1})

@@ -14,17 +14,31 @@ import (
 	"maps"
 	"os"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/policies/query"
 	"github.com/assay-dev/assay/policies/selector"
+	"github.com/assay-dev/assay/stream"
 	"go.yaml.in/yaml/v3"
+)
+
+// Diagnostic is one thing wrong with a file, Diagnostics an error of all of them.
+type (
+	Diagnostic  = stream.Diagnostic
+	Diagnostics = stream.Diagnostics
 )
 
 // maxFiles bounds a policies folder.
 const maxFiles = 10_000
+
+// MaxFile is the largest file of a folder, in bytes.
+const MaxFile = 4 << 20
+
+// Bounds are those of a file of policies.
+var Bounds = stream.Config{Document: MaxFile, Total: MaxFile, Nodes: 200_000, Depth: 64}
 
 // MaxRules bounds the rules of all policies of a folder together: as many take
 // 10 to 20 seconds and 700 MiB to compile.
@@ -46,6 +60,12 @@ type Set struct {
 	// Custom holds the user's own modules, Tests their *_test.rego files, by file name.
 	Custom map[string]string
 	Tests  map[string]string
+}
+
+// OnlyExceptions says that nothing else is in the set.
+func (s *Set) OnlyExceptions() bool {
+	return len(s.Policies)+len(s.Alerts)+len(s.Templates)+len(s.VerdictAlerts)+len(s.Custom)+len(s.Tests) == 0 &&
+		s.ThresholdsOrigin == Origin{} && reflect.ValueOf(s.Settings).IsZero()
 }
 
 // Origin is where an object stands.
@@ -166,15 +186,49 @@ func (l *loader) file(fsys fs.FS, name string, isRego bool) error {
 }
 
 func (l *loader) text(name string, text []byte, isRego bool) {
-	f := newFile(name, text, &l.diags)
 	if isRego {
-		l.rego(f, text)
+		l.rego(newFile(name, text, &l.diags), text)
 		return
 	}
-	for _, doc := range f.documents(text) {
-		l.document(doc)
+	if len(text) > MaxFile {
+		l.diags = append(l.diags, Diagnostic{File: name, Message: fmt.Sprintf("the file has %d bytes; at most %d are read", len(text), MaxFile)})
+		return
+	}
+	docs, err := stream.All(name, text, Bounds)
+	l.add(err)
+	for _, doc := range docs {
+		objects, lists, err := doc.Objects()
+		l.add(err)
+		for _, n := range lists {
+			var outer list
+			doc.Decode(withoutItems(n), &outer, &l.diags)
+		}
+		for _, o := range objects {
+			l.document(document{Document: doc, node: o.Node, diags: &l.diags}, o.APIVersion, o.Kind)
+		}
 	}
 }
+
+// add adds diagnostics; texts have no other errors.
+func (l *loader) add(err error) {
+	var diags Diagnostics
+	if errors.As(err, &diags) {
+		l.diags = append(l.diags, diags...)
+	}
+}
+
+// document is an object of a file, with where its faults go.
+type document struct {
+	*stream.Document
+	node  *yaml.Node
+	diags *Diagnostics
+}
+
+func (d document) report(n *yaml.Node, path, format string, args ...any) {
+	*d.diags = append(*d.diags, d.Fault(n, path, format, args...))
+}
+
+func (d document) decode(v any) stream.Places { return d.Decode(d.node, v, d.diags) }
 
 // rego checks a user's module, and keeps it as a policy or as a test.
 func (l *loader) rego(f *file, text []byte) {
@@ -209,7 +263,7 @@ func (l *loader) finish() (*Set, error) {
 	if len(l.diags) == 0 {
 		l.diags = append(l.diags, checkModules(s.Custom)...)
 	}
-	if err := l.diags.err(); err != nil {
+	if err := l.diags.Err(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -241,18 +295,10 @@ type list struct {
 
 type anything = json.RawMessage
 
-func (l *loader) document(d document) {
-	n := resolve(d.node)
-	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
-		return // nothing but comments
-	}
+func (l *loader) document(d document, version, kind string) {
+	n := d.node
 	if n.Kind != yaml.MappingNode {
-		d.report(n, "", "must be an object with apiVersion and kind, not %s", describe(n))
-		return
-	}
-	version, kind := memberText(n, "apiVersion"), memberText(n, "kind")
-	if kind == "List" || strings.HasSuffix(kind, "List") && memberNode(n, "items") != nil {
-		l.list(d, n, kind)
+		d.report(n, "", "must be an object with apiVersion and kind, not %s", d.Describe(n))
 		return
 	}
 	want, ok := groupOf[kind]
@@ -260,33 +306,32 @@ func (l *loader) document(d document) {
 	case kind == "":
 		d.report(n, "kind", "is missing; known kinds are %s", knownKinds())
 	case !ok:
-		d.report(memberNode(n, "kind"), "kind", "unknown kind %q; known are %s", kind, knownKinds())
+		d.report(placeOf(n, "kind"), "kind", "unknown kind %q; known are %s", kind, knownKinds())
 	case version != want:
-		at := n
-		if m := memberNode(n, "apiVersion"); m != nil {
-			at = m
-		}
-		d.report(at, "apiVersion", "must be %s for a %s, not %q", want, kind, version)
+		d.report(placeOf(n, "apiVersion"), "apiVersion", "must be %s for a %s, not %q", want, kind, version)
 	default:
 		l.object(d, kind)
 	}
 }
 
-func (l *loader) list(d document, n *yaml.Node, kind string) {
-	items := memberNode(n, "items")
-	if items == nil || resolve(items).Kind != yaml.SequenceNode {
-		d.report(n, "items", "a %s needs a list of items", kind)
-		return
+// placeOf is a member, or the object where it has none: an item may leave it to its list.
+func placeOf(n *yaml.Node, name string) *yaml.Node {
+	if m := stream.Member(n, name); m != nil {
+		return m
 	}
-	var outer list
-	before := len(l.diags)
-	d.decode(&outer)
-	if len(l.diags) > before {
-		return
+	return n
+}
+
+// withoutItems is a list whose items are not looked at.
+func withoutItems(n *yaml.Node) *yaml.Node {
+	outer := *n
+	outer.Content = slices.Clone(n.Content)
+	for i := 0; i+1 < len(outer.Content); i += 2 {
+		if stream.Resolve(outer.Content[i]).Value == "items" {
+			outer.Content[i+1] = &yaml.Node{Kind: yaml.SequenceNode, Line: n.Line, Column: n.Column}
+		}
 	}
-	for _, item := range resolve(items).Content {
-		l.document(document{file: d.file, node: item, offset: d.offset})
-	}
+	return &outer
 }
 
 var groupOf = map[string]string{
@@ -306,21 +351,4 @@ func knownKinds() string {
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ") + " and List"
-}
-
-// memberNode is the value of a member of a mapping, nil without.
-func memberNode(n *yaml.Node, name string) *yaml.Node {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == name {
-			return n.Content[i+1]
-		}
-	}
-	return nil
-}
-
-func memberText(n *yaml.Node, name string) string {
-	if m := memberNode(n, name); m != nil {
-		return resolve(m).Value
-	}
-	return ""
 }

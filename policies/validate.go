@@ -12,6 +12,7 @@ import (
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/policies/exceptions"
 	"github.com/assay-dev/assay/policies/selector"
+	"github.com/assay-dev/assay/stream"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -26,7 +27,7 @@ const (
 // checker reports what is wrong with one decoded object at its place.
 type checker struct {
 	doc    document
-	places map[string]*yaml.Node
+	places stream.Places
 }
 
 // at reports a fault at a member, or at the nearest one that is there.
@@ -34,26 +35,15 @@ func (c checker) at(path, format string, args ...any) { c.inside(path, -1, forma
 
 // inside reports a fault at a byte of a member's text.
 func (c checker) inside(path string, offset int, format string, args ...any) {
-	n, where := c.doc.node, path
-	for {
-		if p, ok := c.places[where]; ok {
-			n = p
-			break
-		}
-		i := strings.LastIndexAny(where, ".[")
-		if i < 0 {
-			break
-		}
-		where = where[:i]
-	}
-	line, column := n.Line+c.doc.offset, n.Column
+	n, where := c.places.At(path)
+	line, column := n.Line, n.Column
 	if offset >= 0 && where == path && n.Kind == yaml.ScalarNode && n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) == 0 {
 		column += offset
 		if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
 			column++
 		}
 	}
-	c.doc.file.report(line, column, path, format, args...)
+	*c.doc.diags = append(*c.doc.diags, c.doc.FaultAt(line, column, path, format, args...))
 }
 
 // origin is the place of a member.
@@ -62,7 +52,7 @@ func (c checker) origin(path string) Origin {
 	if p, ok := c.places[path]; ok {
 		n = p
 	}
-	return Origin{File: c.doc.file.name, Line: n.Line + c.doc.offset}
+	return Origin{File: c.doc.File, Line: n.Line}
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
@@ -305,7 +295,7 @@ func (c checker) lastScan(path string, t api.TimeCriterion, out *rule) {
 
 func (c checker) exception(e *api.VulnerabilityException) {
 	for _, f := range exceptions.Validate(e.Spec) {
-		c.at(join("spec", f.Path), "%s", f.Message)
+		c.at(strings.TrimSuffix("spec."+f.Path, "."), "%s", f.Message)
 	}
 }
 

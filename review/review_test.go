@@ -3,6 +3,7 @@ package review_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -41,20 +42,46 @@ func TestFromAdmissionReview(t *testing.T) {
 	}
 }
 
+// decoded is a manifest as encoding/json has it.
+func decoded(t testing.TB, text string) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal([]byte(text), &object); err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
 func TestFromManifest(t *testing.T) {
 	for manifest, want := range map[string]string{
-		`{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": {"template": {"spec": {"containers": [{"image": "a"}]}}}}`:                                  "argoproj.io/Rollout a",
-		`{"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "x"}, "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"image": "b"}]}}}}}}`:                   "batch/CronJob b",
-		`{"apiVersion": "v1", "kind": "PodList", "items": [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [], "ephemeralContainers": [{"image": "c"}]}}]}`: "/Pod c",
+		`{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": {"template": {"spec": {"containers": [{"image": "a"}]}}}}`:                "argoproj.io/Rollout a",
+		`{"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "x"}, "spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": [{"image": "b"}]}}}}}}`: "batch/CronJob b",
+		`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [], "ephemeralContainers": [{"image": "c"}]}}`:                                   "/Pod c",
 	} {
-		inputs, err := review.FromManifest([]byte(manifest), kinds, "default")
-		if err != nil || len(inputs) != 1 {
+		in, err := review.FromManifest(decoded(t, manifest), kinds, "default")
+		if err != nil {
 			t.Errorf("%s: %v", manifest, err)
 			continue
 		}
-		r := inputs[0].Review
+		r := in.Review
 		if got := r.Group + "/" + r.Kind + " " + r.Containers[0].Image; got != want || r.Operation != "CREATE" || r.Namespace != "default" {
 			t.Errorf("%s: %+v", manifest, r)
+		}
+	}
+}
+
+func TestNamespaceLabels(t *testing.T) {
+	for manifest, want := range map[string]string{
+		`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"env": "prod"}}}`: "x map[env:prod] <nil>",
+		`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}}`:                            "x map[] <nil>",
+		`{"apiVersion": "x/v1", "kind": "Namespace", "metadata": {"name": "x"}}`:                          " map[] <nil>",
+		`{"apiVersion": "v1", "kind": "Namespace", "metadata": {}}`:                                       " map[] bad review: a Namespace needs metadata.name",
+		`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"env": 1}}}`:      " map[] bad review: Namespace x: metadata.labels must map strings to strings",
+		`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": ["env"]}}`:         " map[] bad review: Namespace x: metadata.labels must map strings to strings",
+	} {
+		name, labels, err := review.NamespaceLabels(decoded(t, manifest))
+		if got := fmt.Sprint(name, " ", labels, " ", err); got != want {
+			t.Errorf("%s: %s", manifest, got)
 		}
 	}
 }
@@ -78,7 +105,11 @@ func FuzzFromAdmissionReview(f *testing.F) {
 		if _, err := json.Marshal(in.Review); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := review.FromManifest(text, kinds, "default"); err != nil && !errors.Is(err, review.ErrInput) {
+		var object map[string]any
+		if json.Unmarshal(text, &object) != nil {
+			return
+		}
+		if _, err := review.FromManifest(object, kinds, "default"); err != nil && !errors.Is(err, review.ErrInput) {
 			t.Fatal(err)
 		}
 	})

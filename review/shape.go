@@ -25,15 +25,7 @@ func (s *shape) request(request, object map[string]any, template any) {
 	if wrong(object, "metadata", "object") {
 		s.add("metadata is no object")
 	}
-	metadata := member(object, "metadata")
-	if wrong(metadata, "labels", "object") {
-		s.add("metadata.labels must map strings to strings")
-	}
-	for _, v := range member(metadata, "labels") {
-		if typeName(v) != "string" {
-			s.add("metadata.labels must map strings to strings")
-		}
-	}
+	s.labels(member(object, "metadata"))
 	if present && typeName(template) != "object" {
 		s.add("the pod template is missing")
 	}
@@ -47,6 +39,17 @@ func (s *shape) request(request, object map[string]any, template any) {
 		return
 	}
 	s.podSpec(spec)
+}
+
+func (s *shape) labels(metadata map[string]any) {
+	if wrong(metadata, "labels", "object") {
+		s.add("metadata.labels must map strings to strings")
+	}
+	for _, v := range member(metadata, "labels") {
+		if typeName(v) != "string" {
+			s.add("metadata.labels must map strings to strings")
+		}
+	}
 }
 
 func (s *shape) podSpec(spec map[string]any) {

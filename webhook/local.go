@@ -3,8 +3,6 @@ package webhook
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -97,27 +95,13 @@ func (l *Local) load(ctx context.Context) {
 	l.Log.Info("policies are in force", "policies", len(l.set.Policies), "scans", len(content.Scans), "revision", b.Manifest.Revision)
 }
 
-// maxScans bounds a scan report, in bytes.
-const maxScans = 2 << 30
-
 func readScans(name string) ([]api.Scan, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxScans+1))
-	if err == nil && len(text) > maxScans {
-		err = fmt.Errorf("it has more than %d bytes", maxScans)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	scans, err := api.ParseScanReport(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return scans, nil
+	return bundles.ReadScans(name, file)
 }
 
 // Ready says what is missing before anything can be decided.

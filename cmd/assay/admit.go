@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/assay-dev/assay/api"
-	"github.com/assay-dev/assay/policies"
+	"github.com/assay-dev/assay/manifests"
 	"github.com/assay-dev/assay/review"
+	"github.com/assay-dev/assay/stream"
 	"github.com/spf13/cobra"
 )
 
@@ -25,9 +28,15 @@ func (a *app) admitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "admit -f FILE --policies DIR [--scans FILE]...",
 		Short: "Decide whether manifests or an AdmissionReview would be admitted",
-		Long: `Decides as the admission webhook does. FILE holds an AdmissionReview (JSON), or
-manifests of any workload kind (YAML or JSON, several documents, lists); '-' is
-standard input. A manifest counts as created by an ordinary user.
+		Long: `Decides as the admission webhook does. FILE holds AdmissionReviews, or manifests of
+any workload kind: YAML and JSON, documents one after another, lists and lists in
+lists; '-' is standard input, and a folder is its .yaml, .yml and .json files and
+those below it. A manifest counts as created by an ordinary user. A Namespace
+among the manifests gives its labels to those that are in it.
+
+All that a file holds is read, or is named with its file, document and line: one
+document that cannot be read does not hide the others. Of a member that is given
+twice the last counts, with a warning, as kubectl has it.
 
 With --explain it also says which rules match, in which file and line, which
 exceptions apply or just miss, and the smallest sets of changes (upgrades,
@@ -44,7 +53,7 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 	out := outputFlag(c)
 	in.flags(c)
 	must(c.MarkFlagRequired("policies"))
-	c.Flags().StringSliceVarP(&files, "filename", "f", nil, "AdmissionReview or manifests; - is standard input; may be repeated")
+	c.Flags().StringSliceVarP(&files, "filename", "f", nil, "AdmissionReviews or manifests, or a folder of them; - is standard input; may be repeated")
 	c.Flags().StringToStringVar(&labels, "namespace-labels", nil, "labels of the namespace, k=v,...; without it they are none but its name")
 	c.Flags().BoolVar(&labelsUnknown, "namespace-labels-unknown", false, "decide as if the namespace's labels were not known")
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of manifests that name none")
@@ -59,19 +68,22 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 		if err != nil {
 			return err
 		}
-		var reviews []review.Input
-		for _, f := range files {
-			more, err := a.readReviews(f, review.KindsOf(set.Settings), namespace)
-			if err != nil {
-				return err
-			}
-			reviews = append(reviews, more...)
+		m := &manifests.Reader{Kinds: review.KindsOf(set.Settings), Namespace: namespace}
+		if err := a.readManifests(m, files); err != nil {
+			return err
 		}
-		if len(reviews) == 0 {
+		reviews, faults := m.Found(), m.Faults()
+		if len(reviews) == 0 && len(faults) == 0 {
 			return fmt.Errorf("%s: there is no object to decide on", strings.Join(files, ", "))
 		}
-		result := api.Admission{Schema: api.SchemaAdmission, Allowed: true, Revisions: e.Revisions(), Resources: []api.Decision{}, Warnings: []string{}}
+		result := api.Admission{Schema: api.SchemaAdmission, Allowed: len(faults) == 0, Revisions: e.Revisions(),
+			Resources: []api.Resource{}, Unreadable: unreadable(faults), Warnings: []string{}}
+		for _, w := range m.Warnings() {
+			result.Warnings = append(result.Warnings, w.String())
+			fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, yellow, "Warning:"), printable(w.String()))
+		}
 		clock := time.Now()
+		rejected := false
 		var records []api.Record
 		for _, r := range reviews {
 			if c.Flags().Changed("namespace-labels") {
@@ -82,24 +94,25 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 			}
 			at, err := r.Now(clock)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", manifests.Place(r.FilePlace), err)
 			}
 			d, err := e.Admit(c.Context(), r.Review, now.or(at))
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", manifests.Place(r.FilePlace), err)
 			}
 			records = append(records, recordOf(r.Review, d))
 			if explain {
 				x, err := e.Explain(c.Context(), r.Review, now.or(at), scansByDigest(scans))
 				if err != nil {
-					return err
+					return fmt.Errorf("%s: %w", manifests.Place(r.FilePlace), err)
 				}
 				result.Explanations = append(result.Explanations, x)
 			}
-			result.Allowed = result.Allowed && d.Allowed
-			result.Resources = append(result.Resources, d)
+			rejected = rejected || !d.Allowed
+			result.Resources = append(result.Resources, api.Resource{FilePlace: r.FilePlace, Decision: d})
 			result.Warnings = append(result.Warnings, d.Warnings...)
 		}
+		result.Allowed = result.Allowed && !rejected
 		if record != "" {
 			if err := appendRecords(record, records); err != nil {
 				return err
@@ -110,48 +123,50 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 		} else {
 			a.printAdmission(result)
 		}
-		if err == nil && !result.Allowed {
+		switch {
+		case err != nil:
+			return err
+		case len(faults) > 0:
+			return faults
+		case rejected:
 			return answer(exitNo)
 		}
-		return err
+		return nil
 	}
 	return c
 }
 
-// readReviews reads an AdmissionReview, or the manifests of a YAML stream.
-func (a *app) readReviews(name string, kinds review.Kinds, namespace string) ([]review.Input, error) {
-	text, err := a.readInput(name, review.MaxReview)
-	if err != nil {
-		return nil, err
-	}
-	if review.IsAdmissionReview(text) {
-		in, err := review.FromAdmissionReview(text, kinds)
+// readManifests reads files and folders.
+func (a *app) readManifests(m *manifests.Reader, names []string) error {
+	for _, name := range names {
+		files, err := manifestFiles(name)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return err
 		}
-		return []review.Input{in}, nil
-	}
-	docs, err := policies.YAMLToJSON(name, text)
-	if err != nil {
-		return nil, err
-	}
-	var all []review.Input
-	for _, d := range docs {
-		if review.IsAdmissionReview(d.JSON) {
-			in, err := review.FromAdmissionReview(d.JSON, kinds)
-			if err != nil {
-				return nil, fmt.Errorf("%s:%d: %w", name, d.Line, err)
+		for _, file := range files {
+			// In a folder, what is no file must not stop or feed the rest.
+			if info, err := os.Stat(file); file != name && (err != nil || !info.Mode().IsRegular()) {
+				m.Fault(stream.Diagnostic{File: file, Message: "is no regular file"})
+				continue
 			}
-			all = append(all, in)
-			continue
+			in, err := a.open(file)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(m.Read(file, in), in.Close()); err != nil {
+				return err
+			}
 		}
-		more, err := review.FromManifest(d.JSON, kinds, namespace)
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, d.Line, err)
-		}
-		all = append(all, more...)
 	}
-	return all, nil
+	return nil
+}
+
+func unreadable(faults stream.Diagnostics) []api.Unreadable {
+	list := []api.Unreadable{}
+	for _, f := range faults {
+		list = append(list, api.Unreadable{FilePlace: api.FilePlace{File: f.File, Document: f.Document, Line: f.Line, Path: f.Path}, Column: f.Column, Message: f.Message})
+	}
+	return list
 }
 
 func (a *app) printAdmission(result api.Admission) {
@@ -168,7 +183,7 @@ func (a *app) printAdmission(result api.Admission) {
 		if d.Reason != "" {
 			reason = " (" + printable(d.Reason) + ")"
 		}
-		fmt.Fprintf(a.out, "%s %s: %s%s\n", printable(d.Kind), printable(name), verdict, reason)
+		fmt.Fprintf(a.out, "%s %s: %s%s [%s]\n", printable(d.Kind), printable(name), verdict, reason, printable(manifests.Place(d.FilePlace)))
 		for _, i := range d.Images {
 			if i.Action == api.Reject {
 				fmt.Fprintf(a.out, "  %s %s\n", a.paint(a.out, red, "✗"), printable(i.Message))

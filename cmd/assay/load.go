@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,15 +14,28 @@ import (
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/policies/exceptions"
+	"github.com/assay-dev/assay/stream"
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/spf13/cobra"
 )
 
 // Bounds on the files that a command reads.
-const (
-	maxScans  = 2 << 30
-	maxEvents = 2 << 30
+var (
+	lineBounds  = stream.Config{Document: 16 << 20, Total: 2 << 30, Nodes: 1_000_000, Depth: 1000} // events, records
+	smallBounds = stream.Config{Document: policies.MaxFile, Total: policies.MaxFile, Nodes: 400_000, Depth: 64}
+	vexBounds   = stream.Config{Document: exceptions.MaxBytes, Total: exceptions.MaxBytes, Nodes: 10_000_000, Depth: 100}
 )
+
+// documents gives fn each document of a file. What is wrong with one does not hide the
+// others: the error has all that was found.
+func (a *app) documents(name string, bounds stream.Config, fn func(*stream.Document) error) error {
+	in, err := a.open(name)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	return stream.Each(name, in, bounds, fn)
+}
 
 // inputs are the flags of commands that decide by policies and data.
 type inputs struct {
@@ -104,13 +114,13 @@ func (a *app) engine(ctx context.Context, in inputs) (*policies.Set, *engine.Eng
 func (a *app) readScans(files []string) ([]api.Scan, error) {
 	var scans []api.Scan
 	for _, name := range files {
-		text, err := a.readInput(name, maxScans)
+		in, err := a.open(name)
 		if err != nil {
 			return nil, err
 		}
-		list, err := api.ParseScanReport(text)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+		list, err := bundles.ReadScans(name, in)
+		if err := errors.Join(err, in.Close()); err != nil {
+			return nil, err
 		}
 		scans = append(scans, list...)
 	}
@@ -127,65 +137,67 @@ func (a *app) readExceptions(files []string) ([]api.VulnerabilityException, erro
 		}
 		list, err := parseExceptions(name, text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, err
 		}
 		all = append(all, list...)
 	}
 	return all, nil
 }
 
+// parseExceptions reads CSV, or YAML and JSON of VulnerabilityExceptions or of OpenVEX.
 func parseExceptions(name string, text []byte) ([]api.VulnerabilityException, error) {
-	switch ext := strings.ToLower(filepath.Ext(name)); {
-	case ext == ".yaml" || ext == ".yml":
-		set, err := policies.Parse(filepath.Base(name), text)
+	ext := strings.ToLower(filepath.Ext(name))
+	if ext != ".yaml" && ext != ".yml" && ext != ".json" && !bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		list, err := exceptions.ReadCSV(bytes.NewReader(text))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return set.Exceptions, nil
-	case ext == ".json" || bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")):
-		if bytes.Contains(text, []byte("openvex")) {
-			return exceptions.ReadVEX(bytes.NewReader(text))
-		}
-		set, err := policies.Parse(filepath.Base(name), text)
-		if err != nil {
-			return nil, err
-		}
+		return list, nil
+	}
+	if bytes.Contains(text, []byte("openvex")) {
+		return readVEX(name, text)
+	}
+	set, err := policies.Parse(name, text)
+	if err != nil {
+		return nil, err
+	}
+	if set.OnlyExceptions() {
 		return set.Exceptions, nil
 	}
-	return exceptions.ReadCSV(bytes.NewReader(text))
+	return nil, fmt.Errorf("%s: it holds other objects than VulnerabilityExceptions, which belong in the policies folder", name)
 }
 
-// readEvents reads JSON lines.
-func (a *app) readEvents(name string) ([]api.Event, error) {
-	r := a.in
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
+// readVEX reads OpenVEX documents, one after another.
+func readVEX(name string, text []byte) ([]api.VulnerabilityException, error) {
+	docs, err := stream.All(name, text, vexBounds)
+	if err != nil {
+		return nil, err
+	}
+	var all []api.VulnerabilityException
+	for _, d := range docs {
+		var raw json.RawMessage
+		if err := d.Unmarshal(&raw); err != nil {
 			return nil, err
 		}
-		defer f.Close()
-		r = f
+		list, err := exceptions.ReadVEX(bytes.NewReader(raw))
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", name, d.Line, err)
+		}
+		all = append(all, list...)
 	}
-	const maxLine = 16 << 20
+	return all, nil
+}
+
+// readEvents reads events, one after another.
+func (a *app) readEvents(name string) ([]api.Event, error) {
 	var events []api.Event
-	lines := bufio.NewScanner(io.LimitReader(r, maxEvents))
-	lines.Buffer(nil, maxLine)
-	for n := 1; lines.Scan(); n++ {
-		line := bytes.TrimSpace(lines.Bytes())
-		if len(line) == 0 {
-			continue
-		}
+	err := a.documents(name, lineBounds, func(d *stream.Document) error {
 		var e api.Event
-		if err := json.Unmarshal(line, &e); err != nil {
-			return nil, fmt.Errorf("%s: line %d: not an event: %w", name, n, err)
-		}
-		if err := e.Validate(); err != nil {
-			return nil, fmt.Errorf("%s: line %d: %w", name, n, err)
+		if err := d.Unmarshal(&e); err != nil {
+			return err
 		}
 		events = append(events, e)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	return events, nil
+		return e.Validate()
+	})
+	return events, err
 }

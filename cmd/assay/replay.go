@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -15,12 +13,10 @@ import (
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/stream"
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/spf13/cobra"
 )
-
-// maxRecords bounds a file of records in bytes.
-const maxRecords = 256 << 20
 
 // recordOf is the receipt of a decision.
 func recordOf(r api.Review, d api.Decision) api.Record {
@@ -133,22 +129,20 @@ another revision.`,
 
 // readRecords reads JSON values one after another, each a record.
 func (a *app) readRecords(name string) ([]api.Record, error) {
-	text, err := a.readInput(name, maxRecords)
-	if err != nil {
-		return nil, err
-	}
 	var records []api.Record
-	for dec := json.NewDecoder(bytes.NewReader(text)); ; {
+	err := a.documents(name, lineBounds, func(d *stream.Document) error {
 		var r api.Record
-		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("%s: record %d: %w", name, len(records)+1, api.PlaceJSON(text, err))
+		if err := d.Unmarshal(&r); err != nil {
+			return err
 		}
 		if r.Schema != api.SchemaRecord {
-			return nil, fmt.Errorf("%s: record %d: its schema is %.60q, not %s", name, len(records)+1, r.Schema, api.SchemaRecord)
+			return fmt.Errorf("not a record: its schema is %.60q, not %s", r.Schema, api.SchemaRecord)
 		}
 		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(records) == 0 {
 		return nil, fmt.Errorf("%s: there is no record in it", name)

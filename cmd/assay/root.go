@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -34,12 +33,13 @@ func (a answer) Error() string { return fmt.Sprintf("exit status %d", int(a)) }
 // app is what the subcommands share.
 type app struct {
 	streams
+	ctx context.Context // files are read until it ends
 	log *slog.Logger
 }
 
 // run executes one command line and returns its exit code.
 func run(ctx context.Context, args []string, s streams) int {
-	a := &app{streams: s, log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	a := &app{streams: s, ctx: ctx, log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetIn(s.in)
@@ -105,25 +105,4 @@ func version() string {
 		}
 	}
 	return v
-}
-
-// readInput reads a file, or standard input for "-", up to a bound.
-func (a *app) readInput(name string, limit int64) ([]byte, error) {
-	r := a.in
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		r = f
-	}
-	text, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
-	}
-	if int64(len(text)) > limit {
-		return nil, fmt.Errorf("reading %s: it has more than %d bytes", name, limit)
-	}
-	return text, nil
 }

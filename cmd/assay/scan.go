@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +20,7 @@ import (
 	"github.com/assay-dev/assay/scanner/attestation"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server/client"
+	"github.com/assay-dev/assay/stream"
 	"github.com/spf13/cobra"
 )
 
@@ -345,20 +345,25 @@ const maxInputs = 100_000
 func (a *app) readImages(f *scanFlags, args []string) ([]string, error) {
 	images := slices.Clone(args)
 	if f.inputFile != "" {
-		text, err := a.readInput(f.inputFile, policies.MaxFile)
-		if err != nil {
+		before := len(images)
+		if err := a.documents(f.inputFile, smallBounds, func(d *stream.Document) error {
+			var list struct {
+				Images []string `json:"images"`
+			}
+			if err := d.Unmarshal(&list); err != nil {
+				return err
+			}
+			if len(list.Images) == 0 {
+				return errors.New("\"images\" is empty or missing, as in {\"images\": [\"nginx:1.27\"]}")
+			}
+			images = append(images, list.Images...)
+			return nil
+		}); err != nil {
 			return nil, err
 		}
-		var list struct {
-			Images []string `json:"images"`
+		if len(images) == before {
+			return nil, fmt.Errorf("%s: there is nothing in it", f.inputFile)
 		}
-		if err := json.Unmarshal(text, &list); err != nil {
-			return nil, fmt.Errorf("%s: must be JSON such as {\"images\": [\"nginx:1.27\"]}: %w", f.inputFile, api.PlaceJSON(text, err))
-		}
-		if len(list.Images) == 0 {
-			return nil, fmt.Errorf("%s: \"images\" is empty or missing", f.inputFile)
-		}
-		images = append(images, list.Images...)
 	}
 	if len(images) == 0 {
 		return nil, fmt.Errorf("there is nothing to scan: name an image, such as nginx:1.27 or oci-archive:FILE, or give --input-file\nSee 'assay scan --help'")

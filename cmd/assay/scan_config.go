@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/assay-dev/assay/stream"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -123,34 +125,76 @@ func readConfig(name string, defaults ...string) (map[string][]string, string, e
 		}
 	}
 	for _, n := range names {
-		text, err := os.ReadFile(n)
+		text, err := readSmall(n)
 		if errors.Is(err, os.ErrNotExist) && name == "" {
 			continue
 		}
 		if err != nil {
 			return nil, "", fmt.Errorf("reading the configuration: %w", err)
 		}
-		var values map[string]any
-		if err := yaml.Unmarshal(text, &values); err != nil {
-			return nil, "", fmt.Errorf("%s: must map flag names to values: %w", n, err)
-		}
-		out := map[string][]string{}
-		for k, v := range values {
-			list, ok := v.([]any)
-			if !ok {
-				list = []any{v}
-			}
-			for _, v := range list {
-				switch v.(type) {
-				case string, int, float64, bool:
-					flag := string(calicoNames(nil, k))
-					out[flag] = append(out[flag], fmt.Sprint(v))
-				default:
-					return nil, "", fmt.Errorf("%s: %s must be a text, a number, a boolean, or a list of these", n, k)
-				}
-			}
-		}
-		return out, n, nil
+		out, err := parseConfig(n, text)
+		return out, n, err
 	}
 	return nil, "", nil
+}
+
+// readSmall reads a file of settings.
+func readSmall(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, int64(configBounds.Total)+1))
+	if err == nil && len(text) > configBounds.Total {
+		err = fmt.Errorf("%s is larger than %d bytes", name, configBounds.Total)
+	}
+	return text, err
+}
+
+var configBounds = stream.Config{Document: 1 << 20, Total: 1 << 20, Nodes: 10_000, Depth: 16, Secret: true}
+
+// parseConfig reads flag names and values. Nothing but comments sets nothing.
+func parseConfig(name string, text []byte) (map[string][]string, error) {
+	docs, err := stream.All(name, text, configBounds)
+	if err != nil || len(docs) == 0 {
+		return map[string][]string{}, err
+	}
+	d, err := stream.One(name, text, configBounds)
+	if err != nil {
+		return nil, err
+	}
+	n, err := d.Node()
+	if err != nil {
+		return nil, err
+	}
+	if n.Kind != yaml.MappingNode {
+		return nil, stream.Diagnostics{d.Fault(n, "", "must map flag names to values, not %s", d.Describe(n))}
+	}
+	out := map[string][]string{}
+	var faults stream.Diagnostics
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], stream.Resolve(n.Content[i+1])
+		flag := string(calicoNames(nil, key.Value))
+		_, twice := out[flag]
+		switch {
+		case key.Kind != yaml.ScalarNode:
+			faults = append(faults, d.Fault(key, "", "must be the name of a flag, not %s", d.Describe(key)))
+		case twice:
+			faults = append(faults, d.Fault(key, key.Value, "is given twice"))
+		default:
+			list := []*yaml.Node{value}
+			if value.Kind == yaml.SequenceNode {
+				list = value.Content
+			}
+			out[flag] = []string{}
+			for _, v := range list {
+				if v = stream.Resolve(v); v.Kind != yaml.ScalarNode || v.ShortTag() == "!!null" {
+					faults = append(faults, d.Fault(v, key.Value, "must be a text, a number, a boolean, or a list of these"))
+				}
+				out[flag] = append(out[flag], v.Value)
+			}
+		}
+	}
+	return out, faults.Err()
 }

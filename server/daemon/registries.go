@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/scanner"
@@ -22,21 +19,22 @@ import (
 	"github.com/assay-dev/assay/scanner/registries"
 	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/store"
+	"github.com/assay-dev/assay/stream"
 )
 
 // Registry is one that is listed from time to time.
 type Registry struct {
 	// Registry is HOST or HOST/PATH.
-	Registry     string   `yaml:"registry"`
-	Repositories []string `yaml:"repositories"`
-	Include      []string `yaml:"include"`
-	Exclude      []string `yaml:"exclude"`
-	Untagged     bool     `yaml:"untagged"`
-	InsecureHTTP bool     `yaml:"insecureHTTP"`
+	Registry     string   `json:"registry"`
+	Repositories []string `json:"repositories"`
+	Include      []string `json:"include"`
+	Exclude      []string `json:"exclude"`
+	Untagged     bool     `json:"untagged"`
+	InsecureHTTP bool     `json:"insecureHTTP"`
 	// Every is the time between two listings, such as "6h"; "" is a day.
-	Every string `yaml:"every"`
+	Every string `json:"every"`
 	// Rate is how many requests a second it gets at most; 0 is any number.
-	Rate float64 `yaml:"rate"`
+	Rate float64 `json:"rate"`
 
 	source registries.Source
 	every  time.Duration
@@ -44,16 +42,17 @@ type Registry struct {
 
 // Bounds on the file of registries and on what is in it.
 const (
-	maxRegistriesFile = 1 << 20
-	maxRegistries     = 100
-	minEvery          = time.Minute
+	maxRegistries = 100
+	minEvery      = time.Minute
 )
+
+var registriesBounds = stream.Config{Document: 1 << 20, Total: 1 << 20, Nodes: 50_000, Depth: 16}
 
 // ReadRegistries reads the file of --registries, and finds all that is wrong with it.
 func ReadRegistries(file string) ([]Registry, error) {
 	info, err := os.Stat(file)
-	if err == nil && info.Size() > maxRegistriesFile {
-		err = fmt.Errorf("%s is larger than %d bytes", file, maxRegistriesFile)
+	if err == nil && info.Size() > int64(registriesBounds.Total) {
+		err = fmt.Errorf("%s is larger than %d bytes", file, registriesBounds.Total)
 	}
 	var text []byte
 	if err == nil {
@@ -62,40 +61,46 @@ func ReadRegistries(file string) ([]Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the registries: %w", err)
 	}
-	var document struct {
-		Registries []Registry `yaml:"registries"`
+	doc, err := stream.One(file, text, registriesBounds)
+	if err != nil {
+		return nil, err
 	}
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(&document); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	node, err := doc.Node()
+	if err != nil {
+		return nil, err
+	}
+	var document struct {
+		Registries []Registry `json:"registries"`
+	}
+	var faults stream.Diagnostics
+	places := doc.Decode(node, &document, &faults)
+	wrong := func(path, format string, args ...any) {
+		n, _ := places.At(path)
+		faults = append(faults, doc.Fault(n, path, format, args...))
 	}
 	list := document.Registries
-	var errs []error
 	if len(list) == 0 || len(list) > maxRegistries {
-		errs = append(errs, fmt.Errorf("%s: registries must list 1 to %d", file, maxRegistries))
+		wrong("registries", "must list 1 to %d", maxRegistries)
 	}
 	seen := map[string]bool{}
 	for i := range list {
-		wrong := func(err error) { errs = append(errs, fmt.Errorf("%s: registries[%d]: %w", file, i, err)) }
-		for _, err := range list[i].complete() {
-			wrong(err)
-		}
+		path := fmt.Sprintf("registries[%d]", i)
+		list[i].complete(func(member, format string, args ...any) { wrong(path+"."+member, format, args...) })
 		if seen[list[i].Registry] {
-			wrong(fmt.Errorf("%s is listed twice: put what is wanted of it into one", list[i].Registry))
+			wrong(path, "%s is listed twice: put what is wanted of it into one", list[i].Registry)
 		}
 		seen[list[i].Registry] = true
 	}
-	return list, errors.Join(errs...)
+	return list, faults.Err()
 }
 
-// complete fills in what follows from the rest.
-func (r *Registry) complete() (errs []error) {
+// complete fills in what follows from the rest, and says of which member something is wrong.
+func (r *Registry) complete(wrong func(member, format string, args ...any)) {
 	compile := func(field string, list []string) (all []*regexp.Regexp) {
 		for i, text := range list {
 			compiled, err := regexp.Compile(text)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("%s[%d]: %w", field, i, err))
+				wrong(fmt.Sprintf("%s[%d]", field, i), "%v", err)
 				continue
 			}
 			all = append(all, compiled)
@@ -106,19 +111,18 @@ func (r *Registry) complete() (errs []error) {
 		Include: compile("include", r.Include), Exclude: compile("exclude", r.Exclude), QuayToken: os.Getenv("QUAY_TOKEN"),
 		Transport: pace.New(pace.Config{Rate: r.Rate})}
 	if _, err := r.source.Host(); err != nil {
-		errs = append(errs, err)
+		wrong("registry", "%v", err)
 	}
 	if r.Rate < 0 {
-		errs = append(errs, errors.New("rate must not be negative"))
+		wrong("rate", "must not be negative")
 	}
 	r.every = 24 * time.Hour
 	if r.Every != "" {
 		var err error
 		if r.every, err = time.ParseDuration(r.Every); err != nil || r.every < minEvery {
-			errs = append(errs, fmt.Errorf("every must be a time of at least %s, such as 6h, not %q", minEvery, r.Every))
+			wrong("every", "must be a time of at least %s, such as 6h, not %q", minEvery, r.Every)
 		}
 	}
-	return errs
 }
 
 // settings is a sum of what decides which names are listed.

@@ -141,16 +141,20 @@ func TestRegistries(t *testing.T) {
 
 func TestWrongRegistries(t *testing.T) {
 	for text, want := range map[string][]string{
-		"registries: []": {"registries must list 1 to 100"},
-		"registries: [{registry: a.example.com, evry: 1h}]": {"field evry not found"},
+		"registries: []": {"registries.yaml:1:13: registries: must list 1 to 100"},
+		"registries: [{registry: a.example.com, evry: 1h}]": {"1:40: registries[0].evry: unknown field; known are every, exclude, include"},
 		"registries: [{registry: nohost}, {registry: a.example.com, every: 5s, include: ['('], rate: -1}]": {
-			`registries[0]: the registry cannot be scanned: "nohost" must be HOST or HOST/PATH`, "registries[1]: include[0]: error parsing regexp: missing closing )",
-			"registries[1]: rate must not be negative", "registries[1]: every must be a time of at least 1m0s, such as 6h"},
-		"registries: [{registry: a.example.com}, {registry: a.example.com}]": {"registries[1]: a.example.com is listed twice"},
+			`1:25: registries[0].registry: the registry cannot be scanned: "nohost" must be HOST or HOST/PATH`, "1:81: registries[1].include[0]: error parsing regexp: missing closing )",
+			"registries[1].rate: must not be negative", "registries[1].every: must be a time of at least 1m0s, such as 6h"},
+		"registries: [{registry: a.example.com}, {registry: a.example.com}]":                      {"registries[1]: a.example.com is listed twice"},
+		"registries: [{registry: a.example.com}]\n---\nregistries: [{registry: b.example.com}]\n": {"3:1: document 2: there must be one document, and this is another one"},
+		"registries: [{registry: a.example.com}]\n...\nregistries: [{registry: b.example.com}]\n": {"3:1: document 2: there must be one document, and this is another one"},
+		"{\"registries\": []}{}": {"1:19: document 2: there must be one document"},
+		"# nothing":              {"registries.yaml: there is nothing in it"},
 	} {
 		_, err := read(t, text)
 		for _, w := range want {
-			if err == nil || !strings.Contains(err.Error(), w) || !strings.Contains(err.Error(), "registries.yaml: ") {
+			if err == nil || !strings.Contains(err.Error(), w) || !strings.Contains(err.Error(), "registries.yaml:") {
 				t.Errorf("%s: %v, want %s", text, err, w)
 			}
 		}

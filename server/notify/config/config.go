@@ -62,10 +62,10 @@ type Receiver struct {
 
 // Parse reads and checks a document. The error is [Diagnostics].
 func Parse(file string, text []byte) (*Notifications, error) {
-	d := &decoder{file: file}
+	d := &decoder{}
 	n := &Notifications{}
-	d.decode(text, n)
-	if d.places[""] != nil {
+	d.decode(file, text, n)
+	if d.places != nil {
 		d.check(n)
 	}
 	if err := d.err(); err != nil {

@@ -156,7 +156,7 @@ spec:
 		"15:7: spec.receivers[4]: must have one of alertmanager, webhook",
 		"17:16: spec.receivers[5].webhook: needs url or urlFrom",
 		"17:39: spec.receivers[5].webhook.signingKeyFrom.env: must be the name of a variable",
-		"17:81: spec.receivers[5].webhook.sendResolved: must be true or false, not a text",
+		"17:81: spec.receivers[5].webhook.sendResolved: must be a boolean (true or false), not a text",
 		"19:25: spec.routes[0].match.severity: must be a range within 1 to 100",
 		"20:19: spec.routes[0].receivers[0]: no receiver has this name",
 		"21:7: spec.routes[1].receivers: is missing",

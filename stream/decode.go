@@ -1,14 +1,11 @@
-package policies
+package stream
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,133 +13,67 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Bounds on what a user's file may hold.
-const (
-	// MaxFile is the largest file, in bytes.
-	MaxFile = 4 << 20
-	// maxNodes bounds the YAML nodes of a document with its aliases expanded.
-	maxNodes = 200_000
-	maxDepth = 64
-)
+// Places are the nodes of the members that a decoded document has, by path.
+type Places map[string]*yaml.Node
 
-// document is one YAML document with the line of its file that it starts after.
-type document struct {
-	file   *file
-	node   *yaml.Node
-	offset int // lines of the file before the document
-}
-
-// file is a user's file while it is read.
-type file struct {
-	name  string
-	lines []string
-	diags *Diagnostics
-}
-
-func newFile(name string, text []byte, diags *Diagnostics) *file {
-	return &file{name: name, lines: strings.Split(string(text), "\n"), diags: diags}
-}
-
-// report adds a diagnostic. Line and column count from 1, the column in bytes.
-func (f *file) report(line, column int, path, format string, args ...any) {
-	d := Diagnostic{File: f.name, Line: line, Column: column, Path: path, Message: fmt.Sprintf(format, args...)}
-	if line > 0 && line <= len(f.lines) {
-		d.Source = strings.TrimRight(f.lines[line-1], "\r")
-	}
-	*f.diags = append(*f.diags, d)
-}
-
-func (d document) report(n *yaml.Node, path, format string, args ...any) {
-	d.file.report(n.Line+d.offset, n.Column, path, format, args...)
-}
-
-var separator = regexp.MustCompile(`(?m)^---(?:[ \t].*)?\r?$\n?`)
-
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// documents parses a file. It splits at the separators itself, so that a
-// syntax error in one document does not hide what is wrong in the next.
-func (f *file) documents(text []byte) []document {
-	var docs []document
-	if len(text) > MaxFile {
-		f.report(0, 0, "", "the file has %d bytes; at most %d are read", len(text), MaxFile)
-		return nil
-	}
-	start, offset := 0, 0
-	cut := func(end int) {
-		part := text[start:end]
-		var node yaml.Node
-		dec := yaml.NewDecoder(bytes.NewReader(part))
-		err := decodeNode(dec, &node)
-		if errors.Is(err, io.EOF) || err == nil && len(node.Content) == 0 {
-			return
+// At is the place of a member, or of the nearest one around it that is there.
+func (p Places) At(path string) (n *yaml.Node, found string) {
+	for {
+		if n, ok := p[path]; ok || path == "" {
+			return n, path
 		}
-		if err != nil {
-			line := 1
-			if m := yamlLine.FindStringSubmatch(err.Error()); m != nil && m[1] != "" {
-				line, _ = strconv.Atoi(m[1])
-				// The library counts the lines of its parser, unlike those of its
-				// scanner, from 0.
-				if strings.Contains(err.Error(), "did not find expected") {
-					line++
-				}
-			}
-			f.report(line+offset, 1, "", "not YAML: %s", yamlLine.ReplaceAllString(err.Error(), ""))
-			return
-		}
-		docs = append(docs, document{file: f, node: node.Content[0], offset: offset})
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
 	}
-	for _, at := range separator.FindAllIndex(text, -1) {
-		// What follows `---` on its line belongs to the next document.
-		cut(at[0])
-		offset += bytes.Count(text[start:at[0]], []byte("\n"))
-		start = at[0] + len("---")
-	}
-	cut(len(text))
-	return docs
-}
-
-// decodeNode guards against a parser that panics: hostile text must not end the process.
-func decodeNode(dec *yaml.Decoder, node *yaml.Node) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("yaml: %v", r)
-		}
-	}()
-	return dec.Decode(node)
 }
 
 // decoder fills a Go value from YAML strictly: unknown and duplicate members and
 // wrong types are reported, all of them.
 type decoder struct {
-	doc    document
-	nodes  int
-	places map[string]*yaml.Node // of every member that was there, by path
+	doc    *Document
+	diags  *Diagnostics
+	full   bool
+	places Places
 }
 
-func (d document) decode(v any) map[string]*yaml.Node {
-	dec := &decoder{doc: d, places: map[string]*yaml.Node{}}
-	dec.value(d.node, reflect.ValueOf(v).Elem(), "", 0)
+// Decode fills v, a pointer to a struct with JSON names, from a node of the document.
+// It is strict: members that v does not have, that are given twice or have another type
+// are added to diags, all of them.
+func (d *Document) Decode(n *yaml.Node, v any, diags *Diagnostics) Places {
+	dec := &decoder{doc: d, diags: diags, places: Places{"": Resolve(n)}}
+	dec.value(n, reflect.ValueOf(v).Elem(), "", 0)
 	return dec.places
 }
 
 func (d *decoder) report(n *yaml.Node, path, format string, args ...any) {
-	d.doc.report(n, path, format, args...)
+	*d.diags = append(*d.diags, d.doc.Fault(n, path, format, args...))
 }
+
+func (d *decoder) describe(n *yaml.Node) string { return d.doc.Describe(n) }
 
 // spent counts a node against the bounds.
 func (d *decoder) spent(n *yaml.Node, path string, depth int) bool {
-	d.nodes++
-	if d.nodes == maxNodes || depth == maxDepth {
-		d.report(n, path, "the document is too large or nested too deeply")
+	fault, over := d.doc.over(depth)
+	if over && !d.full {
+		d.report(n, path, "%s", fault)
 	}
-	return d.nodes >= maxNodes || depth >= maxDepth
+	d.full = d.full || over
+	return over
+}
+
+// over counts a value against the bounds, and says whether it is over them.
+func (d *Document) over(depth int) (string, bool) {
+	d.spent++
+	switch {
+	case d.spent > d.config.Nodes:
+		return fmt.Sprintf("the document has more than %d values", d.config.Nodes), true
+	case depth > d.config.Depth:
+		return fmt.Sprintf("the document is nested more than %d deep", d.config.Depth), true
+	}
+	return "", false
 }
 
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int) {
-	for n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
+	n = Resolve(n)
 	if d.spent(n, path, depth) {
 		return
 	}
@@ -160,15 +91,19 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int) {
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
+		before := len(*d.diags)
 		v.Set(reflect.New(v.Type().Elem()))
 		d.value(n, v.Elem(), path, depth)
+		if len(*d.diags) > before && v.Elem().Kind() != reflect.Struct {
+			v.SetZero() // reported, and not to be judged as zero
+		}
 	case reflect.Struct:
 		d.object(n, v, path, depth)
 	case reflect.Map:
 		d.mapping(n, v, path, depth)
 	case reflect.Slice:
 		if n.Kind != yaml.SequenceNode {
-			d.report(n, path, "must be a list, not %s", describe(n))
+			d.report(n, path, "must be a list, not %s", d.describe(n))
 			return
 		}
 		list := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
@@ -188,7 +123,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string, depth int) {
 
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode {
-		d.report(n, path, "must be a %s, not %s", typeName(v), describe(n))
+		d.report(n, path, "must be a %s, not %s", typeName(v), d.describe(n))
 		return
 	}
 	tag := n.ShortTag()
@@ -198,7 +133,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 			v.SetString(n.Value)
 			return
 		}
-		d.report(n, path, "must be a string, not %s; put it in quotes", describe(n))
+		d.report(n, path, "must be a string, not %s; put it in quotes", d.describe(n))
 		return
 	case reflect.Bool:
 		var b bool
@@ -219,7 +154,7 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 			return
 		}
 	}
-	d.report(n, path, "must be a %s, not %s", typeName(v), describe(n))
+	d.report(n, path, "must be a %s, not %s", typeName(v), d.describe(n))
 }
 
 func typeName(v reflect.Value) string {
@@ -234,24 +169,30 @@ func typeName(v reflect.Value) string {
 	return "string"
 }
 
-func describe(n *yaml.Node) string {
+// Describe says what a node is, as "the number 5". A secret document's are not quoted.
+func (d *Document) Describe(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
 		return "an object"
 	case yaml.SequenceNode:
 		return "a list"
 	}
+	tag := n.ShortTag()
+	if tag == "!!null" {
+		return "nothing"
+	}
+	if d.config.Secret {
+		return cmp.Or(map[string]string{"!!bool": "a boolean", "!!int": "a number", "!!float": "a number"}[tag], "a text")
+	}
 	text := n.Value
 	if len(text) > 40 {
-		text = text[:40] + "…"
+		text = strings.ToValidUTF8(text[:40], "") + "…"
 	}
-	switch n.ShortTag() {
+	switch tag {
 	case "!!bool":
 		return "the boolean " + text
 	case "!!int", "!!float":
 		return "the number " + text
-	case "!!null":
-		return "nothing"
 	}
 	return strconv.Quote(text)
 }
@@ -259,7 +200,7 @@ func describe(n *yaml.Node) string {
 // pairs yields the members of a mapping, merge keys expanded, duplicates reported.
 func (d *decoder) pairs(n *yaml.Node, path string, depth int, yield func(key, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
-		d.report(n, path, "must be an object, not %s", describe(n))
+		d.report(n, path, "must be an object, not %s", d.describe(n))
 		return
 	}
 	seen := map[string]bool{}
@@ -270,7 +211,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, depth int, yield func(key, va
 		case key.ShortTag() == "!!merge":
 			merged = append(merged, value)
 		case key.Kind != yaml.ScalarNode:
-			d.report(key, path, "a member's name must be a string, not %s", describe(key))
+			d.report(key, path, "a member's name must be a string, not %s", d.describe(key))
 		case seen[key.Value]:
 			d.report(key, join(path, key.Value), "is given twice")
 		default:
@@ -279,9 +220,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, depth int, yield func(key, va
 		}
 	}
 	for _, m := range merged {
-		for m.Kind == yaml.AliasNode {
-			m = m.Alias
-		}
+		m = Resolve(m)
 		if d.spent(m, path, depth) {
 			return
 		}
@@ -290,7 +229,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, depth int, yield func(key, va
 			sources = m.Content
 		}
 		for _, s := range sources {
-			d.pairs(resolve(s), path, depth+1, func(key, value *yaml.Node) {
+			d.pairs(Resolve(s), path, depth+1, func(key, value *yaml.Node) {
 				if !seen[key.Value] {
 					seen[key.Value] = true
 					yield(key, value)
@@ -300,7 +239,8 @@ func (d *decoder) pairs(n *yaml.Node, path string, depth int, yield func(key, va
 	}
 }
 
-func resolve(n *yaml.Node) *yaml.Node {
+// Resolve is the node that an alias stands for, or the node itself.
+func Resolve(n *yaml.Node) *yaml.Node {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
@@ -334,8 +274,9 @@ func collectFields(v reflect.Value, fields map[string]reflect.Value) {
 			collectFields(v.Field(i), fields)
 			continue
 		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		fields[name] = v.Field(i)
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			fields[name] = v.Field(i)
+		}
 	}
 }
 
@@ -368,7 +309,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string, depth int)
 
 // plain converts what is accepted and ignored, within the same bounds.
 func (d *decoder) plain(n *yaml.Node, path string, depth int) any {
-	n = resolve(n)
+	n = Resolve(n)
 	if d.spent(n, path, depth) {
 		return nil
 	}
