@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -222,32 +223,30 @@ func kindsOf(s *engine.Settings) review.Kinds {
 	return kinds
 }
 
-// Bounds of what users are told: Kubernetes cuts warnings at these too.
+// Bounds of what users are told, in bytes but for warnings of long lists, in runes: where
+// all warnings of a request have more than maxRunes, the API server cuts each.
 const (
 	maxMessage  = 16 << 10
 	maxWarning  = 1 << 10
 	maxWarnings = 10
+	maxRunes    = 4 << 10
+	maxOfMany   = 256
 )
 
 func (a *Admission) response(d Decided) *admissionv1.AdmissionResponse {
 	out := &admissionv1.AdmissionResponse{Allowed: d.Decision.Allowed, AuditAnnotations: map[string]string{}}
 	if !out.Allowed {
-		out.Result = refusal(d.Decision.Message)
+		out.Result = refusal(lines(d.Decision.Message, maxMessage))
 		if d.Err != nil {
 			out.Result.Code, out.Result.Reason = http.StatusInternalServerError, metav1.StatusReasonInternalError
 		}
 	}
-	for i, w := range d.Decision.Warnings {
-		if i == maxWarnings {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("and %d more warnings", len(d.Decision.Warnings)-i))
-			break
-		}
-		out.Warnings = append(out.Warnings, cut(oneLine(w), maxWarning))
-	}
+	warn := d.Decision.Warnings
 	if o := d.Decision.Override; o != nil {
-		out.Warnings = append(out.Warnings, cut(oneLine(fmt.Sprintf("admitted by an override of %s until %s, which is recorded: %s", o.By, o.Until, o.Reason)), maxWarning))
+		warn = append([]string{fmt.Sprintf("admitted by an override of %s until %s, which is recorded: %s", o.By, o.Until, o.Reason)}, warn...)
 		out.AuditAnnotations["override"] = cut(o.Reason, maxMessage)
 	}
+	out.Warnings = warnings(warn)
 	if d.Decision.Judged {
 		var digests []string
 		for _, i := range d.Decision.Images {
@@ -279,6 +278,47 @@ func (a *Admission) askForScans(d Decided) bool {
 
 func refusal(message string) *metav1.Status {
 	return &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: cut(message, maxMessage)}
+}
+
+// warnings are what the API server passes on whole, the last one saying how many more there are.
+func warnings(list []string) (out []string) {
+	total := 0
+	for _, w := range list[:min(len(list), maxWarnings)] {
+		w = cut(oneLine(w), maxWarning)
+		total += utf8.RuneCountInString(w)
+		out = append(out, w)
+	}
+	if n := len(list) - maxWarnings; n > 0 {
+		more := fmt.Sprintf("and %d more warnings", n)
+		total += len(more)
+		out = append(out, more)
+	}
+	for i, w := range out {
+		if r := []rune(w); total > maxRunes && len(r) > maxOfMany {
+			out[i] = string(r[:maxOfMany-1]) + "…"
+		}
+	}
+	return out
+}
+
+// lines is as many whole lines of a text as n bytes hold, and how many more there are; a
+// first line that is longer is cut.
+func lines(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	all := strings.Split(s, "\n")
+	const room = len("\nand 18446744073709551615 more")
+	size, kept := len(cut(all[0], n-room)), 1
+	for kept < len(all) && size+1+len(all[kept]) <= n-room {
+		size += 1 + len(all[kept])
+		kept++
+	}
+	text := cut(strings.Join(all[:kept], "\n"), n-room)
+	if more := len(all) - kept; more > 0 {
+		text += fmt.Sprintf("\nand %d more", more)
+	}
+	return text
 }
 
 // oneLine suits an HTTP header, which a warning travels in.

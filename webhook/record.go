@@ -197,7 +197,7 @@ func (r *Records) event(d Decided, what string) {
 		namespace = "default"
 	}
 	about := &corev1.ObjectReference{APIVersion: version, Kind: review.Kind, Namespace: namespace, Name: review.Name}
-	r.Events.Event(about, corev1.EventTypeWarning, reason, cut(fmt.Sprintf("%s by %s: %s", review.Operation, review.User, said), maxEvent))
+	r.Events.Event(about, corev1.EventTypeWarning, reason, lines(fmt.Sprintf("%s by %s: %s", review.Operation, review.User, said), maxEvent))
 }
 
 // Run sends receipts until the context ends, and what is left then.
