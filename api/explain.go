@@ -41,12 +41,16 @@ type ImageExplanation struct {
 type MatchedRule struct {
 	Policy string `json:"policy"`
 	// Rule counts from 1; 0 is the refusal because namespace labels are not known.
-	Rule     int      `json:"rule"`
-	Action   string   `json:"action"`
-	Mode     string   `json:"mode"`
+	Rule   int    `json:"rule"`
+	Action string `json:"action"`
+	Mode   string `json:"mode"`
+	// Criteria are what the rule asks: "path" or, for IsNoneOf, "path not"; "status";
+	// "time" for lt, and "time after" for gt.
 	Criteria []string `json:"criteria"`
 	// Source is file:line of the rule.
 	Source string `json:"source"`
+	// Message is what the policy's author says to who is refused.
+	Message string `json:"message,omitempty"`
 }
 
 // ExplainedVulnerability is a vulnerability that counts against an image.

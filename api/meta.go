@@ -35,6 +35,10 @@ type ObjectMeta struct {
 // never decides; what it would have done is reported.
 const EnforcementAnnotation = "assay.dev/enforcement"
 
+// MessageAnnotation is what the author of a ContainerAdmissionPolicy says to who is
+// refused by it, such as whom to ask and a link: one line, shown before the reasons.
+const MessageAnnotation = "assay.dev/message"
+
 // Enforcement modes of a policy.
 const (
 	Enforce = "Enforce"

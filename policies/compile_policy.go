@@ -98,19 +98,28 @@ func (g *generator) number(position int, p *Policy, n int, action string, criter
 		Mode     string         `json:"mode"`
 		Criteria []string       `json:"criteria"`
 		Source   string         `json:"source"`
-		By       map[string]any `json:"by"` // what a decision says of it
-	}{p.Metadata.Name, position, n, action, p.Mode, criteria, at.String(), by}))
+		Message  string         `json:"message,omitempty"` // the author's
+		By       map[string]any `json:"by"`                // what a decision says of it
+	}{p.Metadata.Name, position, n, action, p.Mode, criteria, at.String(), p.Metadata.Annotations[api.MessageAnnotation], by}))
 }
 
+// criteria are the names of a rule's criteria, as [api.MatchedRule] has them.
 func (r rule) criteria() []string {
 	var names []string
-	if r.patterns != nil {
+	switch {
+	case r.patterns != nil && r.noneOf:
+		names = append(names, "path not")
+	case r.patterns != nil:
 		names = append(names, "path")
 	}
 	if r.results != nil {
 		names = append(names, "status")
 	}
-	if r.span != nil || r.moment != "" {
+	switch {
+	case r.span == nil && r.moment == "":
+	case r.later:
+		names = append(names, "time after")
+	default:
 		names = append(names, "time")
 	}
 	return names

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/documents"
@@ -20,6 +22,7 @@ import (
 const (
 	maxRules   = 1000
 	maxValues  = 1000
+	maxMessage = 200    // runes of an author's message: a warning may have room for 256
 	maxPattern = 10_000 // bytes of a regular expression
 	maxDays    = 100 * 366
 )
@@ -167,6 +170,16 @@ func (c checker) oneOf(path, value string, allowed ...string) bool {
 func (c checker) policy(p *Policy) {
 	p.Origin = c.origin("metadata.name")
 	p.Mode = api.Enforce
+	if text, ok := p.Metadata.Annotations[api.MessageAnnotation]; ok {
+		switch n := utf8.RuneCountInString(text); {
+		case strings.TrimSpace(text) == "":
+			c.at("metadata.annotations."+api.MessageAnnotation, "must not be empty")
+		case n > maxMessage:
+			c.at("metadata.annotations."+api.MessageAnnotation, "has %d characters; at most %d are allowed", n, maxMessage)
+		case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
+			c.at("metadata.annotations."+api.MessageAnnotation, "must be one line, without control characters")
+		}
+	}
 	if mode, ok := p.Metadata.Annotations[api.EnforcementAnnotation]; ok {
 		c.oneOf("metadata.annotations."+api.EnforcementAnnotation, mode, api.Enforce, api.Warn, api.Audit)
 		p.Mode = mode

@@ -245,6 +245,35 @@ over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 	some [_, id] in sort([[sort_key(group), id] | some id, group in open; guilty(group, judged.result)])
 ]
 
+# METADATA
+# description: >-
+#   unknown(s, judged) is why the status judged of a subject is Unknown, and what would
+#   make it known: {"why", "remedy"}. It is undefined where there is a scan.
+unknown(s, judged) := unscanned(s, judged) if {
+	judged.result == "Unknown"
+	not judged.scanned_at
+}
+
+unscanned(s, judged) := {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"} if {
+	object.get(s, "name", "") == ""
+} else := scan_it(sprintf("no good scan of %v is known", [short(judged.digest)])) if {
+	judged.digest == s.digest
+} else := scan_it(sprintf("its tag leads to %v, of which no good scan is known", [short(judged.digest)])) if {
+	judged.digest == evidence.tagged(s.name, s.tag)
+} else := scan_it(sprintf("no good scan of %v is known, its image for one of the platforms %v", [short(judged.digest), concat(", ", settings.platforms)])) if {
+	judged.digest
+} else := {
+	"why": sprintf("it is an index with an image for none of the platforms %v", [concat(", ", settings.platforms)]),
+	"remedy": "use one that has such an image, or name the platforms of the nodes in AdmissionSettings",
+} if {
+	named(s)
+} else := scan_it("no scan of it is known, and not what its tag leads to")
+
+scan_it(why) := {"why": why, "remedy": "have it scanned, so that its result is known"}
+
+# short(digest) is as much of a digest as tells it from others.
+short(digest) := concat("", [substring(digest, 0, 19), "…"])
+
 limits["Fail"] := thresholds.fail
 
 limits["Warn"] := thresholds.warn

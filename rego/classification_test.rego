@@ -345,3 +345,38 @@ test_a_moment_of_another_form_is_unknown if {
 		r == {"result": "Unknown"}
 	}
 }
+
+bare := "sha256:1200000000000000000000000000000000000000000000000000000000000000"
+
+explained_unknown(s) := classification.unknown(s, classification.status(s))
+
+unknown_of(s) := u if {
+	u := explained_unknown(s) with input as {"now": now}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.generated.settings.platforms as ["linux/amd64", "linux/s390x"]
+		with data.assay.images as images
+		with data.assay.names as object.union(names, {"docker.io/library/nginx": {"multi": {"digest": index}}})
+		with data.assay.indexes as {index: {"platforms": {"linux/amd64": other}}, bare: {"platforms": {"linux/arm64": other}}}
+		with data.assay.details as {}
+		with data.assay.exceptions as {}
+}
+
+# Why a result is Unknown, and what would make it known.
+test_why_unknown if {
+	unknown_of({}) == {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"}
+	unknown_of(nginx({"tag": "none"})) == scan_it("no scan of it is known, and not what its tag leads to")
+	unknown_of(nginx({})) == scan_it("no scan of it is known, and not what its tag leads to")
+	unknown_of(nginx({"tag": "new"})) == scan_it("its tag leads to sha256:cd0000000000…, of which no good scan is known")
+	unknown_of(nginx({"digest": other})) == scan_it("no good scan of sha256:cd0000000000… is known")
+	unknown_of(nginx({"tag": "multi"})) == scan_it("no good scan of sha256:cd0000000000… is known, its image for one of the platforms linux/amd64, linux/s390x")
+	unknown_of(nginx({"digest": index})) == unknown_of(nginx({"tag": "multi"}))
+	unknown_of(nginx({"digest": bare})) == {
+		"why": "it is an index with an image for none of the platforms linux/amd64, linux/s390x",
+		"remedy": "use one that has such an image, or name the platforms of the nodes in AdmissionSettings",
+	}
+	not unknown_of(nginx({"tag": "1"}))
+}
+
+nginx(more) := object.union({"name": "docker.io/library/nginx"}, more)
+
+scan_it(why) := {"why": why, "remedy": "have it scanned, so that its result is known"}

@@ -284,7 +284,7 @@ tolerated(c, status, ruling) := {"action": "Allow", "by": ruling.by, "reason": r
 	ruling.rule > 0
 	input.operation == "UPDATE"
 	before := [b | some o in input.oldContainers; b := no_better(c, status, ruling, o)][0]
-	reason := sprintf("%v rule %v would reject it; it is no worse than %v, which it replaces (%v)", [ruling.policy, ruling.rule, before.image, describe(before.status, [])])
+	reason := sprintf("%v rule %v would reject it; it is no worse than %v, which it replaces (%v)", [ruling.policy, ruling.rule, before.image, describe(c, before.status, [])])
 } else := ruling
 
 # no_better is the old container o where the same rule rejects it, and the new one
@@ -383,18 +383,24 @@ messages contains sprintf("%v %v: malformed: %v", [input.kind, input.name, m]) i
 
 # message tells why a container's image is refused, with its list of CVEs over the
 # threshold, and what would turn it round.
-message(c, status, ruling, list) := concat("", [c.image, " (container ", c.container, "): ", cause(status, ruling, list)])
+message(c, status, ruling, list) := concat("", [c.image, " (container ", c.container, "): ", by_author(ruling), cause(c, status, ruling, list)])
 
-cause(status, ruling, list) := concat("; ", [sprintf("%v (package %v)", [r.message, r.package]) | some r in ruling.refusals]) if {
+# by_author is what the author of a policy says to who is refused by it.
+by_author(ruling) := concat("", [ruling.message, "; "]) if {
+	ruling.message
+} else := ""
+
+cause(c, status, ruling, list) := concat("; ", [sprintf("%v (package %v)", [r.message, r.package]) | some r in ruling.refusals]) if {
 	ruling.refusals
 } else := sprintf("policy %v rejects it: the labels of namespace %v are not known; to admit it, make the namespace's labels known", [ruling.policy, input.namespace]) if {
 	ruling.rule == 0
-} else := sprintf("policy %v rule %v rejects it: %v; to admit it, %v", [ruling.policy, ruling.rule, describe(status, list), remedy(status, ruling, list)]) if {
+} else := sprintf("policy %v rule %v rejects it: %v; to admit it, %v", [ruling.policy, ruling.rule, describe(c, status, list), remedy(c, status, ruling, list)]) if {
 	ruling.rule > 0
-} else := sprintf("no policy allows it: %v; to admit it, a policy must have a rule that allows it", [describe(status, list)])
+} else := sprintf("no policy allows it: %v; to admit it, a policy must have a rule that allows it", [describe(c, status, list)])
 
-describe(status, list) := concat("", [
+describe(c, status, list) := concat("", [
 	sprintf("result %v", [status.result]),
+	concat("", [sprintf(", since %v", [u.why]) | u := classification.unknown(c, status)]),
 	concat("", [sprintf(", maximum CVSS %v", [m]) | m := status.max_cvss]),
 	concat("", [sprintf(", last scanned %v", [t]) | t := substring(status.scanned_at, 0, 19)]),
 	listed(list),
@@ -413,9 +419,8 @@ more(list) := sprintf(" and %v more", [n]) if {
 	n > 0
 } else := ""
 
-remedy(status, ruling, list) := "have it scanned, so that its result is known" if {
+remedy(c, status, ruling, list) := classification.unknown(c, status).remedy if {
 	"status" in ruling.criteria
-	status.result == "Unknown"
 } else := "upgrade the packages with these CVEs, or add exceptions for them" if {
 	"status" in ruling.criteria
 	count(list) > 0
@@ -423,6 +428,8 @@ remedy(status, ruling, list) := "have it scanned, so that its result is known" i
 	"time" in ruling.criteria
 } else := "use an image that this rule does not name" if {
 	"path" in ruling.criteria
+} else := "use an image that this rule names" if {
+	"path not" in ruling.criteria
 } else := "a policy or rule before it must allow the image"
 
 # --- Policies in Warn and Audit mode ---
@@ -444,9 +451,9 @@ reported(mode) := [text |
 	rule.mode == mode
 	rule.action == "Reject"
 	not decided_before(v, first)
-	text := sprintf("%v (container %v): policy %v (%v) would reject it%v: %v", [
-		v.subject.image, v.subject.container, rule.policy, mode, by_rule(rule),
-		describe(v.status, classification.over_threshold(v.subject, v.status)),
+	text := sprintf("%v (container %v): %vpolicy %v (%v) would reject it%v: %v", [
+		v.subject.image, v.subject.container, by_author(rule), rule.policy, mode, by_rule(rule),
+		describe(v.subject, v.status, classification.over_threshold(v.subject, v.status)),
 	])
 ]
 

@@ -590,17 +590,26 @@ bad_facts := "result Fail, maximum CVSS 9.8, last scanned 2026-05-31T12:00:00: C
 bad_start := concat("", ["bad:1 (container web): policy a rule 3 rejects it: ", bad_facts, "; to admit it, "])
 
 test_remedies if {
-	rejected(unparsed, ["status"], {}) == "ODD (container odd): policy a rule 3 rejects it: result Unknown; to admit it, have it scanned, so that its result is known"
+	rejected(unparsed, ["status"], {}) == "ODD (container odd): policy a rule 3 rejects it: result Unknown, since the reference cannot be read; to admit it, write one such as registry.example.com/shop/web:1.4"
 	rejected(bad, ["status"], {}) == concat("", [bad_start, "upgrade the packages with these CVEs, or add exceptions for them"])
 	rejected(bad, ["status", "time"], {}) == rejected(bad, ["status"], {})
 	rejected(bad, ["time"], {}) == concat("", [bad_start, "have it scanned again"])
 	rejected(bad, ["path", "time"], {}) == rejected(bad, ["time"], {})
 	rejected(bad, ["path"], {}) == concat("", [bad_start, "use an image that this rule does not name"])
+	rejected(bad, ["path not"], {}) == concat("", [bad_start, "use an image that this rule names"])
+	rejected(bad, ["time after"], {}) == rejected(bad, [], {})
 	rejected(bad, [], {}) == concat("", [bad_start, "a policy or rule before it must allow the image"])
 	endswith(rejected(unparsed, ["path"], {}), "; to admit it, use an image that this rule does not name")
 	endswith(rejected(unparsed, ["time"], {}), "; to admit it, have it scanned again")
 	good_message := rejected(good, ["status"], {})
 	good_message == "good:1 (container side): policy a rule 3 rejects it: result Pass, last scanned 2026-05-31T12:00:00; to admit it, a policy or rule before it must allow the image"
+}
+
+# What the author of a policy says comes first.
+test_the_authors_message if {
+	worded := object.union(rule("a", 0, 3, "Reject", ["path"]), {"message": "ask #platform: https://wiki.example.com/images"})
+	d := decide(changed(pod, {"containers": [good]}), {"rules": [worded], "hits": {"good:1": {0}}})
+	startswith(d.message, "good:1 (container side): ask #platform: https://wiki.example.com/images; policy a rule 3 rejects it: result Pass")
 }
 
 many(n) := {"ab": {digest: {"at": at, "db": built, "ids": [sprintf("CVE-%d", [i]) | some i in numbers.range(1, n)], "s": [9.5 | some i in numbers.range(1, n)]}}}
