@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,20 +48,33 @@ func rulebook(n int) string {
 }
 
 // BenchmarkAdmit: three containers, 1,000 images of 200 CVEs, 1 to 200 policies
-// of ten rules. What counts is the ratio between the lines.
+// of ten rules, and where all evidence and every tag is of the cluster's scope.
+// What counts is the ratio between the lines.
 func BenchmarkAdmit(b *testing.B) {
 	scans := fleet(1000, 200)
-	for _, n := range []int{1, 50, 200} {
-		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
-			e := load(b, rulebook(n), scans...)
+	scoped := slices.Clone(scans)
+	for i := range scoped {
+		scoped[i].Scope = api.Scope{Cluster: "prod"}
+	}
+	admit := func(name, cluster string, policies int, scans []api.Scan) {
+		b.Run(name, func(b *testing.B) {
+			e := loadFor(b, cluster, rulebook(policies), scans...)
 			r := deployment("prod", scans[1].Image, scans[2].Image, scans[3].Image)
 			for b.Loop() {
-				if _, err := e.Admit(context.Background(), r, now); err != nil {
+				d, err := e.Admit(context.Background(), r, now)
+				if err != nil {
 					b.Fatal(err)
+				}
+				if len(d.Images) != 3 || slices.ContainsFunc(d.Images, func(i api.ImageDecision) bool { return i.Result == api.Unknown }) {
+					b.Fatalf("%+v", d)
 				}
 			}
 		})
 	}
+	for _, n := range []int{1, 50, 200} {
+		admit(fmt.Sprintf("policies=%d", n), "", n, scans)
+	}
+	admit("policies=50/scoped", "prod", 50, scoped)
 }
 
 func BenchmarkClassify(b *testing.B) {

@@ -23,11 +23,17 @@ var now = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
 
 func load(t testing.TB, yaml string, scans ...api.Scan) *engine.Engine {
 	t.Helper()
+	return loadFor(t, "", yaml, scans...)
+}
+
+// loadFor has the data of one cluster.
+func loadFor(t testing.TB, cluster, yaml string, scans ...api.Scan) *engine.Engine {
+	t.Helper()
 	set, err := policies.Load(fstest.MapFS{"p.yaml": {Data: []byte(yaml)}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := bundles.Build(bundles.Content{Policies: set, Scans: scans})
+	b, err := bundles.Build(bundles.Content{Policies: set, Scans: scans, Cluster: cluster})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,12 @@ func trapEngine(t *testing.T, yaml string, images int) (*Engine, []api.Scan) {
 			Vulnerabilities: []api.Vulnerability{{ID: "CVE-2026-1", CVSS: &score}},
 		})
 	}
-	b, err := bundles.Build(bundles.Content{Policies: set, Scans: scans})
+	return engineOf(t, bundles.Content{Policies: set, Scans: scans}), scans
+}
+
+func engineOf(t *testing.T, c bundles.Content) *Engine {
+	t.Helper()
+	b, err := bundles.Build(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +48,7 @@ func trapEngine(t *testing.T, yaml string, images int) (*Engine, []api.Scan) {
 	if err := e.Load(context.Background(), b); err != nil {
 		t.Fatal(err)
 	}
-	return e, scans
+	return e
 }
 
 func trapReview(images ...string) api.Review {
@@ -116,6 +121,15 @@ func TestStepsOfADecision(t *testing.T) {
 	three := stepsOf(t, e, queryDecision, reviewInput(trapReview(scans[0].Image, scans[1].Image, scans[2].Image), trapNow))
 	if one > 173 || (three-one)/2 > 77 {
 		t.Errorf("a decision takes %d steps for one container and %d for three", one, three)
+	}
+	for i := range scans {
+		scans[i].Scope = api.Scope{Cluster: "prod"}
+	}
+	e = engineOf(t, bundles.Content{Policies: &policies.Set{}, Scans: scans, Cluster: "prod"})
+	one = stepsOf(t, e, queryDecision, reviewInput(trapReview(scans[0].Image), trapNow))
+	three = stepsOf(t, e, queryDecision, reviewInput(trapReview(scans[0].Image, scans[1].Image, scans[2].Image), trapNow))
+	if one > 200 || (three-one)/2 > 90 {
+		t.Errorf("where all is of a cluster's scope a decision takes %d steps for one container and %d for three", one, three)
 	}
 }
 

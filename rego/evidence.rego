@@ -32,6 +32,17 @@ lone if {
 	not settings.evidence
 }
 
+# Those of the spaces that hold anything, and the only one.
+present := [space | some space in spaces; data.assay.spaces[space]]
+
+only := present[0] if count(present) == 1
+
+# It, where it has no claims of indexes either, and every way counts.
+sole := only if {
+	not data.assay.spaces[only].indexes
+	not settings.evidence
+}
+
 # The ways that count: all of them where the settings name none, that which is not known too.
 ways := settings.evidence if {
 	settings.evidence
@@ -43,6 +54,8 @@ tagged(name, tag) := data.assay.names[name][tag].digest if {
 	unscoped
 } else := data.assay.names[name][tag].digest if {
 	lone
+} else := data.assay.spaces[only].names[name][tag].digest if {
+	not data.assay.names[name][tag]
 } else := max([[o.at, o.digest] | some space in spaces; o := seen(space, name, tag)])[1]
 
 # A comprehension must not look up by a variable from outside it, here and below: OPA
@@ -63,7 +76,7 @@ platforms(name, digest) := index.platforms if {
 	claims_are_read
 	claims := array.concat(
 		[c | c := index_of(digest)],
-		[c | some space in spaces; some c in claims_of(space, digest); speaks(c, name)],
+		[c | some space in present; some c in claims_of(space, digest); speaks(c, name)],
 	)
 }
 
@@ -72,7 +85,7 @@ settled(index) if index.proven
 settled(_) if not claims_are_read
 
 claims_are_read if {
-	some space in spaces
+	some space in present
 	data.assay.spaces[space].indexes
 }
 
@@ -92,6 +105,12 @@ manifest(name, digest) := data.assay.images[substring(digest, 7, 2)][digest] if 
 	shard := substring(digest, 7, 2)
 	not data.assay.spaces.shared.indexes[digest]
 	not data.assay.spaces.shared.evidence[shard][digest]
+} else := piece if {
+	not data.assay.indexes[digest]
+	shard := substring(digest, 7, 2)
+	[piece] = data.assay.spaces[sole].evidence[shard][digest]
+	not data.assay.images[shard][digest]
+	speaks(piece, name)
 } else := of(name, digest) if not platforms(name, digest)
 
 # METADATA
@@ -100,7 +119,7 @@ manifest(name, digest) := data.assay.images[substring(digest, 7, 2)][digest] if 
 #   scope speaks of the name and whose way counts, the one that was found last.
 of(name, digest) := newest(array.concat(
 	[p | p := image_of(digest); object.get(p, "way", "") in ways],
-	[p | some space in spaces; some p in pieces_of(space, digest); p.way in ways; speaks(p, name)],
+	[p | some space in present; some p in pieces_of(space, digest); p.way in ways; speaks(p, name)],
 ))
 
 image_of(digest) := data.assay.images[substring(digest, 7, 2)][digest]
