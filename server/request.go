@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -23,8 +24,8 @@ func decodeStrict(text []byte, v any) error {
 	if err := d.Decode(v); err != nil {
 		return jsonFault(text, err)
 	}
-	if d.More() {
-		return bad("the body has more than one JSON document")
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return bad("the body has more than one JSON value, or text after it")
 	}
 	return nil
 }

@@ -150,6 +150,9 @@ func readScans(in io.Reader) ([]api.Scan, error) {
 	if _, err := d.Token(); err != nil {
 		return nil, streamFault(d, err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, streamFault(d, errors.New("there is more behind the report"))
+	}
 	if _, ok := one["image"]; ok && scans == nil && schema == "" {
 		text, err := json.Marshal(one)
 		if err != nil {

@@ -36,6 +36,14 @@ func TestReviewsOfTheAPI(t *testing.T) {
 			}
 		}
 	}
+	// Of other bodies, too, nothing is left unread.
+	for path, body := range map[string]string{"/api/v1/scans": report("nginx:1", 1, clock, nil), "/api/v1/classify": `{"image":"nginx:1"}`} {
+		for _, more := range []string{"}", "]", body, "x", "null"} {
+			if status, _, text := w.send("POST", path, w.admin, nil, []byte(body+more)); status != 400 {
+				t.Errorf("%s with %.20q behind: %d %s", path, more, status, text)
+			}
+		}
+	}
 	if d := w.want(200, "POST", "/api/v1/admit", strings.Replace(pod, `"operation": "CREATE",`, "", 1)); d["allowed"] != false || !strings.Contains(d["message"].(string), "malformed: the operation") {
 		t.Errorf("without an operation: %v", d)
 	}
