@@ -11,6 +11,9 @@ type TooMany struct{ What string }
 
 func (e *TooMany) Error() string { return "the body has " + e.What }
 
+// maxName bounds what is kept of a name, in bytes.
+const maxName = 32
+
 // MaxDepth bounds how deep JSON is nested.
 const MaxDepth = 200
 
@@ -19,7 +22,19 @@ const MaxDepth = 200
 type Shape struct {
 	Bytes    int64
 	Elements int64
-	Objects  int64 // of those, the objects and lists of JSON
+	Objects  int64 // of those, the objects and lists of JSON, but for slight ones
+	// Slight are those objects and lists that are the value of a member of a slight name, or in a list that
+	// is: see [Measure].
+	Slight int64
+	// Known are names of members, of Elements, that [Measure] was told of.
+	Known int64
+
+	names   map[string]bool
+	name    []byte             // of the text that ended last; more than maxName of it are not kept
+	odd     bool               // it has an escape, or is longer
+	member  bool               // a value follows the name of a member
+	small   bool               // which is slight
+	inSmall [MaxDepth + 1]bool // by depth: a list whose elements are
 
 	json, begun bool
 	inString    bool
@@ -54,27 +69,53 @@ func (s *Shape) Write(p []byte) (int, error) {
 			case s.escaped:
 				s.escaped = false
 			case b == '\\':
-				s.escaped = true
+				s.escaped, s.odd = true, true
 			case b == '"':
 				s.inString = false
+			case len(s.name) == maxName:
+				s.odd = true
+			default:
+				s.name = append(s.name, b)
 			}
 			continue
 		}
 		switch b {
 		case '"':
 			s.inString, s.inWord = true, false
+			s.name, s.odd = s.name[:0], false
 			s.Elements++
 		case '{', '[':
 			s.inWord = false
 			s.Elements++
-			s.Objects++
+			slight := s.small
+			if !s.member {
+				slight = s.depth >= 0 && s.inSmall[s.depth]
+			}
+			s.member = false
+			if slight {
+				s.Slight++
+			} else {
+				s.Objects++
+			}
 			if s.depth++; s.depth > MaxDepth {
 				return 0, &TooMany{fmt.Sprintf("values nested deeper than %d", MaxDepth)}
 			}
+			if s.depth >= 0 {
+				s.inSmall[s.depth] = slight && b == '['
+			}
 		case '}', ']':
-			s.inWord = false
+			s.inWord, s.member = false, false
 			s.depth--
-		case ',', ':', ' ', '\t', '\r', '\n':
+		case ':':
+			s.inWord = false
+			slight, known := s.names[string(s.name)]
+			s.member, s.small = true, slight && !s.odd
+			if known && !s.odd {
+				s.Known++
+			}
+		case ',':
+			s.inWord, s.member = false, false
+		case ' ', '\t', '\r', '\n':
 			s.inWord = false
 		default:
 			if !s.inWord {
@@ -91,8 +132,10 @@ func (s *Shape) Write(p []byte) (int, error) {
 
 // Measure reads a text to its end and gives its shape. It ends early, with a *TooMany, where
 // there are more than limit bytes, or where fits says why the shape so far is too much.
-func Measure(in io.Reader, limit int64, fits func(*Shape) error) (Shape, error) {
-	var s Shape
+// It counts members whose names are among some, written so, of at most 32 bytes and without an escape: those of which
+// what is read takes little memory are true.
+func Measure(in io.Reader, limit int64, names map[string]bool, fits func(*Shape) error) (Shape, error) {
+	s := Shape{names: names}
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := in.Read(buffer)

@@ -150,7 +150,7 @@ func (s *Spool) take(client string, n int64) bool {
 func (b *Body) Size() int64 { return b.size }
 
 // Open reads the body from its beginning.
-func (b *Body) Open() io.Reader {
+func (b *Body) Open() io.ReadSeeker {
 	if b.file != nil {
 		return io.NewSectionReader(b.file, 0, b.size)
 	}

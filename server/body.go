@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -19,17 +20,26 @@ import (
 )
 
 // cost is the memory that the making of something of a body takes at the most, in bytes, by
-// its shape. The figures are measured (docs/design/022).
-type cost struct{ base, perByte, perElement, perObject int64 }
+// its shape. TestCosts measures it for what tools write and for what is the worst of each kind.
+type cost struct {
+	base, perByte, perElement, perObject, perSlight int64
+	names                                           map[string]bool // see intake.Measure: known ones cost nothing by themselves
+}
 
 var (
-	documentCost = cost{64 << 10, 3, 64, 1500}
-	// Syft's reader tries three formats, and each package of Syft's has maps and sets of its own.
-	sbomCost = cost{1 << 20, 8, 200, 4000}
+	documentCost = cost{base: 64 << 10, perByte: 3, perElement: 64, perObject: 1500}
+	scanCost     = cost{base: 64 << 10, perByte: 3, perElement: 64, perObject: 2500, perSlight: 300, names: map[string]bool{"fix": true, "versions": true, "aliases": true}}
+	// The decoder keeps the whole text while it reads it, and each package of Syft's has maps and sets of
+	// its own. What packages have many of is less: of it there is most.
+	sbomCost = cost{base: 1 << 20, perByte: 5, perElement: 64, perObject: 2000, perSlight: 350, names: map[string]bool{
+		"properties": true, "externalReferences": true, "hashes": true, "licenses": true, "license": true, "urls": true, "externalRefs": true, "checksums": true,
+		"name": false, "value": false, "type": false, "version": false, "purl": false, "cpe": false, "bom-ref": false, "url": false, "id": false, "alg": false, "content": false, "path": false,
+		"layerID": false, "language": false, "foundBy": false, "description": false, "author": false, "publisher": false, "group": false, "SPDXID": false, "versionInfo": false,
+		"referenceCategory": false, "referenceType": false, "referenceLocator": false, "algorithm": false, "checksumValue": false}}
 )
 
 func (c cost) of(s *intake.Shape) int64 {
-	return c.base + c.perByte*s.Bytes + c.perElement*s.Elements + c.perObject*s.Objects
+	return c.base + c.perByte*s.Bytes + c.perElement*(s.Elements-s.Known) + c.perObject*s.Objects + c.perSlight*s.Slight
 }
 
 const (
@@ -42,10 +52,43 @@ const (
 )
 
 // memory is what the making of bodies may take at a time.
-type memory struct{ small, large *semaphore.Weighted }
+type memory struct {
+	small, large *semaphore.Weighted
+	thrift       *thrift
+}
+
+// thrift has the collector of garbage come more often while large bodies are made something of: else what they left
+// would take as much again as what they take.
+type thrift struct {
+	mu     sync.Mutex
+	bodies int
+	usual  int
+}
+
+// thrifty is how much garbage there may be then, in per cent of what is used.
+const thrifty = 20
+
+func (t *thrift) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bodies++; t.bodies == 1 {
+		t.usual = debug.SetGCPercent(thrifty)
+	}
+}
+
+func (t *thrift) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bodies--; t.bodies == 0 {
+		debug.SetGCPercent(t.usual)
+	}
+}
+
+// collector is that of this process, whatever servers it has.
+var collector thrift
 
 func newMemory(all int64) memory {
-	return memory{small: semaphore.NewWeighted(smallMemory), large: semaphore.NewWeighted(all)}
+	return memory{small: semaphore.NewWeighted(smallMemory), large: semaphore.NewWeighted(all), thrift: &collector}
 }
 
 func (m memory) take(ctx context.Context, n int64) (release func(), err error) {
@@ -56,7 +99,11 @@ func (m memory) take(ctx context.Context, n int64) (release func(), err error) {
 	if err := of.Acquire(ctx, n); err != nil {
 		return nil, err
 	}
-	return func() { of.Release(n) }, nil
+	if of == m.small {
+		return func() { of.Release(n) }, nil
+	}
+	m.thrift.begin()
+	return func() { m.thrift.end(); of.Release(n) }, nil
 }
 
 // holds are what a request has taken, until it is answered.
@@ -136,6 +183,19 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64, needs
 	return &received{Reader: in, size: shape.Bytes, close: end}, nil
 }
 
+// seekable is a body that a reader goes through more than once: what came packed is unpacked to bounded disk, not to memory.
+func (s *Server) seekable(r *http.Request, in *received) (io.Reader, error) {
+	if _, ok := in.Reader.(io.Seeker); ok {
+		return in.Reader, nil
+	}
+	kept, err := s.spool.Receive(in, identity(r).Name)
+	if err != nil {
+		return nil, readFault(err)
+	}
+	hold(r, kept.Close)
+	return kept.Open(), nil
+}
+
 // measure finds what a body unfolds to, and refuses what is too much.
 func (s *Server) measure(r *http.Request, kept *intake.Body, limit int64, needs cost) (intake.Shape, error) {
 	release, err := s.upload(r.Context())
@@ -148,7 +208,7 @@ func (s *Server) measure(r *http.Request, kept *intake.Body, limit int64, needs 
 		return intake.Shape{}, err
 	}
 	defer end()
-	shape, err := intake.Measure(in, limit, func(x *intake.Shape) error {
+	shape, err := intake.Measure(in, limit, needs.names, func(x *intake.Shape) error {
 		return errors.Join(r.Context().Err(), s.limits.fits(x, needs))
 	})
 	if err != nil {
@@ -167,7 +227,7 @@ func (l Limits) fits(x *intake.Shape, needs cost) error {
 // FitsSBOM says why an SBOM is larger than one that may be uploaded.
 func (l Limits) FitsSBOM(in io.Reader) error {
 	l = l.withDefaults()
-	_, err := intake.Measure(in, l.Upload, func(x *intake.Shape) error { return l.fits(x, sbomCost) })
+	_, err := intake.Measure(in, l.Upload, sbomCost.names, func(x *intake.Shape) error { return l.fits(x, sbomCost) })
 	return err
 }
 

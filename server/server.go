@@ -51,7 +51,7 @@ type Limits struct {
 	Upload   int64         // bytes of a scan report or SBOM, packed and unpacked; 128 MiB
 	Document int64         // bytes of any other body; 8 MiB
 	Uploads  int           // bodies that are measured at a time; 4. Others wait, at most as many as 256.
-	Memory   int64         // bytes that the making of bodies may take at a time, as far as can be told before; 192 MiB
+	Memory   int64         // bytes that the making of bodies may take at a time, as far as can be told before; 256 MiB
 	Settle   time.Duration // how long an answer waits for its results; 5 s
 	Request  time.Duration // a whole request but for exports and streams; 2 min
 }
@@ -60,7 +60,7 @@ func (l Limits) withDefaults() Limits {
 	l.Upload = cmp.Or(l.Upload, 128<<20)
 	l.Document = cmp.Or(l.Document, 8<<20)
 	l.Uploads = cmp.Or(l.Uploads, 4)
-	l.Memory = cmp.Or(l.Memory, 192<<20)
+	l.Memory = cmp.Or(l.Memory, 256<<20)
 	l.Settle = cmp.Or(l.Settle, 5*time.Second)
 	l.Request = cmp.Or(l.Request, 2*time.Minute)
 	return l

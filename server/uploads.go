@@ -41,7 +41,7 @@ func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
 	if err := queryOf(r).err(); err != nil {
 		return err
 	}
-	in, err := s.body(w, r, s.limits.Upload, documentCost)
+	in, err := s.body(w, r, s.limits.Upload, scanCost)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,11 @@ func (s *Server) postSBOM(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer in.Close()
-	kept, err := s.DecodeSBOM(in, image, digest)
+	text, err := s.seekable(r, in)
+	if err != nil {
+		return err
+	}
+	kept, err := s.DecodeSBOM(text, image, digest)
 	if err != nil {
 		return unprocessable("%v", err)
 	}

@@ -55,7 +55,7 @@ func (a *app) serveCommand() *cobra.Command {
 		reportsAt                          string
 		logLevel                           string
 		maxAge                             time.Duration
-		scanMemory, scanDisk, uploadMemory size = 512 << 20, 2 << 30, 192 << 20
+		scanMemory, scanDisk, uploadMemory size = 512 << 20, 2 << 30, 256 << 20
 		quota, quotaAll                         = quotaFlag(daemon.DefaultQuota), quotaFlag(daemon.DefaultQuotaAll)
 	)
 	c := &cobra.Command{
