@@ -78,36 +78,36 @@ func TestCosts(t *testing.T) {
 		needs      cost
 		read       func(io.Reader)
 	}{
-		{"CycloneDX of 30,000 packages", list(cyclonedx, component, 30_000, "]}"), sbomCost, sbom},
-		{"Syft of 20,000 packages", list(syft, artifact, 20_000, "]}"), sbomCost, sbom},
-		{"components", list(cyclonedx, `{"type":"library","name":"a#","version":"1"}`, 60_000, "]}"), sbomCost, sbom},
-		{"components of nothing", list(cyclonedx, `{}`, 200_000, "]}"), sbomCost, sbom},
-		{"properties", cyclonedx + list(`{"type":"library","name":"a","version":"1","properties":[`, `{}`, 400_000, "]}]}"), sbomCost, sbom},
-		{"licenses", cyclonedx + list(`{"type":"library","name":"a","version":"1","licenses":[`, `{"license":{"id":"MIT-#"}}`, 100_000, "]}]}"), sbomCost, sbom},
-		{"references", cyclonedx + list(`{"type":"library","name":"a","version":"1","externalReferences":[`, `{}`, 400_000, "]}]}"), sbomCost, sbom},
-		{"dependencies", list(`{"bomFormat":"CycloneDX","specVersion":"1.5","components":[],"dependencies":[`, `{"ref":"a#","dependsOn":["b#"]}`, 200_000, "]}"), sbomCost, sbom},
-		{"artifacts", list(syft, `{"id":"#","name":"a","version":"1","type":"deb"}`, 60_000, "]}"), sbomCost, sbom},
-		{"locations", syft + list(`{"id":"1","name":"a","version":"1","type":"deb","locations":[`, `{"path":"/#"}`, 100_000, "]}]}"), sbomCost, sbom},
-		{"files", list(strings.Replace(syft, `"artifacts":[`, `"artifacts":[],"files":[`, 1), `{"id":"#","location":{"path":"/#"}}`, 100_000, "]}"), sbomCost, sbom},
-		{"relationships", list(strings.Replace(syft, `"artifacts":[`, `"artifacts":[],"artifactRelationships":[`, 1), `{"parent":"#","child":"b","type":"contains"}`, 100_000, "]}"), sbomCost, sbom},
-		{"SPDX", list(spdx, `{"SPDXID":"SPDXRef-#","name":"a#","versionInfo":"1","downloadLocation":"NONE"}`, 60_000, "]}"), sbomCost, sbom},
-		{"hashes", cyclonedx + list(`{"type":"library","name":"a","version":"1","hashes":[`, `{"alg":"a","content":"#"}`, 200_000, "]}]}"), sbomCost, sbom},
-		{"references of a package", spdx + list(`{"SPDXID":"SPDXRef-1","name":"a","versionInfo":"1","downloadLocation":"NONE","externalRefs":[`, `{"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:deb/a#@1"}`, 60_000, "]}]}"), sbomCost, sbom},
-		{"checksums", spdx + list(`{"SPDXID":"SPDXRef-1","name":"a","versionInfo":"1","downloadLocation":"NONE","checksums":[`, `{"algorithm":"SHA1","checksumValue":"#"}`, 100_000, "]}]}"), sbomCost, sbom},
-		{"licenses of Syft", syft + list(`{"id":"1","name":"a","version":"1","type":"deb","licenses":[`, `{"value":"MIT-#","urls":["a"]}`, 60_000, "]}]}"), sbomCost, sbom},
-		{"properties of a file", syft + list(`{"id":"1","name":"a","version":"1","type":"npm","metadataType":"javascript-npm-package","metadata":{"properties":[`, `{"#":{}}`, 100_000, "]}}]}"), sbomCost, sbom},
-		{"annotations", syft + list(`{"id":"1","name":"a","version":"1","type":"deb","locations":[{"path":"/a","annotations":{`, `"#":""`, 300_000, "}}]}]}"), sbomCost, sbom},
-		{"names of other cases", list(`{"bomFormat":"CycloneDX","specVersion":"1.5","Components":[`, `{}`, 50_000, "]}"), sbomCost, sbom},
+		{"CycloneDX of 15,000 packages", list(cyclonedx, component, 15_000, "]}"), sbomCost, sbom},
+		{"Syft of 10,000 packages", list(syft, artifact, 10_000, "]}"), sbomCost, sbom},
+		{"components", list(cyclonedx, `{"type":"library","name":"a#","version":"1"}`, 30_000, "]}"), sbomCost, sbom},
+		{"components of nothing", list(cyclonedx, `{}`, 100_000, "]}"), sbomCost, sbom},
+		{"properties", cyclonedx + list(`{"type":"library","name":"a","version":"1","properties":[`, `{}`, 200_000, "]}]}"), sbomCost, sbom},
+		{"licenses", cyclonedx + list(`{"type":"library","name":"a","version":"1","licenses":[`, `{"license":{"id":"MIT-#"}}`, 50_000, "]}]}"), sbomCost, sbom},
+		{"references", cyclonedx + list(`{"type":"library","name":"a","version":"1","externalReferences":[`, `{}`, 200_000, "]}]}"), sbomCost, sbom},
+		{"dependencies", list(`{"bomFormat":"CycloneDX","specVersion":"1.5","components":[],"dependencies":[`, `{"ref":"a#","dependsOn":["b#"]}`, 100_000, "]}"), sbomCost, sbom},
+		{"artifacts", list(syft, `{"id":"#","name":"a","version":"1","type":"deb"}`, 30_000, "]}"), sbomCost, sbom},
+		{"locations", syft + list(`{"id":"1","name":"a","version":"1","type":"deb","locations":[`, `{"path":"/#"}`, 50_000, "]}]}"), sbomCost, sbom},
+		{"files", list(strings.Replace(syft, `"artifacts":[`, `"artifacts":[],"files":[`, 1), `{"id":"#","location":{"path":"/#"}}`, 50_000, "]}"), sbomCost, sbom},
+		{"relationships", list(strings.Replace(syft, `"artifacts":[`, `"artifacts":[],"artifactRelationships":[`, 1), `{"parent":"#","child":"b","type":"contains"}`, 50_000, "]}"), sbomCost, sbom},
+		{"SPDX", list(spdx, `{"SPDXID":"SPDXRef-#","name":"a#","versionInfo":"1","downloadLocation":"NONE"}`, 30_000, "]}"), sbomCost, sbom},
+		{"hashes", cyclonedx + list(`{"type":"library","name":"a","version":"1","hashes":[`, `{"alg":"a","content":"#"}`, 100_000, "]}]}"), sbomCost, sbom},
+		{"references of a package", spdx + list(`{"SPDXID":"SPDXRef-1","name":"a","versionInfo":"1","downloadLocation":"NONE","externalRefs":[`, `{"referenceCategory":"PACKAGE-MANAGER","referenceType":"purl","referenceLocator":"pkg:deb/a#@1"}`, 30_000, "]}]}"), sbomCost, sbom},
+		{"checksums", spdx + list(`{"SPDXID":"SPDXRef-1","name":"a","versionInfo":"1","downloadLocation":"NONE","checksums":[`, `{"algorithm":"SHA1","checksumValue":"#"}`, 50_000, "]}]}"), sbomCost, sbom},
+		{"licenses of Syft", syft + list(`{"id":"1","name":"a","version":"1","type":"deb","licenses":[`, `{"value":"MIT-#","urls":["a"]}`, 30_000, "]}]}"), sbomCost, sbom},
+		{"properties of a file", syft + list(`{"id":"1","name":"a","version":"1","type":"npm","metadataType":"javascript-npm-package","metadata":{"properties":[`, `{"#":{}}`, 50_000, "]}}]}"), sbomCost, sbom},
+		{"annotations", syft + list(`{"id":"1","name":"a","version":"1","type":"deb","locations":[{"path":"/a","annotations":{`, `"#":""`, 150_000, "}}]}]}"), sbomCost, sbom},
+		{"names of other cases", list(`{"bomFormat":"CycloneDX","specVersion":"1.5","Components":[`, `{}`, 25_000, "]}"), sbomCost, sbom},
 		{"a long text", cyclonedx + `{"type":"library","version":"1","name":"` + strings.Repeat("a", 20<<20) + `"}]}`, sbomCost, sbom},
-		{"numbers", `{"bomFormat":"CycloneDX","specVersion":"1.5","x":[0` + strings.Repeat(",0", 5_000_000) + "]}", sbomCost, sbom},
-		{"vulnerabilities of nothing", list(scans, "{}", 100_000, "]}]}"), scanCost, scan},
-		{"vulnerabilities", list(scans, `{"id":"CVE-2026-#","package":"openssl","version":"3.0.#","type":"deb","cvss":9.8,"severity":"Critical","aliases":["GHSA-#"],"fix":{"state":"fixed","versions":["3.#"]},"purl":"pkg:deb/debian/openssl@3.0.#"}`, 60_000, "]}]}"), scanCost, scan},
-		{"aliases", list(scans+`{"id":"a","aliases":[`, `"#"`, 1_000_000, "]}]}]}"), scanCost, scan},
-		{"a review of objects", list(`{"request":{"object":{"x":[`, `{"a":{}}`, 100_000, "]}}}"), documentCost, anything},
-		{"a review of texts", list(`{"request":{"object":{"x":[`, `{"a":"#"}`, 100_000, "]}}}"), documentCost, anything},
-		{"containers that run", list(`{"cluster":"c","instances":[`, `{}`, 100_000, "]}"), documentCost, instances},
+		{"numbers", `{"bomFormat":"CycloneDX","specVersion":"1.5","x":[0` + strings.Repeat(",0", 1_250_000) + "]}", sbomCost, sbom},
+		{"vulnerabilities of nothing", list(scans, "{}", 50_000, "]}]}"), scanCost, scan},
+		{"vulnerabilities", list(scans, `{"id":"CVE-2026-#","package":"openssl","version":"3.0.#","type":"deb","cvss":9.8,"severity":"Critical","aliases":["GHSA-#"],"fix":{"state":"fixed","versions":["3.#"]},"purl":"pkg:deb/debian/openssl@3.0.#"}`, 30_000, "]}]}"), scanCost, scan},
+		{"aliases", list(scans+`{"id":"a","aliases":[`, `"#"`, 250_000, "]}]}]}"), scanCost, scan},
+		{"a review of objects", list(`{"request":{"object":{"x":[`, `{"a":{}}`, 50_000, "]}}}"), documentCost, anything},
+		{"a review of texts", list(`{"request":{"object":{"x":[`, `{"a":"#"}`, 50_000, "]}}}"), documentCost, anything},
+		{"containers that run", list(`{"cluster":"c","instances":[`, `{}`, 50_000, "]}"), documentCost, instances},
 		{"images", list(`{"schema":"assay.dev/scan/v1","images":[`, "{}", 9_999, "]}"), scanCost, scan},
-		{"a member that is not known", list(`{"schema":"assay.dev/scan/v1","x":[`, `{"a":[]}`, 500_000, "]}"), scanCost, scan},
+		{"a member that is not known", list(`{"schema":"assay.dev/scan/v1","x":[`, `{"a":[]}`, 250_000, "]}"), scanCost, scan},
 	} {
 		shape, err := intake.Measure(strings.NewReader(x.text), 1<<30, x.needs.names, func(*intake.Shape) error { return nil })
 		if err != nil {
@@ -117,7 +117,7 @@ func TestCosts(t *testing.T) {
 		used := peak(func() { x.read(bytes.NewReader(raw)) })
 		allowed := x.needs.of(&shape)
 		t.Logf("%-30s %6.1f MiB %8d elements %8d objects and %8d slight: %6.1f MiB of %6.1f, %5.1f a byte, %6.0f an object", x.name, float64(shape.Bytes)/(1<<20), shape.Elements, shape.Objects, shape.Slight, float64(used)/(1<<20), float64(allowed)/(1<<20), float64(used)/float64(shape.Bytes), float64(used)/float64(shape.Objects+shape.Slight))
-		if used > allowed {
+		if used*10/11 > allowed { // peak lets a tenth of garbage lie
 			t.Errorf("%s takes %d MiB, and %d are reckoned", x.name, used>>20, allowed>>20)
 		}
 	}
