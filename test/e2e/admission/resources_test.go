@@ -158,7 +158,7 @@ func TestDefinitions(t *testing.T) {
 		policy + `{rules: [{action: Deny}]}`:                                                                                   "Unsupported value",
 		policy + `{rules: [{action: Allow, imageScanStatus: {operator: IsOneOf, values: [Bad]}}]}`:                             "Unsupported value",
 		assay + "Thresholds\nmetadata: {name: default}\nspec: {warn: 9, fail: 8}":                                              "must not be over fail",
-		assay + "Thresholds\nmetadata: {name: default}\nspec: {warn: 9.5}":                                                     "must not be over fail",
+		assay + "Thresholds\nmetadata: {name: default}\nspec: {warn: 9.5, fail: 9.4}":                                          "must not be over fail",
 		assay + "Thresholds\nmetadata: {name: other}\nspec: {warn: 1}":                                                         "named default",
 		assay + "AdmissionSettings\nmetadata: {name: other}\nspec: {}":                                                         "named default",
 		assay + "VulnerabilityException\nmetadata: {name: e}\nspec: {cve: CVE-1, scope: any, justification: x}":                "",
