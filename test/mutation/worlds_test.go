@@ -223,13 +223,13 @@ func load(t *testing.T, seed uint64, c corpus.Case) *world {
 		for i, r := range p.Spec.Rules {
 			criteria := []string{}
 			if r.ImagePath != nil {
-				criteria = append(criteria, "path")
+				criteria = append(criteria, map[string]string{api.IsOneOf: "path", api.IsNoneOf: "path not"}[r.ImagePath.Operator])
 			}
 			if r.ImageScanStatus != nil {
 				criteria = append(criteria, "status")
 			}
 			if r.ImageLastScan != nil {
-				criteria = append(criteria, "time")
+				criteria = append(criteria, map[string]string{"lt": "time", "gt": "time after"}[r.ImageLastScan.Operator])
 			}
 			w.rows[fmt.Sprintf("%s/%d", p.Metadata.Name, i+1)] = row{p.Metadata.Name, r.Action, p.RuleOrigins[i].String(), i + 1, criteria}
 		}
