@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,10 +158,10 @@ func TestOverrideIsAskedFor(t *testing.T) {
 func TestScanOnSight(t *testing.T) {
 	a, _ := admission(t, strings.Replace(allowAll, "Allow", "Reject", 1))
 	asked := make(chan []string, 10)
-	fail := true
+	var there atomic.Bool
 	sight := NewSight(func(_ context.Context, images []string) error {
 		asked <- images
-		if fail {
+		if !there.Load() {
 			return errors.New("away")
 		}
 		return nil
@@ -174,10 +175,15 @@ func TestScanOnSight(t *testing.T) {
 	if said := try(somePod); !strings.Contains(said, "was asked to scan") || (<-asked)[0] != "nginx" {
 		t.Error(said)
 	}
-	time.Sleep(50 * time.Millisecond)
-	fail = false
-	try(somePod) // the server was away: it is asked again
-	<-asked
+	there.Store(true)
+	for again := false; !again; { // the server was away: it is asked again, once that is known
+		try(somePod)
+		select {
+		case <-asked:
+			again = true
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
 	if said := try(somePod); !strings.Contains(said, "was asked to scan") || len(asked) != 0 {
 		t.Error("it is asked for twice: ", said)
 	}

@@ -327,7 +327,7 @@ func TestNeverNarrowerThanPolicies(t *testing.T) {
 		for _, other := range []uint64{0, 1000, 2000, 3000, 4000, 5000, 6000, 7000} {
 			for _, text := range corpus.Generate(seed + other).Reviews {
 				q, ok := requestOf(t, text, review.KindsOf(set.Settings))
-				if !ok {
+				if !ok || q.in.Review.Namespace == "" { // an API server names the namespace of what is in one
 					continue
 				}
 				d, err := e.Admit(context.Background(), q.in.Review, c.Now)
