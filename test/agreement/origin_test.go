@@ -32,7 +32,7 @@ func forCluster(w world) bundles.Content {
 func TestScopedEngineAgreesWithReference(t *testing.T) {
 	ctx := context.Background()
 	decided, differ := 0, 0
-	for seed := range cases(t) {
+	for seed := range (cases(t) + 2) / 3 { // each is decided by three engines
 		w := loadCase(t, seed, corpus.GenerateScoped(seed))
 		b, err := bundles.Build(forCluster(w))
 		if err != nil {
