@@ -214,7 +214,8 @@ type Owner struct {
 type Container struct {
 	Container string `json:"container"`
 	// Image is the reference as written, Normal as normalised; they are the same
-	// for what does not parse, which has no Name either.
+	// for what does not parse, which has no Name either. Name is the canonical one: see
+	// [Reference.Name].
 	Image  string `json:"image"`
 	Normal string `json:"normal"`
 	Name   string `json:"name,omitempty"`

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -10,8 +11,12 @@ import (
 // Reference is a container image reference, normalised as Docker does: a bare
 // nginx is docker.io/library/nginx:latest. The grammar is that of
 // github.com/distribution/reference; a test holds the two together.
+//
+// It has two names. [Reference.Name] is the canonical one, the same for all spellings of a
+// registry's host: what is known of an image is found by it. [Reference.WrittenName] has the
+// host as the user wrote it: images are pulled by that, and found in a local store.
 type Reference struct {
-	// Host is the registry's host, such as "docker.io" or "localhost:5000".
+	// Host is the registry's host as written, such as "docker.io" or "localhost:5000".
 	Host string
 	// Path is the repository within the host, such as "library/nginx".
 	Path string
@@ -70,21 +75,26 @@ func ParseReference(s string) (Reference, error) {
 	if !pathPattern.MatchString(rest) {
 		return bad("the repository must be lower-case letters and digits, separated by '.', '_', '-' or '/'")
 	}
-	if len(rest) > maxPath {
+	r.Path = rest
+	if _, path := r.canonical(); len(path) > maxPath {
 		return bad("the repository is longer than 255 characters")
 	}
-	r.Path = rest
 	if r.Tag == "" && r.Digest == "" {
 		r.Tag = "latest"
 	}
 	return r, nil
 }
 
-// splitHost tells the registry host from the repository: the first component
-// is a host when it has a dot, a colon or an upper-case letter, or is localhost.
+// looksLikeHost says that the first component of a name is a host: it has a dot, a colon or an
+// upper-case letter, or is localhost.
+func looksLikeHost(first string) bool {
+	return strings.ContainsAny(first, ".:") || first == "localhost" || strings.ToLower(first) != first
+}
+
+// splitHost tells the registry host from the repository.
 func splitHost(name string) (host, rest string) {
 	first, after, found := strings.Cut(name, "/")
-	if !found || !strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first {
+	if !found || !looksLikeHost(first) {
 		return "docker.io", name
 	}
 	if first == "index.docker.io" {
@@ -93,14 +103,51 @@ func splitHost(name string) (host, rest string) {
 	return first, after
 }
 
-// Name is host and path, without tag and digest: "docker.io/library/nginx".
-func (r Reference) Name() string { return r.Host + "/" + r.Path }
+// hubHosts are the names of Docker Hub's registry.
+var hubHosts = map[string]bool{"docker.io": true, "index.docker.io": true, "registry-1.docker.io": true, "registry.hub.docker.com": true}
 
-// String is the normalised reference.
-func (r Reference) String() string {
-	s := r.Name()
+// canonical is the one spelling of host and path: the host in lower case and without the port
+// of HTTPS, Docker Hub's as docker.io with the library of official images. A host that would
+// be read as a part of a path without its port keeps that: so the canonical form of a reference
+// is a reference, and its own canonical form.
+func (r Reference) canonical() (host, path string) {
+	host, path = strings.ToLower(r.Host), r.Path
+	port := "443"
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		port = cmp.Or(strings.TrimLeft(host[i+1:], "0"), "0")
+		host = host[:i]
+	}
+	switch {
+	case port == "443" && hubHosts[host]:
+		host = "docker.io"
+		if !strings.Contains(path, "/") {
+			path = "library/" + path
+		}
+	case port != "443" || !looksLikeHost(host):
+		host += ":" + port
+	}
+	return host, path
+}
+
+// Name is the canonical host and path, without tag and digest: "docker.io/library/nginx", for
+// registry-1.docker.io/library/nginx too.
+func (r Reference) Name() string {
+	host, path := r.canonical()
+	return host + "/" + path
+}
+
+// WrittenName is host and path as written and normalised, without tag and digest.
+func (r Reference) WrittenName() string { return r.Host + "/" + r.Path }
+
+// String is the normalised reference, with the host as written.
+func (r Reference) String() string { return r.WrittenName() + r.suffix() }
+
+// Canonical is the reference with its canonical name.
+func (r Reference) Canonical() string { return r.Name() + r.suffix() }
+
+func (r Reference) suffix() (s string) {
 	if r.Tag != "" {
-		s += ":" + r.Tag
+		s = ":" + r.Tag
 	}
 	if r.Digest != "" {
 		s += "@" + r.Digest
@@ -108,14 +155,14 @@ func (r Reference) String() string {
 	return s
 }
 
-// Registry is Calico's registry: all of the name but its last component,
+// Registry is Calico's registry: all of the canonical name but its last component,
 // "docker.io/library" for nginx.
 func (r Reference) Registry() string {
 	name := r.Name()
 	return name[:strings.LastIndexByte(name, '/')]
 }
 
-// Repository is Calico's repository: the last component of the name.
+// Repository is Calico's repository: the last component of the canonical name.
 func (r Reference) Repository() string {
 	name := r.Name()
 	return name[strings.LastIndexByte(name, '/')+1:]
@@ -136,6 +183,20 @@ func NormalizedName(registry, repository string) (string, error) {
 		return "", fmt.Errorf("%w %.80q: a repository has no tag and no digest", ErrReference, joined)
 	}
 	return r.Name(), nil
+}
+
+// CanonicalPrefix writes the host that begins a prefix of names as [Reference.Name] does, and
+// leaves what begins with no host as it is: no name begins so.
+func CanonicalPrefix(prefix string) string {
+	host, path, found := strings.Cut(prefix, "/")
+	if !looksLikeHost(host) || !hostPattern.MatchString(host) {
+		return prefix
+	}
+	host, _ = Reference{Host: host, Path: "x/x"}.canonical()
+	if found {
+		host += "/"
+	}
+	return host + path
 }
 
 // NormalizeID writes the id of a vulnerability as databases do: CVE-2021-44228

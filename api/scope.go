@@ -17,15 +17,16 @@ type Scope struct {
 	// identity says of an image's packages counts in each of them. A cluster is in the groups
 	// that scopes name beside it.
 	Group string
-	// Registry begins every name that the identity speaks of: a host, and as many whole
-	// components of the path as are given.
+	// Registry begins every name that the identity speaks of: a canonical host (see
+	// [CanonicalPrefix]), and as many whole components of the path as are given.
 	Registry string
 }
 
 // maxScope bounds the text of a scope, in bytes.
 const maxScope = 1024
 
-// ParseScope reads the text form; an empty text is "all", as stores have it.
+// ParseScope reads the text form; an empty text is "all", as stores have it. Of a registry's
+// host any spelling is taken, and the canonical one given.
 func ParseScope(text string) (Scope, error) {
 	var s Scope
 	if text == "" || text == "all" {
@@ -35,7 +36,7 @@ func ParseScope(text string) (Scope, error) {
 		key, value, _ := strings.Cut(part, "=")
 		to := map[string]*string{"cluster": &s.Cluster, "group": &s.Group, "registry": &s.Registry}[key]
 		if key == "registry" {
-			value = strings.TrimSuffix(value, "/")
+			value = CanonicalPrefix(strings.TrimSuffix(value, "/"))
 		}
 		if to == nil || *to != "" || value == "" || len(text) > maxScope || strings.TrimSpace(value) != value {
 			return Scope{}, fmt.Errorf("scope %.80q: want all, or some of cluster=NAME, group=NAME and registry=PREFIX with commas, each once", text)

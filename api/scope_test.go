@@ -15,6 +15,12 @@ func TestScope(t *testing.T) {
 		"cluster=prod-1,group=prod":        {Cluster: "prod-1", Group: "prod"},
 		"registry=quay.io/acme/":           {Registry: "quay.io/acme"},
 		"registry=quay.io,cluster=prod-eu": {Cluster: "prod-eu", Registry: "quay.io"},
+		"registry=Quay.IO:443/acme":        {Registry: "quay.io/acme"},
+		"registry=registry-1.docker.io":    {Registry: "docker.io"},
+		"registry=Index.docker.io/acme/":   {Registry: "docker.io/acme"},
+		"registry=Foo":                     {Registry: "foo:443"},
+		"registry=acme":                    {Registry: "acme"},
+		"registry=a.b:443:443":             {Registry: "a.b:443:443"},
 	} {
 		got, err := ParseScope(text)
 		if err != nil || got != want || got.All() != (want == Scope{}) {
@@ -31,8 +37,10 @@ func TestScope(t *testing.T) {
 			t.Errorf("%.50q is read as %v", text, s)
 		}
 	}
-	if _, err := json.Marshal(Scope{Cluster: "a,registry=b"}); err == nil {
-		t.Error("a name with a comma is written")
+	for _, s := range []Scope{{Cluster: "a,registry=b"}, {Registry: "Quay.io"}} {
+		if text, err := json.Marshal(s); err == nil {
+			t.Errorf("%+v is written: %s", s, text)
+		}
 	}
 }
 
@@ -42,6 +50,10 @@ func TestScopeAllows(t *testing.T) {
 		"quay.io/acme/app:1":        true,
 		"quay.io/acme/team/app":     true,
 		"quay.io/acme":              true,
+		"Quay.IO/acme/app:1":        true,
+		"quay.io:443/acme/app":      true,
+		"quay.io:8443/acme/app":     false,
+		"quay.io:443/other/app":     false,
 		"quay.io/acmecorp/app":      false,
 		"quay.io/other/app":         false,
 		"evil.io/quay.io/acme/app":  false,
@@ -55,6 +67,15 @@ func TestScopeAllows(t *testing.T) {
 	}
 	if !(Scope{Registry: "docker.io/library"}).AllowsImage("nginx") || !(Scope{}).AllowsImage("anything at all") {
 		t.Error("a normalised reference, or any without bound, is refused")
+	}
+	hub, err := ParseScope("registry=registry.hub.docker.com/library")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"nginx", "docker.io/nginx", "index.docker.io/library/nginx", "Registry-1.docker.io:443/library/nginx"} {
+		if !hub.AllowsImage(name) {
+			t.Errorf("%s does not allow %s", hub, name)
+		}
 	}
 	for text, want := range map[string]bool{
 		"all": true, "cluster=a": true, "cluster=a,group=g": true, "cluster=b": false, "cluster=A": false, "group=g": false, "registry=quay.io": false, "cluster=a,registry=quay.io": false,

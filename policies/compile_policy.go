@@ -141,7 +141,7 @@ func (g *generator) rule(set, title string, at Origin, conditions []string) {
 // ruleOf writes the body of a policy's rule. The rule index has asked what it can
 // ask before a body is evaluated, in whatever order they stand: so these conditions,
 // then true, come last; first what fails cheaply, then regular expressions. The image
-// path is matched in each of its forms: as written and as normalised.
+// path is matched in each of its forms: as written, as normalised and as canonical.
 func (g *generator) ruleOf(set, title string, at Origin, conditions []string, r rule) {
 	if r.results != nil {
 		if len(r.results) == 0 {

@@ -255,8 +255,9 @@ verdicts := [verdict(c) | some c in subjects]
 
 # verdict(c) is what is decided of a container: "hits" are the rules that match, of
 # which the first in the order of policies and rules decides, and "image" is what
-# the decision shows. "from" has the rest of each form of the reference from the
-# offsets at which patterns have literals, so that the rule index sees these.
+# the decision shows. "forms" are the reference as written, as normalised and as
+# canonical; "from" has the rest of each of them from the offsets at which patterns
+# have literals, so that the rule index sees these.
 verdict(c) := {"subject": c, "fact": fact, "status": status, "hits": hits, "action": ruling.action, "image": image} if {
 	status := classification.status(c)
 	fact := fact_of(c, status)
@@ -272,7 +273,20 @@ fact_of(c, status) := {
 } if {
 	written := c.image
 	normal := c.normal
+	startswith(normal, c.name) # it is canonical, as most are
+} else := {
+	"forms": forms,
+	"from": {offset: {substring(form, offset, -1) | some form in forms} | some offset in policies.offsets},
+	"result": status.result, "status": status, "cuts": cuts,
+} if {
+	forms := {c.image, c.normal, canonical(c)}
 }
+
+# canonical(c) is the reference under its canonical name, so that no spelling of a
+# registry's host gets past a pattern. What does not parse has no name.
+canonical(c) := c.normal if {
+	not c.name
+} else := concat("", [c.name, regex.replace(c.normal, `^.*/[^:@]*`, "")])
 
 # --- No worse than what runs ---
 

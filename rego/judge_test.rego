@@ -752,6 +752,39 @@ test_explain_of_an_admission_review if {
 }
 
 # Hits are evaluated for each image, whatever the module that holds them.
+# --- The forms of a reference ---
+
+spelled := {
+	"container": "web", "image": "Registry-1.docker.io:443/bad:1", "normal": "Registry-1.docker.io:443/bad:1",
+	"name": "docker.io/library/bad", "tag": "1",
+}
+
+test_rules_see_the_reference_as_written_normalised_and_canonical if {
+	every form in ["Registry-1.docker.io:443/bad:1", "docker.io/library/bad:1"] {
+		d := decide(changed(pod, {"containers": [spelled]}), {"rules": [rule("a", 0, 1, "Reject", ["path"])], "hits": {form: {0}}})
+		not d.allowed
+		d.images[0].result == "Fail"
+	}
+	every form in ["bad:1", "docker.io/library/bad:1"] {
+		not decide(changed(pod, {"containers": [bad]}), {"rules": [rule("a", 0, 1, "Reject", ["path"])], "hits": {form: {0}}}).allowed
+	}
+}
+
+test_the_canonical_form_keeps_tag_and_digest if {
+	both := changed(object.remove(spelled, ["tag"]), {
+		"image": concat("@", [spelled.image, digest]), "normal": concat("@", [spelled.normal, digest]), "digest": digest,
+	})
+	form := concat("@", ["docker.io/library/bad:1", digest])
+	not decide(changed(pod, {"containers": [both]}), {"rules": [rule("a", 0, 1, "Reject", ["path"])], "hits": {form: {0}}}).allowed
+}
+
+# A name that is none gives no form, hence no decision but a refusal.
+test_a_name_that_is_no_text_is_refused if {
+	d := decide(changed(pod, {"containers": [changed(bad, {"name": 7})]}), allow_all)
+	not d.allowed
+	d.images == []
+}
+
 test_mocked_hits if {
 	d := data.assay.judge.decision with input as pod
 		with data.assay.generated.thresholds as thresholds

@@ -1,8 +1,9 @@
 # METADATA
 # title: Image references
 # description: >-
-#   Parses and normalises image references as Docker does, in step with
-#   ParseReference of package api: a Go test holds the two together.
+#   Parses and normalises image references as Docker does, and gives them their
+#   canonical name, in step with ParseReference of package api: a Go test holds the
+#   two together.
 package assay.reference
 
 host_pattern := `^(?:(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])(?:\.(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9]))*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?$`
@@ -16,7 +17,8 @@ digest_pattern := `^(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}|sha384:[a-f0-9]{
 # METADATA
 # description: >-
 #   {"name", "normal", "tag", "digest"} of a reference, tag and digest only
-#   where there is one. Undefined when the reference does not parse.
+#   where there is one. The name is canonical: one for all spellings of a registry's
+#   host, which "normal" has as written. Undefined when the reference does not parse.
 parse(s) := parsed if {
 	not regex.match(`^[a-f0-9]{64}$`, s)
 	at := split_first(s, "@")
@@ -26,12 +28,14 @@ parse(s) := parsed if {
 	well_formed_tag(colon.after)
 	path := official(located.host, colon.before)
 	well_formed_host(located.host)
-	count(path) <= 255
 	regex.match(path_pattern, path)
-	name := concat("/", [located.host, path])
+	host := canonical_host(located.host)
+	canonical_path := official(host, path)
+	count(canonical_path) <= 255
 	tag := default_tag(colon.after, at.after)
 	parsed := object.union_n([
-		{"name": name, "normal": concat("", [name, prefixed(":", tag), prefixed("@", at.after)])},
+		{"name": concat("/", [host, canonical_path])},
+		{"normal": concat("", [located.host, "/", path, prefixed(":", tag), prefixed("@", at.after)])},
 		present("tag", tag),
 		present("digest", at.after),
 	])
@@ -56,7 +60,7 @@ split_first(s, separator) := {"before": substring(s, 0, i), "after": substring(s
 
 locate(name) := {"host": "docker.io", "path": name} if not has_host(name)
 
-locate(name) := {"host": canonical_host(first), "path": substring(name, count(first) + 1, -1)} if {
+locate(name) := {"host": normal_host(first), "path": substring(name, count(first) + 1, -1)} if {
 	has_host(name)
 	first := split(name, "/")[0]
 }
@@ -75,9 +79,25 @@ looks_like_host(first) if contains(first, ":")
 
 looks_like_host(first) if lower(first) != first
 
-canonical_host(host) := "docker.io" if host == "index.docker.io"
+normal_host(host) := "docker.io" if host == "index.docker.io"
 
-canonical_host(host) := host if host != "index.docker.io"
+normal_host(host) := host if host != "index.docker.io"
+
+# The names of Docker Hub's registry.
+hub := {"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
+
+# canonical_host(host) is the one spelling of a host: in lower case, without the port of
+# HTTPS, Docker Hub's as docker.io. One that would be read as a part of a path without
+# its port keeps that: so the canonical form of a reference is its own.
+canonical_host(host) := "docker.io" if {
+	without_https(host) in hub
+} else := without_https(host) if {
+	looks_like_host(without_https(host))
+} else := concat("", [without_https(host), ":443"])
+
+without_https(host) := regex.replace(short_port(lower(host)), `:443$`, "")
+
+short_port(host) := regex.replace(host, `:0+([0-9]+)$`, ":$1")
 
 official(host, path) := concat("/", ["library", path]) if {
 	host == "docker.io"

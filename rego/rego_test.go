@@ -146,6 +146,9 @@ var references = []string{
 	"docker.io/a/b", "docker.io", "docker.io/", "a.b:x/c", "localhost", "registry.example.com", "ex_ample.com/x", " nginx", "nginx ", "nginx\n",
 	"nginx@sha512:" + strings.Repeat("a", 128), "nginx@sha384:" + strings.Repeat("a", 96), "nginx@md5:" + strings.Repeat("a", 32),
 	"nginx@sha256:" + strings.Repeat("A", 64), "nginx@@", "nginx@", "@", ":", "/", "x:80", "x:80/y", "-a.b/c", "É/x", "é/x", "ß/x", "nginx:é", "a\x00b",
+	"registry-1.docker.io/nginx", "Registry-1.Docker.IO:0443/nginx:1", "registry.hub.docker.com/library/nginx", "docker.io:443/a/b", "docker.io:80/nginx",
+	"Registry.Example.COM/shop", "registry.example.com:443/shop", "registry.example.com:0443/shop:1", "registry.example.com:4430/shop", "a.b:0/c", "a.b:000/c",
+	"foo:443/bar", "FOO/bar", "Foo:0080/bar", "LOCALHOST:443/x", "[FE80::1]:443/x", "[fe80::443]/x", "registry-1.docker.io/" + strings.Repeat("p", 248), "registry-1.docker.io/" + strings.Repeat("p", 247),
 	"Index.docker.io/x", "index.docker.io", "index.docker.io/a/b", "a/b:c:d", "a/b:c/d", "ǅ/x",
 }
 
@@ -153,7 +156,7 @@ var references = []string{
 func random(n int) []string {
 	r := rand.New(rand.NewPCG(1, 2))
 	pieces := strings.Split("ab01./:@-_A[]", "")
-	pieces = append(pieces, "localhost", "docker.io", "index.docker.io", "@sha256:"+strings.Repeat("0a", 32), "sha256:"+strings.Repeat("b1", 32),
+	pieces = append(pieces, "localhost", "docker.io", "index.docker.io", "registry-1.docker.io", "Registry.hub.docker.com", ":443/", ":0443/", "a.b:443/", "A.b/", "Foo/", "@sha256:"+strings.Repeat("0a", 32), "sha256:"+strings.Repeat("b1", 32),
 		"a", "b", "a", "b", "/", "/", ".", ":", "a.b", "a/b", "b:1", "[::1]")
 	var list []string
 	for range n {
@@ -166,12 +169,13 @@ func random(n int) []string {
 	return list
 }
 
-// TestReferenceAgreesWithGo holds data.assay.reference to api.ParseReference,
-// and the identity of an image to api.NewContainer.
+// TestReferenceAgreesWithGo holds data.assay.reference to api.ParseReference, the identity of an
+// image to api.NewContainer, and the form that patterns see to Canonical.
 func TestReferenceAgreesWithGo(t *testing.T) {
 	ctx := context.Background()
 	options := []func(*oparego.Rego){
-		oparego.Query(`parsed := {s: p | some s in input; p := data.assay.reference.parse(s)}; identified := {s: p | some s in input; p := data.assay.reference.identity(s)}`),
+		oparego.Query(`parsed := {s: p | some s in input; p := data.assay.reference.parse(s)}; identified := {s: p | some s in input; p := data.assay.reference.identity(s)};
+			canonical := {s: data.assay.judge.canonical(object.union({"normal": s}, p)) | some s, p in identified}`),
 		oparego.StrictBuiltinErrors(true),
 	}
 	for name, text := range Library() {
@@ -194,6 +198,7 @@ func TestReferenceAgreesWithGo(t *testing.T) {
 		}
 		parsed := results[0].Bindings["parsed"].(map[string]any)
 		identified := results[0].Bindings["identified"].(map[string]any)
+		canonical := results[0].Bindings["canonical"].(map[string]any)
 		for _, s := range batch {
 			want, wantIdentity := map[string]any{}, map[string]any{}
 			if ref, err := api.ParseReference(s); err == nil {
@@ -201,6 +206,9 @@ func TestReferenceAgreesWithGo(t *testing.T) {
 				c := api.NewContainer("", s)
 				want = members("name", ref.Name(), "normal", ref.String(), "tag", ref.Tag, "digest", ref.Digest)
 				wantIdentity = members("name", c.Name, "normal", c.Normal, "tag", c.Tag, "digest", c.Digest)
+				if canonical[s] != ref.Canonical() {
+					t.Errorf("canonical(%q): Rego says %v, Go says %q", s, canonical[s], ref.Canonical())
+				}
 			}
 			agree(t, "parse", s, parsed[s], want)
 			agree(t, "identity", s, identified[s], wantIdentity)

@@ -56,7 +56,7 @@ func (g *gen) exception(scan api.Scan, v api.Vulnerability) api.VulnerabilityExc
 	}
 	name, tag, digest := one(g, names), one(g, tags), g.anyDigest()
 	if ref, err := api.ParseReference(scan.Image); err == nil && g.chance(70) {
-		name = ref.Name()
+		name = ref.WrittenName()
 		if ref.Tag != "" {
 			tag = ref.Tag
 		}

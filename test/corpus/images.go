@@ -14,6 +14,7 @@ var platforms = []string{"linux/amd64", "linux/arm64", "linux/arm/v7"}
 var names = []string{
 	"nginx", "nginx", "library/nginx", "docker.io/nginx", "index.docker.io/library/nginx", "docker.io/library/nginx",
 	"redis", "quay.io/tigera/node", "quay.io/tigera/node", "ghcr.io/acme/app", "localhost:5000/app", "acme/app",
+	"registry-1.docker.io/library/nginx", "Registry.hub.docker.com:443/nginx", "Quay.io/tigera/node", "quay.io:0443/tigera/node", "GHCR.io:443/acme/app", "LOCALHOST:05000/app", "Acme/app",
 }
 
 var tags = []string{"1.0", "2.0", "latest"}
@@ -220,7 +221,7 @@ func (g *gen) scans() []api.Scan {
 	return out
 }
 
-// splitName gives Calico's columns for a name, one of the spellings of Docker Hub among them.
+// splitName gives Calico's columns for a name, as written or not, one of the spellings of Docker Hub among them.
 func (g *gen) splitName(name string) (registry, repository string) {
 	ref, err := api.ParseReference(name)
 	if err != nil {
@@ -235,6 +236,10 @@ func (g *gen) splitName(name string) (registry, repository string) {
 		case 2:
 			return "docker.io", repo
 		}
+	}
+	if written := ref.WrittenName(); g.chance(30) {
+		slash := strings.LastIndexByte(written, '/')
+		return written[:slash], written[slash+1:]
 	}
 	return ref.Registry(), ref.Repository()
 }

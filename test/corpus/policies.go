@@ -17,6 +17,7 @@ var (
 var paths = []string{
 	`nginx`, `^nginx`, `^nginx$`, `(?i)NGINX`, `^docker\.io/library/`, `quay\.io|ghcr\.io`, `^(?:redis|nginx)(?::|$)`, `:latest$`,
 	`:latest`, `@sha256:`, `^$`, `.*`, `tigera/(node|app):1\.0`, `^localhost:5000/`, `^docker\.io/.*@sha256:10`, `[A-Z]`, `\bapp\b`,
+	`^quay\.io/tigera/`, `^ghcr\.io/acme/app:`, `^.{5}\.io/`, `:0?443/`, `^localhost:5000/app:`,
 }
 
 func (g *gen) policies() []api.ContainerAdmissionPolicy {

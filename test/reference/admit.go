@@ -281,10 +281,13 @@ func (p policy) verdict(r resource, c api.Container, v verdict, now time.Time) (
 
 func holds(rule api.Rule, c api.Container, v verdict, now time.Time) bool {
 	if k := rule.ImagePath; k != nil {
+		forms := []string{c.Image, c.Normal}
+		if ref, err := api.ParseReference(c.Image); err == nil {
+			forms = append(forms, ref.Canonical())
+		}
 		some := false
 		for _, value := range k.Values {
-			re := regexp.MustCompile(value)
-			some = some || re.MatchString(c.Image) || re.MatchString(c.Normal)
+			some = some || slices.ContainsFunc(forms, regexp.MustCompile(value).MatchString)
 		}
 		if some != (k.Operator == api.IsOneOf) {
 			return false
