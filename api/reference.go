@@ -75,10 +75,10 @@ func ParseReference(s string) (Reference, error) {
 	if !pathPattern.MatchString(rest) {
 		return bad("the repository must be lower-case letters and digits, separated by '.', '_', '-' or '/'")
 	}
-	r.Path = rest
-	if _, path := r.canonical(); len(path) > maxPath {
+	if len(rest) > maxPath {
 		return bad("the repository is longer than 255 characters")
 	}
+	r.Path = rest
 	if r.Tag == "" && r.Digest == "" {
 		r.Tag = "latest"
 	}
@@ -117,12 +117,13 @@ func (r Reference) canonical() (host, path string) {
 		port = cmp.Or(strings.TrimLeft(host[i+1:], "0"), "0")
 		host = host[:i]
 	}
+	official := path
+	if !strings.Contains(path, "/") {
+		official = "library/" + path
+	}
 	switch {
-	case port == "443" && hubHosts[host]:
-		host = "docker.io"
-		if !strings.Contains(path, "/") {
-			path = "library/" + path
-		}
+	case port == "443" && hubHosts[host] && len(official) <= maxPath: // Docker Hub has no longer one
+		host, path = "docker.io", official
 	case port != "443" || !looksLikeHost(host):
 		host += ":" + port
 	}

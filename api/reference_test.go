@@ -9,14 +9,10 @@ import (
 	"github.com/distribution/reference"
 )
 
-// peer parses as github.com/distribution/reference does; what would be too long with the
-// library of Docker Hub is refused.
+// peer parses as github.com/distribution/reference does.
 func peer(s string) (string, bool) {
 	n, err := reference.ParseNormalizedNamed(s)
 	if err != nil {
-		return "", false
-	}
-	if _, path, _ := strings.Cut(plainName(reference.Domain(n), reference.Path(n)), "/"); len(path) > 255 {
 		return "", false
 	}
 	return reference.TagNameOnly(n).String(), true
@@ -32,10 +28,11 @@ var (
 func plainName(host, path string) string {
 	bare := defaultPort.ReplaceAllString(strings.ToLower(host), "")
 	bare = zeros.ReplaceAllString(bare, ":$1")
+	hub := dockerHub.MatchString(bare)
 	switch {
-	case dockerHub.MatchString(bare) && strings.Contains(path, "/"):
+	case hub && strings.Contains(path, "/"):
 		return "docker.io/" + path
-	case dockerHub.MatchString(bare):
+	case hub && len(path) <= 255-len("library/"):
 		return "docker.io/library/" + path
 	case bare == "localhost" || strings.ContainsAny(bare, ".:"):
 		return bare + "/" + path

@@ -29,12 +29,10 @@ parse(s) := parsed if {
 	path := official(located.host, colon.before)
 	well_formed_host(located.host)
 	regex.match(path_pattern, path)
-	host := canonical_host(located.host)
-	canonical_path := official(host, path)
-	count(canonical_path) <= 255
+	count(path) <= 255
 	tag := default_tag(colon.after, at.after)
 	parsed := object.union_n([
-		{"name": concat("/", [host, canonical_path])},
+		{"name": canonical_name(located.host, path)},
 		{"normal": concat("", [located.host, "/", path, prefixed(":", tag), prefixed("@", at.after)])},
 		present("tag", tag),
 		present("digest", at.after),
@@ -86,14 +84,16 @@ normal_host(host) := host if host != "index.docker.io"
 # The names of Docker Hub's registry.
 hub := {"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"}
 
-# canonical_host(host) is the one spelling of a host: in lower case, without the port of
-# HTTPS, Docker Hub's as docker.io. One that would be read as a part of a path without
-# its port keeps that: so the canonical form of a reference is its own.
-canonical_host(host) := "docker.io" if {
+# canonical_name(host, path) has the one spelling of a host: in lower case, without the
+# port of HTTPS, Docker Hub's as docker.io with the library of official images. One that
+# would be read as a part of a path without its port keeps that: so the canonical form of
+# a reference is its own.
+canonical_name(host, path) := concat("/", ["docker.io", official("docker.io", path)]) if {
 	without_https(host) in hub
-} else := without_https(host) if {
+	count(official("docker.io", path)) <= 255
+} else := concat("/", [without_https(host), path]) if {
 	looks_like_host(without_https(host))
-} else := concat("", [without_https(host), ":443"])
+} else := concat("", [without_https(host), ":443/", path])
 
 without_https(host) := regex.replace(short_port(lower(host)), `:443$`, "")
 

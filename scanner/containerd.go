@@ -74,7 +74,7 @@ func (s *Scanner) openContainerd(ctx context.Context, value string) (_ *found, e
 		if err != nil {
 			return nil, err
 		}
-		f.repoDigests = []string{ref.Name() + "@" + img.Target.Digest.String()}
+		f.repoDigests = []string{ref.WrittenName() + "@" + img.Target.Digest.String()}
 		f.close = c.Close
 		if err := s.checkLayers(ctx, c, space, f); err != nil {
 			return nil, err

@@ -43,7 +43,7 @@ func (s *Scanner) openDocker(ctx context.Context, value, dir string) (*found, er
 	}
 	name := ref.String()
 	if ref.Digest != "" {
-		name = ref.Name() + "@" + ref.Digest
+		name = ref.WrittenName() + "@" + ref.Digest
 	}
 	info, err := c.ImageInspect(ctx, name)
 	if errdefs.IsNotFound(err) {

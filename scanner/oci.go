@@ -179,7 +179,7 @@ func listNames(images []v1.Descriptor) string {
 	return strings.Join(names, ", ")
 }
 
-// namesMatch compares a name with those of an image, as written and as normalised.
+// namesMatch compares a name with those of an image, as written and as canonical.
 func namesMatch(want string, names ...string) bool {
 	w, werr := api.ParseReference(want)
 	for _, n := range names {
@@ -189,7 +189,7 @@ func namesMatch(want string, names ...string) bool {
 		if n == want {
 			return true
 		}
-		if r, err := api.ParseReference(n); err == nil && werr == nil && isFull(n) && r.String() == w.String() {
+		if r, err := api.ParseReference(n); err == nil && werr == nil && isFull(n) && r.Canonical() == w.Canonical() {
 			return true
 		}
 	}

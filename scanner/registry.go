@@ -72,9 +72,9 @@ func (s *Scanner) openRegistry(ctx context.Context, value string) (*found, error
 		return nil, err
 	}
 	f.source, f.repository = Registry, &c.repo
-	f.repoDigests = []string{ref.Name() + "@" + root.Digest.String()}
+	f.repoDigests = []string{ref.WrittenName() + "@" + root.Digest.String()}
 	if ref.Tag != "" {
-		f.tags = []string{ref.Name() + ":" + ref.Tag}
+		f.tags = []string{ref.WrittenName() + ":" + ref.Tag}
 	}
 	return f, nil
 }

@@ -17,7 +17,7 @@ import (
 // filter reads the parameters that narrow lists of images, within the scope of who asks.
 func filter(q *query, id auth.Identity) store.Filter {
 	f := store.Filter{
-		Registry: q.text("registry"), Repository: q.text("repository"), Tag: q.text("tag"), Digest: q.text("digest"), Search: q.text("search"),
+		Registry: api.CanonicalPrefix(q.text("registry")), Repository: q.text("repository"), Tag: q.text("tag"), Digest: q.text("digest"), Search: q.text("search"),
 		CVE: q.text("cve"), Package: q.text("package"), Version: q.text("version"), Cluster: q.text("cluster"), Namespace: q.text("namespace"),
 		Running: q.flag("running"), Stale: q.flag("stale"), KEV: q.flag("kev"), Fixable: q.flag("fixable"), Dismissed: q.flag("dismissed"),
 		EPSS: q.number("epss", 0, 1), Score: q.number("score", 0, 10), ScannedAfter: q.time("scannedAfter"), ScannedBefore: q.time("scannedBefore"),
@@ -203,11 +203,11 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	return answer(w, http.StatusOK, view)
 }
 
-// sameReference compares references as they are written.
+// sameReference compares references, however the hosts of their registries are written.
 func sameReference(a, b string) bool {
 	x, errX := api.ParseReference(a)
 	y, errY := api.ParseReference(b)
-	return errX == nil && errY == nil && x == y
+	return errX == nil && errY == nil && x.Canonical() == y.Canonical()
 }
 
 // evidence is what is known of a digest, and whether it disagrees, as far as the scope reaches.

@@ -61,7 +61,7 @@ func (s *Server) getImagePriorities(w http.ResponseWriter, r *http.Request) erro
 		if err != nil {
 			return bad("reference: %v", err)
 		}
-		f.Reference = ref.String()
+		f.Reference = ref.Canonical()
 	}
 	return s.answerOrder(w, r, f, after, int(limit))
 }
@@ -109,7 +109,7 @@ func (s *Server) base(r *http.Request, reference string, scan *api.Scan) (*BaseV
 	view := &BaseView{BaseImage: *scan.Base}
 	f := store.Filter{Digest: scan.Digest}
 	if ref, err := api.ParseReference(reference); err == nil {
-		f.Reference = ref.String()
+		f.Reference = ref.Canonical()
 	}
 	order, err := s.ranking.Order(r.Context(), f, true)
 	if err != nil {

@@ -78,7 +78,7 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 			t.holds("", "", rowBytes)
 		}
 		if old != listing {
-			t.holds(i.Digest, ref.String(), 0)
+			t.holds(i.Digest, ref.Canonical(), 0)
 			touched[old] = true
 			touched[listing] = true
 		}

@@ -24,7 +24,7 @@ var (
 type Filter struct {
 	Results                           []api.Result
 	Registry, Repository, Tag, Digest string
-	Reference                         string // all of it, as [api.Reference] writes it
+	Reference                         string // all of it, canonical
 	Within                            string // a registry, or more of the names: whole components of their paths
 	Search                            string // part of the reference, in any case
 	CVE                               string // an id or an alias

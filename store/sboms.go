@@ -91,18 +91,18 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
-	if before == key && reference == ref.String() {
+	if before == key && reference == ref.Canonical() {
 		return false, nil
 	}
 	document := compress(b.Document)
 	if _, err := t.exec(ctx, `INSERT INTO sboms (image_id, reference, sha256, format, header, document, received) VALUES (`+marks(7)+`)
 		ON CONFLICT (image_id) DO UPDATE SET reference = excluded.reference, sha256 = excluded.sha256, format = excluded.format, header = excluded.header, document = excluded.document,
 		received = excluded.received`,
-		*image, ref.String(), key, b.Format, string(header), document, t.at); err != nil {
+		*image, ref.Canonical(), key, b.Format, string(header), document, t.at); err != nil {
 		return false, err
 	}
 	size := sbomBytes(string(header), b.Packages, len(document))
-	t.holds(scan.Digest, ref.String(), size)
+	t.holds(scan.Digest, ref.Canonical(), size)
 	if _, err := t.exec(ctx, `INSERT INTO matches (image_id, found, way, identity, bytes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (image_id) DO UPDATE SET
 		found = excluded.found, way = excluded.way, identity = excluded.identity, bytes = excluded.bytes, matched_at = '', checksum = '', built = '', matcher = '', error = '', urgent = FALSE`,
 		*image, t.found(scan), string(scan.Way), t.identity, size); err != nil {

@@ -72,7 +72,7 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 		}
 	}
 	at := documents.Time(scan.ScannedAt)
-	reference := ref.String()
+	reference := ref.Canonical()
 	var added Added
 	size := scanBytes(string(text), scan.Vulnerabilities, packed)
 	err = t.one(ctx, `INSERT INTO scans (image_id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id, origin_id, found, way, identity, bytes)
@@ -383,7 +383,7 @@ func (t *Tx) observed(ctx context.Context, space string, ref api.Reference, dige
 		return err
 	}
 	if first == at { // it is new: one that was there is seen later than it was first
-		t.holds(digest, ref.String(), rowBytes)
+		t.holds(digest, ref.Canonical(), rowBytes)
 	}
 	after, err := newest()
 	if err != nil {
@@ -421,7 +421,7 @@ func (t *Tx) listing(ctx context.Context, ref api.Reference, image *int64, diges
 	if errors.Is(err, ErrNotFound) {
 		err = t.one(ctx, `INSERT INTO listings (image_id, digest, name, tag, registry, repository, image, source, result, scanned_at, first_seen, error)
 			VALUES (`+marks(12)+`) RETURNING id`,
-			[]any{image, digest, ref.Name(), tag, ref.Registry(), ref.Repository(), ref.String(), source, "", at, t.at, ""}, &id)
+			[]any{image, digest, ref.Name(), tag, ref.Registry(), ref.Repository(), ref.Canonical(), source, "", at, t.at, ""}, &id)
 		if err != nil {
 			return 0, err
 		}

@@ -106,7 +106,7 @@ func (t Task) run(ctx context.Context) Result {
 		if err != nil {
 			return failed(err)
 		}
-		input = string(scanner.Containerd) + ":" + ref.Name() + "@" + t.Digest
+		input = string(scanner.Containerd) + ":" + ref.WrittenName() + "@" + t.Digest
 	}
 	s, err := scanner.New(config)
 	if err != nil {

@@ -160,14 +160,19 @@ func anyMatches(list []*regexp.Regexp, name string) bool {
 // signature is what signatures and attestations are tagged with, for the digest of an image.
 var signature = regexp.MustCompile(`^sha256-[0-9a-f]{64}(\.[A-Za-z0-9_.-]+)?$`)
 
-// Covers says whether an image is one that a walk would meet.
+// Covers says whether an image is one that a walk would meet, however the host of its registry
+// is written.
 func (s Source) Covers(ref api.Reference) bool {
 	t, err := s.check()
+	if err != nil {
+		return false
+	}
+	t.host = api.CanonicalPrefix(t.host)
 	full := ref.Name() + ":" + ref.Tag
 	if ref.Tag == "" {
 		full = ref.Name() + "@" + ref.Digest
 	}
-	return err == nil && t.covers(full)
+	return t.covers(full)
 }
 
 // covers says whether a name, with the host, is one that a walk would meet.

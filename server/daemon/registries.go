@@ -147,7 +147,7 @@ func (r *Registry) due(l store.Listed, now time.Time) bool {
 // registryOf finds the registry that an image is of.
 func (c Config) registryOf(ref api.Reference) *Registry {
 	for i := range c.Registries {
-		if host, err := c.Registries[i].source.Host(); err == nil && host == ref.Host && c.Registries[i].source.Covers(ref) {
+		if c.Registries[i].source.Covers(ref) {
 			return &c.Registries[i]
 		}
 	}

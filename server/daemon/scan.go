@@ -41,7 +41,7 @@ func (c Config) mayScan() func(image string) error {
 			return nil
 		}
 		for _, name := range c.ScanImages {
-			name = strings.TrimSuffix(name, "/")
+			name = api.CanonicalPrefix(strings.TrimSuffix(name, "/"))
 			if name == "*" || ref.Name() == name || strings.HasPrefix(ref.Name(), name+"/") {
 				return nil
 			}

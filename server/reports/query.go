@@ -137,6 +137,9 @@ func (s selectable) selectField(q *query, name string, op selection.Operator, va
 		}
 		q.reference(ref)
 	default:
+		if name == "registry" {
+			value = api.CanonicalPrefix(value)
+		}
 		q.set(s.fields[name](&q.filter), value)
 	}
 	return nil
@@ -149,7 +152,7 @@ func (q *query) reference(ref api.Reference) {
 	if ref.Digest == "" {
 		q.set(&q.filter.Tag, ref.Tag)
 	} else { // that of the row is another where an index was asked for
-		q.set(&q.filter.Search, ref.String())
+		q.set(&q.filter.Search, ref.Canonical())
 	}
 }
 
