@@ -22,9 +22,9 @@ func Provider(db *sql.DB, dialect string) (*goose.Provider, error) {
 		// Their numbers were given before it was known which would come first; none needs another to be later.
 		goose.WithAllowOutofOrder(true)}
 	// What they write in the dialect's own way.
-	words := strings.NewReplacer("{{id}}", "INTEGER PRIMARY KEY AUTOINCREMENT", "{{text}}", "TEXT", "{{json}}", "TEXT", "{{blob}}", "BLOB", "{{rowless}}", " WITHOUT ROWID")
+	words := strings.NewReplacer("{{id}}", "INTEGER PRIMARY KEY AUTOINCREMENT", "{{text}}", "TEXT", "{{json}}", "TEXT", "{{blob}}", "BLOB", "{{rowless}}", " WITHOUT ROWID", "{{find}}", "instr")
 	if dialect == "postgresql" {
-		words = strings.NewReplacer("{{id}}", "BIGSERIAL PRIMARY KEY", "{{text}}", `TEXT COLLATE "C"`, "{{json}}", "JSON", "{{blob}}", "BYTEA", "{{rowless}}", "")
+		words = strings.NewReplacer("{{id}}", "BIGSERIAL PRIMARY KEY", "{{text}}", `TEXT COLLATE "C"`, "{{json}}", "JSON", "{{blob}}", "BYTEA", "{{rowless}}", "", "{{find}}", "strpos")
 		kind = goose.DialectPostgres
 		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
 		if err != nil {
