@@ -60,6 +60,14 @@ type Set struct {
 	// Custom holds the user's own modules, Tests their *_test.rego files, by file name.
 	Custom map[string]string
 	Tests  map[string]string
+	// Foreign says what was left out, where that was asked for.
+	Foreign Diagnostics
+}
+
+// Options say how a folder is read.
+type Options struct {
+	// SkipForeign leaves out objects of other tools, each of which is a fault otherwise.
+	SkipForeign bool
 }
 
 // OnlyExceptions says that nothing else is in the set.
@@ -99,7 +107,10 @@ type Alert struct {
 // are left out, so a mounted ConfigMap's ..data is not read twice. A file that
 // is no YAML, JSON or Rego is left out too. The error is [Diagnostics] when
 // the fault is in the files.
-func LoadDir(dir string) (*Set, error) {
+func LoadDir(dir string) (*Set, error) { return Options{}.LoadDir(dir) }
+
+// LoadDir is the function of this name, as the options say.
+func (o Options) LoadDir(dir string) (*Set, error) {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading policies: %w", err)
@@ -107,12 +118,15 @@ func LoadDir(dir string) (*Set, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("reading policies: %s is no folder", dir)
 	}
-	return Load(os.DirFS(dir))
+	return o.Load(os.DirFS(dir))
 }
 
 // Load is [LoadDir] over any file system.
-func Load(fsys fs.FS) (*Set, error) {
-	l := &loader{set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
+func Load(fsys fs.FS) (*Set, error) { return Options{}.Load(fsys) }
+
+// Load is the function of this name, as the options say.
+func (o Options) Load(fsys fs.FS) (*Set, error) {
+	l := &loader{Options: o, folder: true, set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
 	files := 0
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -156,9 +170,11 @@ func ParseFiles(files map[string][]byte) (*Set, error) {
 }
 
 type loader struct {
-	set   *Set
-	diags Diagnostics
-	seen  map[[2]string]Origin // kind and name
+	Options
+	folder bool // that is read as the options say
+	set    *Set
+	diags  Diagnostics
+	seen   map[[2]string]Origin // kind and name
 }
 
 func (l *loader) file(fsys fs.FS, name string, isRego bool) error {
@@ -299,6 +315,17 @@ func (l *loader) document(d document, version, kind string) {
 	n := d.node
 	if n.Kind != yaml.MappingNode {
 		d.report(n, "", "must be an object with apiVersion and kind, not %s", d.Describe(n))
+		return
+	}
+	if fault, is := foreign(d, version, kind); is {
+		switch {
+		case l.SkipForeign:
+			l.set.Foreign = append(l.set.Foreign, fault)
+			return
+		case l.folder:
+			fault.Message += "; --skip-foreign leaves it out"
+		}
+		*d.diags = append(*d.diags, fault)
 		return
 	}
 	want, ok := groupOf[kind]

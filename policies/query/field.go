@@ -69,7 +69,7 @@ func unknownField(name string) string {
 	nearest, distance := "", 3
 	for _, f := range Fields() {
 		names = append(names, f.Name)
-		if d := editDistance(strings.ToLower(name), f.Name); d < distance && d < len(f.Name)-1 {
+		if d := EditDistance(strings.ToLower(name), f.Name); d < distance && d < len(f.Name)-1 {
 			nearest, distance = f.Name, d
 		}
 	}
@@ -86,9 +86,9 @@ func unknownField(name string) string {
 	return fmt.Sprintf("unknown field %.60q%s; known are %s", name, hint, strings.Join(names, ", "))
 }
 
-// editDistance counts the bytes to insert, remove or replace; of long names it
+// EditDistance counts the bytes to insert, remove or replace; of long names it
 // says only that they are far.
-func editDistance(a, b string) int {
+func EditDistance(a, b string) int {
 	if len(a) > 40 {
 		return len(a)
 	}
