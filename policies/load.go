@@ -126,7 +126,7 @@ func Load(fsys fs.FS) (*Set, error) { return Options{}.Load(fsys) }
 
 // Load is the function of this name, as the options say.
 func (o Options) Load(fsys fs.FS) (*Set, error) {
-	l := &loader{Options: o, folder: true, set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
+	l := &loader{options: o, folder: true, set: &Set{Custom: map[string]string{}, Tests: map[string]string{}}, seen: map[[2]string]Origin{}}
 	files := 0
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -170,11 +170,11 @@ func ParseFiles(files map[string][]byte) (*Set, error) {
 }
 
 type loader struct {
-	Options
-	folder bool // that is read as the options say
-	set    *Set
-	diags  Diagnostics
-	seen   map[[2]string]Origin // kind and name
+	options Options
+	folder  bool // that is read as the options say
+	set     *Set
+	diags   Diagnostics
+	seen    map[[2]string]Origin // kind and name
 }
 
 func (l *loader) file(fsys fs.FS, name string, isRego bool) error {
@@ -319,7 +319,7 @@ func (l *loader) document(d document, version, kind string) {
 	}
 	if fault, is := foreign(d, version, kind); is {
 		switch {
-		case l.SkipForeign:
+		case l.options.SkipForeign:
 			l.set.Foreign = append(l.set.Foreign, fault)
 			return
 		case l.folder:

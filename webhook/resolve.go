@@ -73,9 +73,10 @@ func (r *Resolver) Resolve(ctx context.Context, containers []api.Container) {
 	all.Wait()
 }
 
+// wanted says whether a canonical name is among those that are asked for.
 func (r *Resolver) wanted(image string) bool {
 	for _, n := range r.Names {
-		n = strings.TrimSuffix(n, "/")
+		n = api.CanonicalPrefix(strings.TrimSuffix(n, "/"))
 		if n == "*" || image == n || strings.HasPrefix(image, n+"/") {
 			return true
 		}

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+
+	"github.com/assay-dev/assay/policies"
 )
 
 // Folder is a folder of policies on disk, such as a mounted ConfigMap. Any
 // change is followed by a load of the whole folder.
 type Folder struct {
-	Path string
-	Log  *slog.Logger
+	Path    string
+	Options policies.Options
+	Log     *slog.Logger
 }
 
 // Run implements [Source].
@@ -29,6 +32,6 @@ func (f Folder) load() Update {
 		return Update{Err: fmt.Errorf("reading policies: %s is no folder", f.Path)}
 	}
 	files := newHashing(os.DirFS(f.Path))
-	set, err := Load(files)
+	set, err := Load(files, f.Options, f.Log)
 	return Update{Set: set, Revision: files.revision(), Err: err}
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"hash"
 	"io/fs"
+	"log/slog"
 
 	"github.com/assay-dev/assay/policies"
 )
@@ -32,11 +33,18 @@ type Source interface {
 	Run(ctx context.Context, emit func(Update)) error
 }
 
-// Load validates the policies of a file system and compiles them for proof.
-func Load(fsys fs.FS) (*policies.Set, error) {
-	set, err := policies.Load(fsys)
+// Load validates the policies of a file system and compiles them for proof. What the options
+// leave out is logged; log may be nil.
+func Load(fsys fs.FS, o policies.Options, log *slog.Logger) (*policies.Set, error) {
+	set, err := o.Load(fsys)
 	if err != nil {
 		return nil, err
+	}
+	for _, f := range set.Foreign {
+		if log == nil {
+			break
+		}
+		log.Warn("an object of another tool is left out", "object", f.String())
 	}
 	if _, err := set.Compile(); err != nil {
 		return nil, err

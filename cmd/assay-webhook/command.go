@@ -38,7 +38,7 @@ type flags struct {
 	issue, service    string
 	clientCA          string
 	clientNames       []string
-	policies          string
+	folder            source.Folder // of policies
 	scans             []string
 	clusterPolicies   bool
 	server, token, ca string
@@ -110,7 +110,8 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	c.MarkFlagsRequiredTogether("issue-certificate", "service")
 	l.StringVar(&f.clientCA, "client-ca", "", "certificates in PEM that sign the API server's: no one else is answered")
 	l.StringSliceVar(&f.clientNames, "client-name", nil, "common name of the API server's certificate; may be repeated (default any)")
-	l.StringVar(&f.policies, "policies", "", "folder of policies, watched")
+	l.StringVar(&f.folder.Path, "policies", "", "folder of policies, watched")
+	l.BoolVar(&f.folder.Options.SkipForeign, "skip-foreign", false, "leave out objects of other tools among the policies, with a warning")
 	l.StringSliceVar(&f.scans, "scans", nil, "scan report (JSON of 'assay scan'), watched; may be repeated")
 	l.BoolVar(&f.clusterPolicies, "cluster-policies", false, "take policies from the cluster's custom resources")
 	l.StringVar(&f.server, "server", "", "URL of the server whose bundles are followed, and that gets the decisions")
@@ -260,11 +261,12 @@ func (f *flags) sources(c *webhook.Config) error {
 	case f.clusterPolicies:
 		c.ClusterPolicies = true
 		return nil
-	case f.policies != "":
-		if info, err := os.Stat(f.policies); err != nil || !info.IsDir() {
-			return fmt.Errorf("--policies: %s is no folder", f.policies)
+	case f.folder.Path != "":
+		if info, err := os.Stat(f.folder.Path); err != nil || !info.IsDir() {
+			return fmt.Errorf("--policies: %s is no folder", f.folder.Path)
 		}
-		c.Source = source.Folder{Path: f.policies, Log: c.Log}
+		f.folder.Log = c.Log
+		c.Source = f.folder
 		return nil
 	case len(f.verify) == 0 && !f.unsigned:
 		return errors.New("bundles must be signed: give --verification-key, or --unsigned for a trial")

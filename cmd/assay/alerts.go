@@ -32,6 +32,7 @@ Exit status: 0 whether or not alerts fire; 2 usage or bad input.`,
 	}
 	out := outputFlag(c)
 	c.Flags().StringVar(&in.policies, "policies", "", "folder with GlobalAlerts")
+	folderFlags(c.Flags(), &in.options)
 	c.Flags().StringVar(&events, "events", "", "events as JSON lines; - is standard input")
 	c.Flags().Var(&now, "now", "moment to evaluate at, instead of the clock")
 	must(c.MarkFlagRequired("policies"))

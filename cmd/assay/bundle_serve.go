@@ -72,8 +72,9 @@ built and signed elsewhere. docs/bundles.md has OPA's configuration.`,
 		case in.policies != "" && git.URL != "":
 			return errors.New("policies come from a folder or from --git, not from both")
 		case in.policies != "":
-			config.Source = source.Folder{Path: in.policies, Log: config.Log}
+			config.Source = source.Folder{Path: in.policies, Options: in.options, Log: config.Log}
 		case git.URL != "":
+			git.Options, git.Log = in.options, config.Log
 			config.Source = git
 		case len(config.Files) == 0:
 			return errors.New("there is nothing to serve: give a folder of policies, --git or --bundle")

@@ -104,8 +104,9 @@ in Calico's columns followed by Assay's own.`,
 	}
 	out := outputFlag(c)
 	c.Flags().StringSliceVar(&in.exceptions, "exceptions", nil, "further exceptions: CSV, YAML or OpenVEX; may be repeated")
+	folderFlags(c.Flags(), &in.options)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		set, err := policies.LoadDir(args[0])
+		set, err := a.folder(args[0], in.options)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/assay-dev/assay/stream"
 	"github.com/open-policy-agent/opa/v1/bundle"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Bounds on the files that a command reads.
@@ -40,16 +41,35 @@ func (a *app) documents(name string, bounds stream.Config, fn func(*stream.Docum
 // inputs are the flags of commands that decide by policies and data.
 type inputs struct {
 	policies   string
+	options    policies.Options
 	scans      []string
 	exceptions []string
 	cluster    string
 	groups     []string
 }
 
+// folderFlags adds how a policies folder is read.
+func folderFlags(flags *pflag.FlagSet, o *policies.Options) {
+	flags.BoolVar(&o.SkipForeign, "skip-foreign", false, "leave out objects of other tools among the policies, with a warning")
+}
+
+// folder reads a policies folder, and warns of what is left out.
+func (a *app) folder(dir string, o policies.Options) (*policies.Set, error) {
+	set, err := o.LoadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range set.Foreign {
+		fmt.Fprintf(a.err, "%s left out: %s\n", a.paint(a.err, yellow, "Warning:"), printable(f.String()))
+	}
+	return set, nil
+}
+
 // policyFlags adds --policies and --exceptions.
 func (in *inputs) policyFlags(c *cobra.Command) {
 	c.Flags().StringVar(&in.policies, "policies", "", "folder of policies, thresholds, exceptions, settings and Rego")
 	c.Flags().StringSliceVar(&in.exceptions, "exceptions", nil, "further exceptions: CSV in Calico's columns, YAML, or OpenVEX JSON; may be repeated")
+	folderFlags(c.Flags(), &in.options)
 	must(c.MarkFlagDirname("policies"))
 }
 
@@ -76,7 +96,7 @@ func (a *app) content(in inputs) (bundles.Content, error) {
 		return c, errors.New("--group is of a cluster: name it with --cluster")
 	}
 	if in.policies != "" {
-		if c.Policies, err = policies.LoadDir(in.policies); err != nil {
+		if c.Policies, err = a.folder(in.policies, in.options); err != nil {
 			return c, err
 		}
 	}

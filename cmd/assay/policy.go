@@ -34,6 +34,8 @@ type checkReport struct {
 	Alerts      int                  `json:"alerts"`
 	Rego        int                  `json:"rego"`
 	Diagnostics policies.Diagnostics `json:"diagnostics"`
+	// Foreign are objects of other tools that were left out.
+	Foreign policies.Diagnostics `json:"foreign,omitempty"`
 }
 
 func (a *app) policyCheck() *cobra.Command {
@@ -48,10 +50,13 @@ Exit status: 0 all is well; 2 something is wrong.`,
 		Args:    cobra.ExactArgs(1),
 	}
 	out := outputFlag(c)
+	var options policies.Options
+	folderFlags(c.Flags(), &options)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		report := checkReport{Schema: api.SchemaCheck, Diagnostics: policies.Diagnostics{}}
-		set, err := policies.LoadDir(args[0])
+		set, err := a.folder(args[0], options)
 		if err == nil {
+			report.Foreign = set.Foreign
 			_, err = bundles.Build(bundles.Content{Policies: set})
 			report.Policies, report.Exceptions = len(set.Policies), len(set.Exceptions)
 			report.Alerts, report.Rego = len(set.Alerts)+len(set.VerdictAlerts), len(set.Custom)
@@ -90,9 +95,11 @@ Assay's own library beside them: 'opa check --strict' accepts the folder.`,
 	}
 	out := outputFlag(c)
 	c.Flags().StringVar(&dir, "to", "", "folder to write to, instead of standard output")
+	var options policies.Options
+	folderFlags(c.Flags(), &options)
 	must(c.MarkFlagDirname("to"))
 	c.RunE = func(c *cobra.Command, args []string) error {
-		set, err := policies.LoadDir(args[0])
+		set, err := a.folder(args[0], options)
 		if err != nil {
 			return err
 		}

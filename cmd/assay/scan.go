@@ -156,7 +156,7 @@ func (a *app) scan(ctx context.Context, f *scanFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	set, err := f.set()
+	set, err := a.set(f)
 	if err != nil {
 		return err
 	}
@@ -217,11 +217,11 @@ func (a *app) scanOf(f *scanFlags, args []string) (func(context.Context, bundles
 }
 
 // set is the policies folder, if any, with the thresholds of the flags.
-func (f *scanFlags) set() (*policies.Set, error) {
+func (a *app) set(f *scanFlags) (*policies.Set, error) {
 	set := &policies.Set{}
 	var err error
 	if f.policies != "" {
-		if set, err = policies.LoadDir(f.policies); err != nil {
+		if set, err = a.folder(f.policies, f.options); err != nil {
 			return nil, err
 		}
 	}

@@ -91,6 +91,7 @@ say where --trace sends spans to.`,
 	c.MarkFlagsRequiredTogether("tls-cert", "tls-key")
 	flags.StringVar(&policies, "policies", "", "folder of policies, watched")
 	gitFlags(flags, &git)
+	folderFlags(flags, &git.Options)
 	sign.flags(c, "sign-")
 	flags.DurationVar(&config.ValidFor, "valid-for", serve.DefaultValidFor, "how long data.assay.fresh admits by the bundles after they were last confirmed")
 	flags.StringVar(&config.Notifications, "notifications", "", "YAML file that says who is told of alerts (docs/notifications.md)")
@@ -185,8 +186,9 @@ say where --trace sends spans to.`,
 			if info, err := os.Stat(policies); err != nil || !info.IsDir() {
 				return fmt.Errorf("--policies: %s is no folder", policies)
 			}
-			config.Source = source.Folder{Path: policies, Log: config.Log}
+			config.Source = source.Folder{Path: policies, Options: git.Options, Log: config.Log}
 		case git.URL != "":
+			git.Log = config.Log
 			config.Source = git
 		}
 		if sign.key != "" {

@@ -132,6 +132,18 @@ func TestCriteria(t *testing.T) {
 			t.Errorf("%s: matches %v", c.what, !c.want)
 		}
 	}
+	for image, forms := range map[string][]string{
+		"Registry-1.docker.io:443/nginx:1": {`^Registry-1\.docker\.io:443/nginx:1$`, `^docker\.io/library/nginx:1$`},
+		"index.docker.io/nginx":            {`^index\.docker\.io/nginx$`, `^docker\.io/library/nginx:latest$`},
+		"Foo/x@" + dig("a"):                {`^Foo/x@`, `^foo:443/x@sha256:a+$`},
+	} {
+		for _, form := range forms {
+			w := World{Policies: []api.ContainerAdmissionPolicy{pol("p", nil, "", path(api.IsOneOf, form))}}
+			if Admit(w, create("", "alice", image), now).Allowed {
+				t.Errorf("%s does not match %s", form, image)
+			}
+		}
+	}
 	w := World{Policies: []api.ContainerAdmissionPolicy{pol("p", nil, "", last("lt", api.Duration{Days: 1}), last("gt", api.Duration{Days: 1}))}}
 	one(t, "never scanned", Admit(w, create("", "alice", "nginx"), now), api.Allow, "", 0)
 }

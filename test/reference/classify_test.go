@@ -91,6 +91,22 @@ func TestNewestObservationNeverAnOlderDigest(t *testing.T) {
 	check(t, "a reference with a digest observes nothing", w, "nginx:1", api.Fail, 9)
 }
 
+func TestOneNameForOneHost(t *testing.T) {
+	s := scan("Registry.example.com:443/shop:1", dig("a"), 0, vuln("CVE-2024-0001", 9))
+	s.Scope = api.Scope{Registry: "registry.example.com"}
+	w := World{Scans: []api.Scan{s, scan("registry-1.docker.io/library/redis:1", dig("b"), 0, vuln("CVE-2024-0001", 9))}}
+	for _, image := range []string{"registry.example.com/shop:1", "REGISTRY.example.com/shop:1", "registry.example.com:0443/shop:1", "redis:1", "Registry.hub.docker.com/library/redis:1"} {
+		check(t, "another spelling", w, image, api.Fail, 9)
+	}
+	for _, image := range []string{"registry.example.com:8443/shop:1", "docker.io:80/redis:1", "foo:443/redis:1"} {
+		check(t, "another registry", w, image, api.Unknown, -1)
+	}
+	w.Exceptions = []api.VulnerabilityException{exception("CVE-2024-0001", api.ScopeRepo, func(s *api.VulnerabilityExceptionSpec) {
+		s.Registry, s.Repository = "REGISTRY.example.com", "shop"
+	})}
+	check(t, "an exception of another spelling", w, "registry.example.com:443/shop:1", api.Pass, -1)
+}
+
 func TestIndexTakesTheWorst(t *testing.T) {
 	index := &api.Index{Digest: dig("f"), Platforms: map[string]string{"linux/amd64": dig("a"), "linux/arm64": dig("b")}}
 	amd := scan("nginx", dig("a"), time.Hour, vuln("CVE-2024-0001", 7))

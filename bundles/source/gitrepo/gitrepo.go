@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"regexp"
@@ -57,6 +58,9 @@ type Source struct {
 	// SSHKeyFile is a private key without passphrase; "" uses the agent.
 	// KnownHostsFile is "" for the user's own.
 	SSHKeyFile, KnownHostsFile string
+
+	Options policies.Options
+	Log     *slog.Logger // nil: none
 }
 
 var commitID = regexp.MustCompile(`^[0-9a-f]{40}$`)
@@ -170,7 +174,7 @@ func (g Source) look(ctx context.Context, have plumbing.Hash) (plumbing.Hash, so
 	u := source.Update{Revision: commit.Hash.String()}
 	files, err := g.files(commit)
 	if err == nil {
-		u.Set, err = source.Load(files)
+		u.Set, err = source.Load(files, g.Options, g.Log)
 	}
 	u.Err = err
 	// The ref can have moved on since it was listed.
