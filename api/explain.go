@@ -13,8 +13,8 @@ type Explanation struct {
 // ImageExplanation explains one image of a decision, in the order of its images.
 type ImageExplanation struct {
 	Container string `json:"container"`
-	// Image is the reference as written and Normal as normalised: the criteria of
-	// policies see both, and the result and time of the scan.
+	// Image is the reference as written and Normal as normalised: the criteria of policies
+	// see both, the canonical form of it ([Reference.Canonical]), and the result and time of the scan.
 	Image     string   `json:"image"`
 	Normal    string   `json:"normal"`
 	Digest    string   `json:"digest,omitempty"`
