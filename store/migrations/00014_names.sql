@@ -72,7 +72,6 @@ WITH grouped AS (
   SELECT l.id, MIN(l.id) OVER (PARTITION BY COALESCE(r.after, l.name), l.tag, l.digest) AS kept FROM listings l LEFT JOIN renames r ON r.before = l.name
 )
 SELECT id, kept FROM grouped WHERE id <> kept;
-CREATE INDEX listings_merged_kept ON listings_merged (kept);
 
 -- Pieces of evidence that become one: what was found last counts.
 CREATE TABLE images_merged (
@@ -165,12 +164,14 @@ UPDATE origins SET registry = (SELECT o.registry FROM registries_after o WHERE o
 -- Listings. What is dismissed stays so where all of them were.
 UPDATE work SET listing_id = (SELECT m.kept FROM listings_merged m WHERE m.id = work.listing_id) WHERE listing_id IN (SELECT id FROM listings_merged);
 UPDATE instances SET listing_id = (SELECT m.kept FROM listings_merged m WHERE m.id = instances.listing_id) WHERE listing_id IN (SELECT id FROM listings_merged);
-UPDATE listings SET (first_seen, scanned_at, dismissed, judged) = (
-    SELECT MIN(g.first_seen), MAX(g.scanned_at), MIN(CASE WHEN g.dismissed THEN 1 ELSE 0 END) = 1, MAX(g.judged) FROM listings g
-    WHERE g.id = listings.id OR g.id IN (SELECT m.id FROM listings_merged m WHERE m.kept = listings.id)),
-  image_id = COALESCE(image_id, (SELECT MAX(g.image_id) FROM listings g JOIN listings_merged m ON m.id = g.id WHERE m.kept = listings.id)),
+CREATE TABLE listings_after AS
+  SELECT g.kept AS id, MIN(l.first_seen) AS first_seen, MAX(l.scanned_at) AS scanned_at, MIN(CASE WHEN l.dismissed THEN 1 ELSE 0 END) AS dismissed, MAX(l.judged) AS judged, MAX(l.image_id) AS image_id
+  FROM listings l JOIN (SELECT id, kept FROM listings_merged UNION SELECT kept, kept FROM listings_merged) g ON g.id = l.id GROUP BY g.kept;
+CREATE UNIQUE INDEX listings_after_id ON listings_after (id);
+UPDATE listings SET (first_seen, scanned_at, dismissed, judged, image_id) = (
+    SELECT a.first_seen, a.scanned_at, a.dismissed = 1, a.judged, COALESCE(listings.image_id, a.image_id) FROM listings_after a WHERE a.id = listings.id),
   instances = (SELECT COUNT(*) FROM instances n WHERE n.listing_id = listings.id)
-  WHERE id IN (SELECT kept FROM listings_merged);
+  WHERE id IN (SELECT id FROM listings_after);
 DELETE FROM listing_views WHERE listing_id IN (SELECT id FROM listings_merged);
 DELETE FROM listings WHERE id IN (SELECT id FROM listings_merged);
 UPDATE listings SET image = (SELECT r.after FROM renames r WHERE r.before = listings.image) WHERE image IN (SELECT before FROM renames);
@@ -198,6 +199,7 @@ INSERT INTO work (seq, at) SELECT MAX(seq), MAX(at) FROM changes WHERE EXISTS (S
 DROP TABLE sboms_moved;
 DROP TABLE scans_merged;
 DROP TABLE images_merged;
+DROP TABLE listings_after;
 DROP TABLE listings_merged;
 DROP TABLE registries_after;
 DROP TABLE renames;
