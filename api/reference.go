@@ -156,6 +156,16 @@ func (r Reference) suffix() (s string) {
 	return s
 }
 
+// SameReference says that two texts are the same, or are references of one canonical form.
+func SameReference(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errX := ParseReference(a)
+	y, errY := ParseReference(b)
+	return errX == nil && errY == nil && x.Canonical() == y.Canonical()
+}
+
 // Registry is Calico's registry: all of the canonical name but its last component,
 // "docker.io/library" for nginx.
 func (r Reference) Registry() string {

@@ -87,6 +87,11 @@ func TestOneNameForOneHost(t *testing.T) {
 			}
 		}
 	}
+	for other, same := range map[string]bool{"REGISTRY.example.com:443/shop:1": true, "registry.example.com/shop:2": false, "registry.example.com:80/shop:1": false, "registry..com/shop:1": false} {
+		if SameReference("registry.example.com/shop:1", other) != same {
+			t.Errorf("%q is the same: %v", other, !same)
+		}
+	}
 	// Pulling keeps what was written.
 	r, err := ParseReference("Registry.example.com:443/shop:1")
 	if err != nil || r.Host != "Registry.example.com:443" || r.WrittenName() != "Registry.example.com:443/shop" || r.String() != "Registry.example.com:443/shop:1" || r.Canonical() != "registry.example.com/shop:1" {

@@ -189,6 +189,21 @@ func TestEvidenceIsShown(t *testing.T) {
 	}
 }
 
+// What runs is asked for as it was written: the page is that of the name, not of another one of the digest.
+func TestImageUnderAnotherSpelling(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
+	view := server.ImageView{Digest: digest, References: []store.Image{{Image: "other.example.com/x:1"}, {Image: "registry.example.com/shop:1"}}}
+	c, err := New(Config{API: fakeAPI(map[string]any{"GET /images/" + digest: view, "GET /images/" + digest + "/priorities": server.PriorityList{}, "GET /images/" + digest + "/scans": server.Items[store.ScanSummary]{},
+		"GET /instances": store.List[store.RunningInstance]{}, "GET /packages": store.List[store.PackageImages]{}, "GET /events": store.List[store.StoredEvent]{}, "POST /explain": api.Explanation{}})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := ask(t, c, http.MethodGet, "/images/"+digest+"?reference="+url.QueryEscape("Registry.example.com:443/shop:1"), nil)
+	if !strings.Contains(w.Body.String(), `name="reference" value="registry.example.com/shop:1"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 // A decision of a review that nobody vouches for is marked in the list of decisions as on its page.
 func TestCallersAreMarked(t *testing.T) {
 	var list []store.StoredDecision

@@ -238,7 +238,7 @@ func (c *Console) image(r *http.Request) (*page, error) {
 	}
 	b.Row = b.View.References[0]
 	for _, x := range b.View.References {
-		if x.Image == b.Reference {
+		if api.SameReference(x.Image, b.Reference) {
 			b.Row = x
 		}
 	}

@@ -180,7 +180,7 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	if reference == "" {
 		reference = view.References[0].Image
-	} else if !identity(r).Scope.All() && !slices.ContainsFunc(view.References, func(m store.Image) bool { return sameReference(m.Image, reference) }) {
+	} else if !identity(r).Scope.All() && !slices.ContainsFunc(view.References, func(m store.Image) bool { return api.SameReference(m.Image, reference) }) {
 		return forbidden("the token is for %s", identity(r).Scope)
 	}
 	if view.Evidence, view.Disagree, err = s.evidence(r, view.Digest); err != nil {
@@ -201,13 +201,6 @@ func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return answer(w, http.StatusOK, view)
-}
-
-// sameReference compares references, however the hosts of their registries are written.
-func sameReference(a, b string) bool {
-	x, errX := api.ParseReference(a)
-	y, errY := api.ParseReference(b)
-	return errX == nil && errY == nil && x.Canonical() == y.Canonical()
 }
 
 // evidence is what is known of a digest, and whether it disagrees, as far as the scope reaches.

@@ -111,6 +111,9 @@ func TestNamesMigrate(t *testing.T) {
 		add("INSERT INTO indexes (digest, origin_id, platforms, at, identity) VALUES ('%s', %d, '{}', '%s', 'claim %d')", digest("d"), 100+i, []string{a, b}[i], i)
 		add("INSERT INTO image_terms (term_id, image_id, found, later) VALUES (1, %d, '%s', FALSE)", 50+i, a)
 	}
+	// A failure under one spelling, and a scan under another one since.
+	add("INSERT INTO failures (listing_id, origin_id, identity, source, error, at) VALUES (3, 100, 'x', 's', 'scanned since', '%s')", a)
+	add("INSERT INTO scans (id, reference, digest, source, scanned_at, database, checksum, stored_at, error, header, content_id, origin_id) VALUES (40, 'registry.example.com/shop:1', '%s', 's', '%s', '', '', '%s', '', '{}', 1000, 101)", digest("a"), b, b)
 	add("INSERT INTO terms (id, name, images) VALUES (1, 'CVE-2024-0001', 2)")
 	add("INSERT INTO sboms (image_id, reference, sha256, format, header, document, received) VALUES (50, 'Registry.example.com:443/shop:2', 'y', 'syft-json', '{}', {{packed}}, '%s')", a)
 	add("INSERT INTO matches (image_id) VALUES (50)")

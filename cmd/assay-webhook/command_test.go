@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/intake"
 )
 
@@ -25,7 +26,7 @@ func TestUnknownWords(t *testing.T) {
 
 // What the registration requires of namespaces is guarded, so that nobody labels himself out of it.
 func TestNamespaceSelectorIsGuarded(t *testing.T) {
-	f := flags{policies: t.TempDir(), kubeconfig: "none", cert: "tls.crt", key: "tls.key", failurePolicy: "Fail", tooOld: "warn", maxInFlight: 1,
+	f := flags{folder: source.Folder{Path: t.TempDir()}, kubeconfig: "none", cert: "tls.crt", key: "tls.key", failurePolicy: "Fail", tooOld: "warn", maxInFlight: 1,
 		connections: intake.Limits{Total: 1, PerClient: 1, Arrive: time.Second}, guardedLabels: []string{"mine"}, namespaces: "team, env in (a,b)"}
 	c, err := f.config(slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil || !slices.Equal(c.GuardedLabels, []string{"mine", "env", "team"}) && !slices.Equal(c.GuardedLabels, []string{"mine", "team", "env"}) || len(c.Namespaces) != 2 {

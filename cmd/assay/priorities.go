@@ -124,14 +124,6 @@ func findBases(scans []api.Scan) []*api.BaseImage {
 	return found
 }
 
-// canonical is a reference with its canonical name; what does not parse stays.
-func canonical(reference string) string {
-	if ref, err := api.ParseReference(reference); err == nil {
-		return ref.Canonical()
-	}
-	return reference
-}
-
 // newerBase is the newest scan under the name of a base, of another digest; -1 where there is none.
 func newerBase(scans []api.Scan, base *api.BaseImage) int {
 	newest, own := -1, -1
@@ -141,7 +133,7 @@ func newerBase(scans []api.Scan, base *api.BaseImage) int {
 	for i := range scans {
 		s := &scans[i]
 		switch {
-		case canonical(s.Image) != canonical(base.Name) || s.Digest == "":
+		case s.Digest == "" || !api.SameReference(s.Image, base.Name):
 		case s.Digest == base.Digest:
 			own = i
 		case newest < 0 || scans[newest].ScannedAt.Before(s.ScannedAt):

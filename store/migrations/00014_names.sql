@@ -178,6 +178,10 @@ UPDATE listings SET image = (SELECT r.after FROM renames r WHERE r.before = list
 UPDATE listings SET name = (SELECT r.after FROM renames r WHERE r.before = listings.name) WHERE name IN (SELECT before FROM renames);
 UPDATE listings SET registry = substr(name, 1, length(rtrim(name, 'abcdefghijklmnopqrstuvwxyz0123456789._-')) - 1), repository = substr(name, length(rtrim(name, 'abcdefghijklmnopqrstuvwxyz0123456789._-')) + 1)
   WHERE name IN (SELECT after FROM renames);
+-- Nothing failed last where the image was scanned since, under whatever spelling.
+DELETE FROM failures WHERE listing_id IN (SELECT kept FROM listings_merged) AND EXISTS (
+  SELECT 1 FROM listings l JOIN scans s ON s.digest = l.digest AND s.reference = l.image
+  WHERE l.id = failures.listing_id AND s.origin_id = failures.origin_id AND s.error = '' AND s.stored_at > failures.at);
 
 -- What tags led to, what runs, exceptions, and what identities hold.
 INSERT INTO observations (name, tag, space, digest, identity, first, last)
