@@ -64,7 +64,7 @@ func TestCorpusIsVaried(t *testing.T) {
 	for seed := range uint64(seeds) {
 		c := Generate(seed)
 		for _, r := range c.Reviews {
-			countDecision(seen, reference.Admit(c.World, r, c.Now))
+			countDecision(seen, c.World, reference.Admit(c.World, r, c.Now))
 		}
 		countAlerts(seen, c)
 	}
@@ -84,7 +84,11 @@ func TestCorpusIsVaried(t *testing.T) {
 	}
 }
 
-func countDecision(seen map[string]int, d api.Decision) {
+func countDecision(seen map[string]int, w reference.World, d api.Decision) {
+	fail := api.DefaultFail
+	if w.Thresholds != nil && w.Thresholds.Spec.Fail != nil {
+		fail = *w.Thresholds.Spec.Fail
+	}
 	switch {
 	case !d.Judged:
 		seen["unjudged "+d.Reason]++
@@ -114,7 +118,7 @@ func countDecision(seen map[string]int, d api.Decision) {
 		if i.Reason != "" {
 			seen["no worse"]++
 		}
-		if i.Result == api.Fail && (i.MaxCVSS == nil || *i.MaxCVSS < 4) {
+		if i.Result == api.Fail && (i.MaxCVSS == nil || *i.MaxCVSS < fail) {
 			seen["fail without a score over it"]++
 		}
 		if i.MoreCVEs > 0 {
