@@ -26,8 +26,10 @@ import (
 	"github.com/assay-dev/assay/webhook"
 )
 
-// replaced are what members of a review are replaced by.
-var replaced = []any{nil, "", "x", 5.0, true, []any{}, []any{"x"}, map[string]any{}, map[string]any{"kind": "Pod"}}
+// replacements are what members of a review are replaced by: new ones each time, since they are changed in turn.
+func replacements() []any {
+	return []any{nil, "", "x", 5.0, true, []any{}, []any{"x"}, map[string]any{}, map[string]any{"kind": "Pod"}}
+}
 
 // incomplete is a version of a review in which members are missing, have another type
 // or another name. The uid stays: a review without is none for a webhook.
@@ -55,7 +57,8 @@ func incomplete(g *rand.Rand, r json.RawMessage) map[string]any {
 		case 0:
 			delete(at, key)
 		case 1:
-			at[key] = replaced[g.IntN(len(replaced))]
+			list := replacements()
+			at[key] = list[g.IntN(len(list))]
 		case 2:
 			at[strings.ToUpper(key)] = at[key]
 			delete(at, key)
@@ -153,7 +156,7 @@ func TestMalformedReviewsAgree(t *testing.T) {
 		g := rand.New(rand.NewPCG(seed, 0xbad))
 		var docs []map[string]any
 		for _, r := range w.Reviews {
-			for range 5 {
+			for range 8 {
 				doc := incomplete(g, r)
 				doc["now"] = w.Now.Format(time.RFC3339Nano)
 				docs = append(docs, doc)
