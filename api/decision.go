@@ -103,6 +103,8 @@ type Review struct {
 	Namespace   string            `json:"namespace"` // "" for what is cluster-scoped
 	Name        string            `json:"name"`
 	Labels      map[string]string `json:"labels"`
+	// TemplateLabels are those of each pod template. Nil is not known, as opposed to none.
+	TemplateLabels []map[string]string `json:"templateLabels"`
 	// NamespaceLabels is nil when the labels are not known, as opposed to none.
 	NamespaceLabels map[string]string `json:"namespaceLabels"`
 	User            string            `json:"user"`
@@ -112,7 +114,7 @@ type Review struct {
 	// without repeats. Nil is not known, as opposed to none.
 	OwnerImages []string `json:"ownerImages"`
 	// HasOld, OldDeleting and TemplateChanged tell of an update: whether the old
-	// object is there, has a deletionTimestamp, and has another pod template.
+	// object is there, has a deletionTimestamp, and has other pod templates or images.
 	HasOld          bool        `json:"hasOld"`
 	OldDeleting     bool        `json:"oldDeleting"`
 	TemplateChanged bool        `json:"templateChanged"`

@@ -153,6 +153,9 @@ type AdmissionSettingsSpec struct {
 	// Children says what is judged of the creations of Controllers for a judged owner:
 	// ChildrenTrusted (default), ChildrenSameImages or ChildrenJudged.
 	Children string `json:"children,omitempty"`
+	// TemplateLabels has the selectors of policies look at the labels of pod templates too: a policy applies
+	// where its selector matches the labels of the object, or those of one of its templates.
+	TemplateLabels bool `json:"templateLabels,omitempty"`
 	// Evidence are the ways that count for what is known of an image's packages; what came
 	// another way is as if it were not there. Absent: all, what came an unknown way among them.
 	Evidence []Way `json:"evidence,omitempty"`
@@ -169,12 +172,21 @@ const (
 	ChildrenJudged = "judged"
 )
 
-// CustomKind is a workload kind by its API group and kind, with the path of
-// its pod template, such as "spec.template".
+// CustomKind is a workload kind by its API group and kind, in any version. Where its images
+// are, the paths say; without any, the table of known kinds does (KnownWorkloads).
+// A path is of member names joined by dots, each with [] behind it where it is a list, or an
+// object of which each member counts: "spec.template", "spec.jobs[].template".
 type CustomKind struct {
-	APIGroup        string `json:"apiGroup"`
-	Kind            string `json:"kind"`
-	PodTemplatePath string `json:"podTemplatePath"`
+	APIGroup string `json:"apiGroup"`
+	Kind     string `json:"kind"`
+	// PodTemplatePath and PodTemplatePaths lead to pod templates.
+	PodTemplatePath  string   `json:"podTemplatePath,omitempty"`
+	PodTemplatePaths []string `json:"podTemplatePaths,omitempty"`
+	// ImagePaths lead to references of images, such as "spec.image" or "spec.steps[].image".
+	ImagePaths []string `json:"imagePaths,omitempty"`
+	// ReferencePaths lead, through no list, to members that say that an object runs something else:
+	// one that has neither template nor image is malformed without such a member.
+	ReferencePaths []string `json:"referencePaths,omitempty"`
 	// Controllers are the user names that create resources for owners of this kind.
 	Controllers []string `json:"controllers,omitempty"`
 }
