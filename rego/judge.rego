@@ -137,10 +137,12 @@ glass_fault := sprintf("%v does not have the verb override on containeradmission
 
 # --- Which images are judged ---
 
+# As api.BuiltinWorkloads has them.
 builtin_kinds := {
 	"/Pod", "/ReplicationController",
-	"apps/ReplicaSet", "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet",
-	"batch/Job", "batch/CronJob",
+	"apps/DaemonSet", "apps/Deployment", "apps/ReplicaSet", "apps/StatefulSet",
+	"batch/CronJob", "batch/Job",
+	"extensions/DaemonSet", "extensions/Deployment", "extensions/ReplicaSet",
 }
 
 kind_id := concat("/", [input.group, input.kind])
@@ -261,10 +263,40 @@ verdicts := [verdict(c) | some c in subjects]
 verdict(c) := {"subject": c, "fact": fact, "status": status, "hits": hits, "action": ruling.action, "image": image} if {
 	status := classification.status(c)
 	fact := fact_of(c, status)
-	hits := policies.hits with input.c as fact
+	hits := hits_of(fact)
 	ruling := tolerated(c, status, ruling_of(c, hits))
 	image := object.union_n([shown(c, status, ruling), status, ruling.by])
 }
+
+# --- By which labels selectors choose ---
+
+# hits_of(fact) and notes_of(fact) are the rules that match what is known of an image: of policies
+# whose selector matches the labels of the object or, where settings say so, those of one of its
+# pod templates. Labels of different objects are never taken together.
+hits_of(fact) := union({numbers |
+	some labels in label_sets
+	numbers := policies.hits with input.c as fact with input.labels as labels
+}) if {
+	settings.template_labels
+	label_sets
+} else := hits if {
+	not settings.template_labels
+	hits := policies.hits with input.c as fact
+}
+
+notes_of(fact) := union({numbers |
+	some labels in label_sets
+	numbers := policies.notes with input.c as fact with input.labels as labels
+}) if {
+	settings.template_labels
+	label_sets
+} else := numbers if {
+	not settings.template_labels
+	numbers := policies.notes with input.c as fact
+}
+
+# Undefined where the labels of templates are not known, so that nothing is decided.
+label_sets := {input.labels} | {labels | some labels in input.templateLabels} if is_array(input.templateLabels)
 
 fact_of(c, status) := {
 	"forms": {written, normal},
@@ -309,7 +341,7 @@ no_better(c, status, ruling, o) := {"image": o.image, "status": before} if {
 	before := classification.status(o)
 	known_rank[status.result] <= known_rank[before.result]
 	no_higher(status, before)
-	hits := policies.hits with input.c as fact_of(o, before)
+	hits := hits_of(fact_of(o, before))
 	ruling_of(o, hits).by == ruling.by
 }
 
@@ -451,7 +483,7 @@ remedy(c, status, ruling, list) := classification.unknown(c, status).remedy if {
 notes := [n |
 	policies.has_notes
 	some v in verdicts
-	n := policies.notes with input.c as v.fact
+	n := notes_of(v.fact)
 ]
 
 # The first matching rule of each such policy, unless an enforcing policy

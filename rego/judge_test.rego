@@ -18,7 +18,7 @@ settings := {
 	"excluded": {"kube-system", "assay-system"},
 	"children": "trusted",
 	"platforms": ["linux/amd64"],
-	"kinds": {"argoproj.io/Rollout": {"path": ["spec", "template"], "controllers": ["system:serviceaccount:argo:rollouts"]}},
+	"kinds": {"argoproj.io/Rollout": {"templates": [[["spec", "template"]]], "images": [], "references": [[["spec", "workloadRef"]]], "controllers": ["system:serviceaccount:argo:rollouts"]}},
 }
 
 thresholds := {"warn": 7, "fail": 9, "options": {}}
@@ -67,7 +67,7 @@ decide(review, world) := d if {
 		with data.assay.generated.policies.rules as object.get(world, "rules", [])
 		with data.assay.generated.policies.has_notes as true
 		with data.assay.generated.policies.spans as object.get(world, "spans", {})
-		with data.assay.mock as object.filter(world, ["hits", "notes"])
+		with data.assay.mock as object.filter(world, ["hits", "notes", "labelled"])
 		with data.assay.generated.custom as {"present": true, "reject": object.get(world, "reject", set())}
 		with data.assay.images as object.union(images, object.get(world, "images", {}))
 		with data.assay.names as names
@@ -170,7 +170,7 @@ test_unjudged_subresource if {
 
 test_unjudged_kind if {
 	reason(changed(pod, {"group": "", "kind": "Service"})) == "kind /Service is not judged"
-	reason(changed(pod, {"group": "extensions", "kind": "Deployment"})) == "kind extensions/Deployment is not judged"
+	reason(changed(pod, {"group": "policy", "kind": "Deployment"})) == "kind policy/Deployment is not judged"
 	reason(changed(pod, {"group": "apps"})) == "kind apps/Pod is not judged"
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -84,6 +85,39 @@ func TestRego(t *testing.T) {
 		if strings.HasSuffix(name, "_test.rego") && tested[name] == 0 {
 			t.Errorf("%s: no test of it ran", name)
 		}
+	}
+}
+
+// The built-in kinds of the library are those of the table, with their templates.
+func TestWorkloads(t *testing.T) {
+	value := func(query string) any {
+		options := []func(*oparego.Rego){oparego.Query(query)}
+		for name, text := range Library() {
+			options = append(options, oparego.Module(name, text))
+		}
+		found, err := oparego.New(options...).Eval(context.Background())
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%s: %d values, %v", query, len(found), err)
+		}
+		return found[0].Expressions[0].Value
+	}
+	want, ids := map[string]any{}, []any{}
+	for _, w := range api.BuiltinWorkloads() {
+		p := w.Places()
+		if !p.One() || len(p.References) > 0 {
+			t.Errorf("%s has more than one template: the library has room for one", w.ID())
+		}
+		path := []any{}
+		for _, member := range p.Templates[0][0] {
+			path = append(path, member)
+		}
+		want[w.ID()], ids = path, append(ids, w.ID())
+	}
+	if got := value("data.assay.review.template_paths"); !reflect.DeepEqual(got, want) {
+		t.Errorf("review.rego has %v, the table %v", got, want)
+	}
+	if got := value("sort(data.assay.judge.builtin_kinds)"); !reflect.DeepEqual(got, ids) {
+		t.Errorf("judge.rego has %v, the table %v", got, ids)
 	}
 }
 

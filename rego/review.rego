@@ -28,6 +28,7 @@ flat := {
 	"namespace": namespace,
 	"name": name,
 	"labels": labels,
+	"templateLabels": template_labels,
 	"namespaceLabels": namespace_labels,
 	"user": text(member(request, "userInfo"), "username"),
 	"owner": owner,
@@ -110,15 +111,25 @@ owner := {"group": group_of(text(owner_ref, "apiVersion")), "kind": text(owner_r
 
 owner_ref := [r | some r in items(metadata, "ownerReferences"); r.controller == true][0]
 
-# The images of the owner's pod template, where the input has the owner beside the request: the very
+# The images that the owner names, where the input has the owner beside the request: the very
 # object that the reference names. Null is "not known".
 default owner_images := null
 
-owner_images := sort({c.image | some c in containers_of(spec); c.image != ""}) if {
+owner_images := sort({c.image | some c in containers_of(input.owner, at); c.image != ""}) if {
 	judged_request
 	is_owner(member(input, "owner"))
-	spec := object.get(input.owner, array.concat(path_of(concat("/", [owner.group, owner.kind])), ["spec"]), null)
-	is_object(spec)
+	at := places_of(concat("/", [owner.group, owner.kind]))
+	names_images(input.owner, at)
+}
+
+names_images(object_, at) if {
+	some found in reach(object_, at.templates)
+	is_object(found.value.spec)
+}
+
+names_images(object_, at) if {
+	some found in reach(object_, at.images)
+	is_string(found.value)
 }
 
 is_owner(o) if {
@@ -134,7 +145,7 @@ group_of(version) := split(version, "/")[0] if {
 	contains(version, "/")
 } else := ""
 
-# --- Where the pod spec is ---
+# --- Where the images are ---
 
 default has_old := false
 
@@ -146,42 +157,116 @@ old_deleting if old.metadata.deletionTimestamp != null
 
 kind_id := concat("/", [text(kind, "group"), text(kind, "kind")])
 
+# The pod templates of the built-in kinds, as api.BuiltinWorkloads has them.
 template_paths := {
 	"/Pod": [],
 	"/ReplicationController": ["spec", "template"],
-	"apps/ReplicaSet": ["spec", "template"],
-	"apps/Deployment": ["spec", "template"],
-	"apps/StatefulSet": ["spec", "template"],
 	"apps/DaemonSet": ["spec", "template"],
-	"batch/Job": ["spec", "template"],
+	"apps/Deployment": ["spec", "template"],
+	"apps/ReplicaSet": ["spec", "template"],
+	"apps/StatefulSet": ["spec", "template"],
 	"batch/CronJob": ["spec", "jobTemplate", "spec", "template"],
+	"batch/Job": ["spec", "template"],
+	"extensions/DaemonSet": ["spec", "template"],
+	"extensions/Deployment": ["spec", "template"],
+	"extensions/ReplicaSet": ["spec", "template"],
 }
 
-path_of(id) := template_paths[id] if {
+# places_of(id) are the paths of a kind, in parts: between two parts of a path stands each item
+# of a list, or member of an object.
+places_of(id) := {"templates": [[template_paths[id]]], "images": [], "references": []} if {
 	template_paths[id]
-} else := settings.kinds[id].path
+} else := settings.kinds[id]
 
-template_path := path_of(kind_id)
+places := places_of(kind_id)
+
+# one_template(at) holds where containers are named as they are, and not after their place.
+one_template(at) if {
+	count(at.images) == 0
+	count(at.templates) == 1
+	count(at.templates[0]) == 1
+}
+
+# reach(object_, paths) are the values at some paths, each with its place, and misfits(object_, paths)
+# those on the way that have a type with which a path does not go on.
+reach(object_, paths) := [f | some path in paths; some f in follow(object_, path); f.value != null]
+
+misfits(object_, paths) := [f | some path in paths; some f in follow(object_, path); f.fault]
+
+follow(object_, path) := at_members(fourth, path[last]) if {
+	last := count(path) - 1
+	first := step([{"place": "", "value": object_}], path, 0)
+	second := step(first, path, 1)
+	third := step(second, path, 2)
+	fourth := step(third, path, 3)
+}
+
+# step(found, path, n) goes through the list behind a part of the path that is not the last.
+step(found, path, n) := array.concat(
+	[{"place": sprintf("%s[%v]", [f.place, i]), "value": value} |
+		some f in members
+		is_collection(f.value)
+		some i, value in f.value
+	],
+	[fault | some f in members; fault := lost(f)],
+) if {
+	n < count(path) - 1
+	members := at_members(found, path[n])
+} else := found
+
+# lost(f) is why a path ends at f, which stands before a list.
+lost(f) := f if {
+	f.fault
+} else := {"place": f.place, "fault": "is no list"} if {
+	f.value != null
+	not is_collection(f.value)
+}
+
+is_collection(x) if is_array(x)
+
+is_collection(x) if is_object(x)
+
+at_members(found, keys) := [at_member(f, keys) | some f in found]
+
+at_member(f, keys) := f if {
+	count(keys) == 0
+} else := f if {
+	f.fault
+} else := {"place": dotted(f.place, concat(".", keys)), "value": object.get(f.value, keys, null)} if {
+	is_object(f.value)
+} else := {"place": f.place, "fault": "is no object"}
+
+dotted(place, name) := concat(".", [p | some p in [place, name]; p != ""])
 
 judged_request if {
-	template_path
+	places
 	text(request, "operation") in {"CREATE", "UPDATE"}
 	text(request, "subResource") in {"", "ephemeralcontainers"}
 }
 
-template := object.get(object_, template_path, null)
+found_templates := reach(object_, places.templates)
 
-old_template := object.get(old, template_path, null)
+found_images := reach(object_, places.images)
 
 default template_changed := false
 
-template_changed if template != old_template
+template_changed if found_templates != reach(old, places.templates)
+
+template_changed if found_images != reach(old, places.images)
+
+# --- Labels of pod templates ---
+
+default template_labels := []
+
+template_labels := [{k: v | some k, v in member(member(f.value, "metadata"), "labels"); is_string(v)} |
+	some f in found_templates
+] if {
+	judged_request
+}
 
 # --- Containers ---
 
 lists := ["initContainers", "containers", "ephemeralContainers"]
-
-pod_spec := member(template, "spec")
 
 # container is one as the flat form has it: the reference as written, and parsed
 # where it can be.
@@ -191,16 +276,28 @@ parsed_image(image) := parsed if {
 	parsed := data.assay.reference.identity(image)
 } else := {}
 
-# containers_of(spec) are containers of each sort in their order, and then image volumes.
-containers_of(spec) := array.concat(
-	[container(text(c, "name"), text(c, "image")) |
-		judged_request
+# containers_of(object_, at) are those of the pod templates at some places, then the images there.
+containers_of(object_, at) := array.concat(
+	[c |
+		some f in reach(object_, at.templates)
+		prefix := label_prefix(at, f.place)
+		some c in containers_in(member(f.value, "spec"), prefix)
+	],
+	[container(f.place, f.value) | some f in reach(object_, at.images); is_string(f.value)],
+)
+
+label_prefix(at, place) := concat("", [place, "/"]) if {
+	not one_template(at)
+} else := ""
+
+# containers_in(spec, prefix) are containers of each sort in their order, and then image volumes.
+containers_in(spec, prefix) := array.concat(
+	[container(concat("", [prefix, text(c, "name")]), text(c, "image")) |
 		some list in lists
 		some c in items(spec, list)
 		is_object(c)
 	],
-	[container(concat("/", ["volume", text(v, "name")]), text(v.image, "reference")) |
-		judged_request
+	[container(concat("", [prefix, "volume/", text(v, "name")]), text(v.image, "reference")) |
 		some v in items(spec, "volumes")
 		is_object(v.image)
 	],
@@ -208,11 +305,11 @@ containers_of(spec) := array.concat(
 
 default containers := []
 
-containers := containers_of(pod_spec)
+containers := containers_of(object_, places) if judged_request
 
 default old_containers := []
 
-old_containers := containers_of(member(old_template, "spec"))
+old_containers := containers_of(old, places) if judged_request
 
 # --- Break-glass ---
 
@@ -250,66 +347,117 @@ malformed contains "metadata is no object" if {
 
 malformed contains "metadata.labels must map strings to strings" if {
 	judged_request
-	wrong(metadata, "labels", "object")
-}
-
-malformed contains "metadata.labels must map strings to strings" if {
-	judged_request
-	some value in member(metadata, "labels")
-	not is_string(value)
+	wrong_labels(metadata)
 }
 
 malformed contains "the pod template is missing" if {
+	nothing_found
+	one_template(places)
+}
+
+malformed contains "none of its pod templates and images is there" if {
+	nothing_found
+	not one_template(places)
+}
+
+nothing_found if {
 	judged_request
 	is_object(request.object)
-	not is_object(template)
+	count(found_templates) + count(found_images) == 0
+	not refers
 }
 
-malformed contains "the pod spec is missing" if {
-	judged_request
-	is_object(template)
-	not is_object(object.get(template, "spec", null))
+# refers holds where the object says that it runs something else.
+refers if {
+	some path in places.references
+	object.get(object_, path[0], null) != null
 }
 
-malformed contains "the pod spec has no list of containers" if {
+malformed contains sprintf("%s %s", [f.place, f.fault]) if {
 	judged_request
-	is_object(template.spec)
-	not is_array(object.get(pod_spec, "containers", null))
+	some f in misfits(object_, array.concat(places.templates, places.images))
 }
 
-malformed contains sprintf("%s is no list", [list]) if {
+malformed contains sprintf("%s is no string", [f.place]) if {
 	judged_request
+	some f in found_images
+	not is_string(f.value)
+}
+
+# templates are those that are found, with what a fault in them begins with.
+templates := [{"value": f.value, "at": fault_prefix(f.place), "place": f.place} |
+	judged_request
+	some f in found_templates
+]
+
+fault_prefix(place) := concat("", [place, ": "]) if {
+	not one_template(places)
+} else := ""
+
+specs := [{"spec": t.value.spec, "at": t.at} | some t in templates; is_object(t.value.spec)]
+
+malformed contains concat("", [t.at, "the pod template is missing"]) if {
+	some t in templates
+	not is_object(t.value)
+}
+
+malformed contains dotted(t.place, "metadata is no object") if {
+	some t in templates
+	wrong(t.value, "metadata", "object")
+}
+
+malformed contains dotted(t.place, "metadata.labels must map strings to strings") if {
+	some t in templates
+	wrong_labels(member(t.value, "metadata"))
+}
+
+wrong_labels(m) if wrong(m, "labels", "object")
+
+wrong_labels(m) if {
+	some value in member(m, "labels")
+	not is_string(value)
+}
+
+malformed contains concat("", [t.at, "the pod spec is missing"]) if {
+	some t in templates
+	is_object(t.value)
+	not is_object(object.get(t.value, "spec", null))
+}
+
+malformed contains concat("", [s.at, "the pod spec has no list of containers"]) if {
+	some s in specs
+	not is_array(object.get(s.spec, "containers", null))
+}
+
+malformed contains sprintf("%s%s is no list", [s.at, list]) if {
+	some s in specs
 	some list in ["initContainers", "ephemeralContainers", "volumes"]
-	wrong(pod_spec, list, "array")
+	wrong(s.spec, list, "array")
 }
 
-malformed contains sprintf("%s[%d] is no object", [list, i]) if {
-	judged_request
+malformed contains sprintf("%s%s[%d] is no object", [s.at, list, i]) if {
+	some s in specs
 	some list in array.concat(lists, ["volumes"])
-	is_array(pod_spec[list])
-	some i, c in pod_spec[list]
+	some i, c in items(s.spec, list)
 	not is_object(c)
 }
 
-malformed contains sprintf("%s[%d].image is no string", [list, i]) if {
-	judged_request
+malformed contains sprintf("%s%s[%d].image is no string", [s.at, list, i]) if {
+	some s in specs
 	some list in lists
-	is_array(pod_spec[list])
-	some i, c in pod_spec[list]
+	some i, c in items(s.spec, list)
 	wrong(c, "image", "string")
 }
 
-malformed contains sprintf("volumes[%d].image is no object", [i]) if {
-	judged_request
-	is_array(pod_spec.volumes)
-	some i, v in pod_spec.volumes
+malformed contains sprintf("%svolumes[%d].image is no object", [s.at, i]) if {
+	some s in specs
+	some i, v in items(s.spec, "volumes")
 	wrong(v, "image", "object")
 }
 
-malformed contains sprintf("volumes[%d].image.reference is no string", [i]) if {
-	judged_request
-	is_array(pod_spec.volumes)
-	some i, v in pod_spec.volumes
+malformed contains sprintf("%svolumes[%d].image.reference is no string", [s.at, i]) if {
+	some s in specs
+	some i, v in items(s.spec, "volumes")
 	wrong(v.image, "reference", "string")
 }
 

@@ -7,7 +7,7 @@ settings := {
 	"controllers": {"c"},
 	"excluded": set(),
 	"platforms": ["linux/amd64"],
-	"kinds": {"argoproj.io/Rollout": {"path": ["spec", "template"], "controllers": []}, "example.com/Fleet": {"path": ["spec", "member", "pod"], "controllers": []}},
+	"kinds": {"argoproj.io/Rollout": {"templates": [[["spec", "template"]]], "images": [], "references": [[["spec", "workloadRef"]]], "controllers": []}, "example.com/Fleet": {"templates": [[["spec", "member", "pod"]]], "images": [], "references": [], "controllers": []}},
 }
 
 digest := "sha256:ab00000000000000000000000000000000000000000000000000000000000000"
@@ -42,7 +42,7 @@ of_spec(s) := flat({"now": now, "request": object.union(object.remove(request, [
 test_pod if of({}) == {
 	"schema": "assay.dev/review/v1", "now": "2026-06-01T00:00:00.000000000Z",
 	"operation": "CREATE", "group": "", "kind": "Pod", "subresource": "",
-	"namespace": "shop", "name": "cart", "labels": {"app": "cart"},
+	"namespace": "shop", "name": "cart", "labels": {"app": "cart"}, "templateLabels": [{"app": "cart"}],
 	"namespaceLabels": {"kubernetes.io/metadata.name": "shop"},
 	"user": "alice", "owner": null, "ownerImages": null, "hasOld": false, "oldDeleting": false, "templateChanged": true,
 	"containers": [web], "oldImages": [], "oldContainers": [], "override": null, "malformed": [],
@@ -59,6 +59,9 @@ kinds := {
 	"apps/DaemonSet": ["spec", "template"],
 	"batch/Job": ["spec", "template"],
 	"batch/CronJob": ["spec", "jobTemplate", "spec", "template"],
+	"extensions/DaemonSet": ["spec", "template"],
+	"extensions/Deployment": ["spec", "template"],
+	"extensions/ReplicaSet": ["spec", "template"],
 	"argoproj.io/Rollout": ["spec", "template"],
 	"example.com/Fleet": ["spec", "member", "pod"],
 }

@@ -9,6 +9,7 @@ test_built_in_kinds if {
 		"/Pod", "/ReplicationController",
 		"apps/ReplicaSet", "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet",
 		"batch/Job", "batch/CronJob",
+		"extensions/ReplicaSet", "extensions/Deployment", "extensions/DaemonSet",
 	}
 }
 

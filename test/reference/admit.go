@@ -21,6 +21,7 @@ var builtin = map[string]string{
 	"apps/ReplicaSet": "spec.template", "apps/Deployment": "spec.template",
 	"apps/StatefulSet": "spec.template", "apps/DaemonSet": "spec.template",
 	"batch/Job": "spec.template", "batch/CronJob": "spec.jobTemplate.spec.template",
+	"extensions/ReplicaSet": "spec.template", "extensions/Deployment": "spec.template", "extensions/DaemonSet": "spec.template",
 }
 
 // Admit decides a review: an AdmissionReview that may carry namespaceLabels.
@@ -47,7 +48,7 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 
 	op, sub := text(req, "operation"), text(req, "subResource")
 	isPod := group == "" && d.Kind == "Pod"
-	path, judged := w.templatePath(group, d.Kind)
+	where, judged := w.placesOf(group, d.Kind)
 	malformed := func(what string) api.Decision {
 		d.Allowed, d.Judged, d.Message = false, true, "malformed: "+what
 		return w.override(d, doc, meta, text(at(req, "userInfo"), "username"), now)
@@ -74,10 +75,11 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 		return malformed("no namespace")
 	}
 	child := op == "CREATE" && w.madeByController(meta, text(at(req, "userInfo"), "username"))
-	containers, err := containersOf(obj, path)
+	run, err := where.find(obj)
 	if err != nil {
 		return malformed(err.Error())
 	}
+	containers := run.containers
 	if child && w.children() == api.ChildrenTrusted {
 		return pass("owner")
 	}
@@ -90,10 +92,13 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 	}
 
 	if op == "UPDATE" {
-		oldImages := imagesOf(old, path)
+		ran, _ := where.find(old)
+		had := func(image string) bool {
+			return slices.ContainsFunc(ran.containers, func(c api.Container) bool { return c.Image == image })
+		}
 		var fresh []api.Container
 		for _, c := range containers {
-			if !slices.Contains(oldImages, c.Image) {
+			if !had(c.Image) {
 				fresh = append(fresh, c)
 			}
 		}
@@ -106,13 +111,16 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 				return pass("no new image")
 			}
 			containers = fresh
-		case !isPod && hasOld && reflect.DeepEqual(at(obj, path), at(old, path)):
+		case !isPod && hasOld && reflect.DeepEqual(where.values(obj), where.values(old)):
 			return pass("template unchanged")
 		}
 	}
 
 	d.Judged = true
-	r := resource{global: d.Namespace == "", labels: stringMap(meta["labels"])}
+	r := resource{global: d.Namespace == "", labels: []map[string]string{stringMap(meta["labels"])}}
+	if w.Settings != nil && w.Settings.Spec.TemplateLabels {
+		r.labels = append(r.labels, run.labels...)
+	}
 	switch given, present := doc["namespaceLabels"]; {
 	case r.global:
 		r.nsLabels, r.known = map[string]string{}, true
@@ -126,7 +134,8 @@ func Admit(w World, review json.RawMessage, now time.Time) api.Decision {
 	}
 	var before []api.Container
 	if op == "UPDATE" && w.Settings != nil && w.Settings.Spec.AllowNoWorse {
-		before, _ = containersOf(old, path)
+		ran, _ := where.find(old)
+		before = ran.containers
 	}
 	for _, c := range containers {
 		i := w.decide(r, c, now, &d)
@@ -185,7 +194,7 @@ func (w World) noWorse(r resource, c, o api.Container, rejected api.ImageDecisio
 // resource is what policies select by.
 type resource struct {
 	global   bool
-	labels   map[string]string
+	labels   []map[string]string // of the object, and of its templates where these count
 	nsLabels map[string]string
 	known    bool
 }
@@ -262,7 +271,7 @@ func (p policy) verdict(r resource, c api.Container, v verdict, now time.Time) (
 	if err != nil {
 		panic(err)
 	}
-	if !sel.matches(r.labels, r.global) {
+	if !slices.ContainsFunc(r.labels, func(l map[string]string) bool { return sel.matches(l, r.global) }) {
 		return "", 0
 	}
 	if !r.known && ns.dependsOnLabels() {
@@ -325,15 +334,16 @@ func (w World) excluded() []string {
 	return api.DefaultExcludedNamespaces()
 }
 
-// templatePath says where the pod template of a kind is, and whether the kind is judged.
-func (w World) templatePath(group, kind string) (string, bool) {
+// placesOf says where a kind has its images, and whether it is judged.
+func (w World) placesOf(group, kind string) (places, bool) {
 	if path, ok := builtin[group+"/"+kind]; ok {
-		return path, true
+		return places{templates: []string{path}}, true
 	}
 	if k := w.customKind(group, kind); k != nil {
-		return k.PodTemplatePath, true
+		known, _ := k.Workload()
+		return places{known.Templates, known.Images, known.References}, true
 	}
-	return "", false
+	return places{}, false
 }
 
 func (w World) customKind(group, kind string) *api.CustomKind {
@@ -373,27 +383,12 @@ func (w World) ownerImages(doc, meta object, namespace string) (images []string,
 			ownGroup = ""
 		}
 		of, _ := owner["metadata"].(object)
-		path, judged := w.templatePath(group, text(ref, "kind"))
-		spec, isSpec := at(owner, path)["spec"].(object)
-		if !judged || !isSpec || group != ownGroup || text(ref, "kind") != text(owner, "kind") || text(ref, "name") != text(of, "name") ||
+		where, judged := w.placesOf(group, text(ref, "kind"))
+		if !judged || group != ownGroup || text(ref, "kind") != text(owner, "kind") || text(ref, "name") != text(of, "name") ||
 			text(ref, "uid") == "" || text(ref, "uid") != text(of, "uid") || text(of, "namespace") != "" && text(of, "namespace") != namespace {
 			return nil, false
 		}
-		for _, field := range []string{"initContainers", "containers", "ephemeralContainers", "volumes"} {
-			list, _ := spec[field].([]any)
-			for _, x := range list {
-				c, _ := x.(object)
-				image := text(c, "image")
-				if field == "volumes" {
-					v, _ := c["image"].(object)
-					image = text(v, "reference")
-				}
-				if image != "" {
-					images = append(images, image)
-				}
-			}
-		}
-		return images, true
+		return where.named(owner)
 	}
 	return nil, false
 }

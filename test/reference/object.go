@@ -35,13 +35,9 @@ func at(o object, path string) object {
 	return o
 }
 
-// containersOf lists the images of an object: init containers, containers,
-// ephemeral containers, image volumes. The path is that of the pod template.
-func containersOf(obj object, path string) ([]api.Container, error) {
-	if obj == nil {
-		return nil, errors.New("no object")
-	}
-	template := at(obj, path)
+// containersOf lists the images of a pod template: init containers, containers, ephemeral
+// containers, image volumes, each named after the prefix.
+func containersOf(template object, prefix string) ([]api.Container, error) {
 	spec, ok := template["spec"].(object)
 	if !ok {
 		return nil, errors.New("no pod spec")
@@ -62,7 +58,7 @@ func containersOf(obj object, path string) ([]api.Container, error) {
 					return nil, fmt.Errorf("the image in %s is no string", field)
 				}
 			}
-			out = append(out, api.NewContainer(text(c, "name"), image))
+			out = append(out, api.NewContainer(prefix+text(c, "name"), image))
 		}
 	}
 	volumes, err := objects(spec, "volumes")
@@ -77,7 +73,7 @@ func containersOf(obj object, path string) ([]api.Container, error) {
 			}
 			continue
 		}
-		out = append(out, api.NewContainer("volume/"+text(v, "name"), text(image, "reference")))
+		out = append(out, api.NewContainer(prefix+"volume/"+text(v, "name"), text(image, "reference")))
 	}
 	return out, nil
 }
@@ -100,17 +96,4 @@ func objects(spec object, field string) ([]object, error) {
 		out = append(out, o)
 	}
 	return out, nil
-}
-
-// imagesOf lists the image strings of an old object, none where it is malformed.
-func imagesOf(obj object, path string) []string {
-	containers, err := containersOf(obj, path)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, c := range containers {
-		out = append(out, c.Image)
-	}
-	return out
 }
