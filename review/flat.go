@@ -80,7 +80,7 @@ func FromFlat(body []byte) (Input, error) {
 // would take Owner for owner.
 func exactly(doc map[string]any) map[string]any {
 	out := pick(doc, slices.Collect(maps.Keys(flatMembers))...)
-	maps.Copy(out, pick(doc, "namespaceLabels", "ownerImages"))
+	maps.Copy(out, pick(doc, "namespaceLabels", "ownerImages", "templateLabels"))
 	for _, list := range []string{"containers", "oldContainers"} {
 		if _, ok := doc[list].([]any); ok {
 			containers := []any{}

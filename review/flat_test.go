@@ -51,7 +51,7 @@ func TestFromFlat(t *testing.T) {
 		t.Errorf("%v %v %+v", now, err, in.Review)
 	}
 	for name, value := range doc {
-		if name == "schema" || name == "owner" || name == "ownerImages" || name == "override" || name == "oldContainers" {
+		if name == "schema" || name == "owner" || name == "ownerImages" || name == "templateLabels" || name == "override" || name == "oldContainers" {
 			continue
 		}
 		for _, other := range []any{nil, 5, "x", []any{5}, map[string]any{"x": 5}} {
@@ -69,6 +69,21 @@ func TestFromFlat(t *testing.T) {
 		}
 		doc[name] = value
 	}
+	// The labels of templates may be missing, as older records have none: that is not known, as opposed to none.
+	for _, given := range []struct {
+		value any
+		known bool
+	}{{[]any{}, true}, {[]any{map[string]any{"app": "x"}}, true}, {nil, false}} {
+		doc["templateLabels"] = given.value
+		if in, err := read(doc); err != nil || (in.Review.TemplateLabels != nil) != given.known {
+			t.Errorf("labels of templates %v: %v, %v", given.value, in.Review.TemplateLabels, err)
+		}
+	}
+	doc["templateLabels"] = []any{map[string]any{"app": 5}}
+	if _, err := read(doc); !errors.Is(err, review.ErrInput) {
+		t.Errorf("labels that are no texts: %v", err)
+	}
+	delete(doc, "templateLabels")
 	// Members count by their exact names alone.
 	doc["Owner"], doc["Containers"] = nil, []any{}
 	if in, err := read(doc); err != nil || len(in.Review.Containers) != 3 || in.Review.Owner == nil {

@@ -26,7 +26,7 @@ func FromManifest(object map[string]any, kinds Kinds, namespace string) (Input, 
 		return Input{}, fmt.Errorf("%w: %s %s: %s", ErrInput, kind, r.Name, strings.Join(r.Malformed, "; "))
 	}
 	r.NamespaceLabels = WithName(map[string]string{}, namespace)
-	return Input{Review: r}, nil
+	return Input{Review: r, Unread: unread(object, r)}, nil
 }
 
 // NamespaceLabels are the name and the labels of a manifest that is a Namespace; the
@@ -40,13 +40,9 @@ func NamespaceLabels(object map[string]any) (name string, labels map[string]stri
 		return "", nil, fmt.Errorf("%w: a Namespace needs metadata.name", ErrInput)
 	}
 	shape := &shape{}
-	shape.labels(metadata)
+	shape.labels("", metadata)
 	if faults := shape.faults(); len(faults) > 0 {
 		return "", nil, fmt.Errorf("%w: Namespace %s: %s", ErrInput, name, strings.Join(faults, "; "))
 	}
-	labels = map[string]string{}
-	for k := range member(metadata, "labels") {
-		labels[k] = text(member(metadata, "labels"), k)
-	}
-	return name, labels, nil
+	return name, labelsOf(metadata), nil
 }

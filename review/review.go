@@ -34,6 +34,9 @@ type Input struct {
 	Requester Requester
 	// Owner is the controlling owner reference; nil without one.
 	Owner *Owner
+	// Unread are images of what looks like containers in the object, beyond the review's
+	// Containers, sorted. They are not judged.
+	Unread []string
 
 	now      time.Time
 	nowFault error
@@ -67,19 +70,19 @@ type Requester struct {
 	Extra  map[string][]string
 }
 
-// Kinds maps "group/Kind" to the path of its pod template.
-type Kinds map[string][]string
+// Kinds maps "group/Kind" to where objects of the kind have what they run.
+type Kinds map[string]api.Places
 
-// KindsOf are the built-in kinds and the custom ones of the settings.
+// KindsOf are the built-in kinds and the custom ones of the settings. A custom kind of which
+// nobody says where its images are has no place, so that its objects are malformed.
 func KindsOf(s api.AdmissionSettingsSpec) Kinds {
-	kinds := Kinds{
-		"/Pod": {}, "/ReplicationController": {"spec", "template"},
-		"apps/ReplicaSet": {"spec", "template"}, "apps/Deployment": {"spec", "template"},
-		"apps/StatefulSet": {"spec", "template"}, "apps/DaemonSet": {"spec", "template"},
-		"batch/Job": {"spec", "template"}, "batch/CronJob": {"spec", "jobTemplate", "spec", "template"},
+	kinds := Kinds{}
+	for _, w := range api.BuiltinWorkloads() {
+		kinds[w.ID()] = w.Places()
 	}
 	for _, k := range s.CustomKinds {
-		kinds[k.APIGroup+"/"+k.Kind] = strings.Split(k.PodTemplatePath, ".")
+		w, _ := k.Workload()
+		kinds[w.ID()] = w.Places()
 	}
 	return kinds
 }
@@ -144,6 +147,7 @@ func FromAdmissionReview(body []byte, kinds Kinds) (Input, error) {
 		in.setNow(now)
 	}
 	in.Review = flatten(request, kinds)
+	in.Unread = unread(member(request, "object"), in.Review)
 	if o := in.Review.Override; o != nil {
 		o.Granted = doc["overrideGranted"] == true
 	}
@@ -170,8 +174,8 @@ func (in *Input) about(request map[string]any) {
 	in.Requester = requester(member(request, "userInfo"))
 }
 
-// OwnerImages are the images that the pod template of the owner names, sorted: nil where the object
-// is not the one that the owner reference names, or has no pod template.
+// OwnerImages are the images that the owner names, sorted: nil where the object is not the one
+// that the owner reference names, or has neither pod template nor image.
 func (in *Input) OwnerImages(object map[string]any, kinds Kinds) []string {
 	r, metadata := in.Review, member(object, "metadata")
 	_, judged := kinds[r.Group+"/"+r.Kind]
@@ -181,15 +185,15 @@ func (in *Input) OwnerImages(object map[string]any, kinds Kinds) []string {
 		!slices.Contains([]string{"", r.Namespace}, text(metadata, "namespace")) {
 		return nil
 	}
-	path, judged := kinds[r.Owner.Group+"/"+r.Owner.Kind]
+	places, judged := kinds[r.Owner.Group+"/"+r.Owner.Kind]
 	if !judged {
 		return nil
 	}
-	spec, ok := walk(object, append(slices.Clone(path), "spec")).(map[string]any)
-	if !ok {
+	run := placesIn(object, places)
+	if !run.namesImages() {
 		return nil
 	}
-	return slices.DeleteFunc(imagesOf(containersOf(spec)), func(image string) bool { return image == "" })
+	return slices.DeleteFunc(imagesOf(run.containers()), func(image string) bool { return image == "" })
 }
 
 func requester(user map[string]any) Requester {
@@ -254,44 +258,38 @@ func flatten(request map[string]any, kinds Kinds) api.Review {
 	object, old := member(request, "object"), member(request, "oldObject")
 	metadata := member(object, "metadata")
 	r := api.Review{
-		Operation:     text(request, "operation"),
-		Group:         text(kind, "group"),
-		Kind:          text(kind, "kind"),
-		Subresource:   text(request, "subResource"),
-		Namespace:     text(request, "namespace"),
-		Name:          firstText(text(request, "name"), text(metadata, "name"), text(metadata, "generateName")),
-		Labels:        map[string]string{},
-		User:          text(member(request, "userInfo"), "username"),
-		Owner:         controllingOwner(metadata),
-		Containers:    []api.Container{},
-		OldImages:     []string{},
-		OldContainers: []api.Container{},
-		Override:      override(metadata),
-		Malformed:     []string{},
-	}
-	for k, v := range member(metadata, "labels") {
-		if s, ok := v.(string); ok {
-			r.Labels[k] = s
-		}
+		Operation:      text(request, "operation"),
+		Group:          text(kind, "group"),
+		Kind:           text(kind, "kind"),
+		Subresource:    text(request, "subResource"),
+		Namespace:      text(request, "namespace"),
+		Name:           firstText(text(request, "name"), text(metadata, "name"), text(metadata, "generateName")),
+		Labels:         labelsOf(metadata),
+		TemplateLabels: []map[string]string{},
+		User:           text(member(request, "userInfo"), "username"),
+		Owner:          controllingOwner(metadata),
+		Containers:     []api.Container{},
+		OldImages:      []string{},
+		OldContainers:  []api.Container{},
+		Override:       override(metadata),
+		Malformed:      []string{},
 	}
 	_, r.HasOld = request["oldObject"].(map[string]any)
 	r.OldDeleting = member(old, "metadata")["deletionTimestamp"] != nil
 
-	path, judged := kinds[r.Group+"/"+r.Kind]
+	places, judged := kinds[r.Group+"/"+r.Kind]
 	if !judged {
 		return r
 	}
-	template, oldTemplate := walk(object, path), walk(old, path)
-	r.TemplateChanged = !equal(template, oldTemplate)
+	run, ran := placesIn(object, places), placesIn(old, places)
+	r.TemplateChanged = !run.equal(ran)
 	if !isJudged(r) {
 		return r
 	}
-	shape := &shape{}
-	shape.request(request, object, template)
-	r.Malformed = shape.faults()
-	spec := member(template, "spec")
-	r.Containers = containersOf(spec)
-	r.OldContainers = containersOf(member(oldTemplate, "spec"))
+	r.Malformed = faultsOf(request, run)
+	r.TemplateLabels = run.labels()
+	r.Containers = run.containers()
+	r.OldContainers = ran.containers()
 	r.OldImages = imagesOf(r.OldContainers)
 	return r
 }
@@ -311,18 +309,19 @@ func imagesOf(containers []api.Container) []string {
 	return slices.Compact(images)
 }
 
-func containersOf(spec map[string]any) []api.Container {
+// containersOf are the containers of a pod spec, each named after the prefix.
+func containersOf(spec map[string]any, prefix string) []api.Container {
 	out := []api.Container{}
 	for _, list := range containerLists {
 		for _, c := range items(spec, list) {
 			if c, ok := c.(map[string]any); ok {
-				out = append(out, api.NewContainer(text(c, "name"), text(c, "image")))
+				out = append(out, api.NewContainer(prefix+text(c, "name"), text(c, "image")))
 			}
 		}
 	}
 	for _, v := range items(spec, "volumes") {
 		if isObject(v, "image") {
-			out = append(out, api.NewContainer("volume/"+text(v, "name"), text(member(v, "image"), "reference")))
+			out = append(out, api.NewContainer(prefix+"volume/"+text(v, "name"), text(member(v, "image"), "reference")))
 		}
 	}
 	return out
@@ -403,19 +402,15 @@ func firstText(list ...string) string {
 	return ""
 }
 
-func walk(object map[string]any, path []string) any {
-	var at any = object
-	if object == nil {
-		at = map[string]any{}
-	}
-	for _, step := range path {
-		m, ok := at.(map[string]any)
-		if !ok {
-			return nil
+// labelsOf are the labels of some metadata; what is no text is left out.
+func labelsOf(metadata map[string]any) map[string]string {
+	labels := map[string]string{}
+	for k, v := range member(metadata, "labels") {
+		if s, ok := v.(string); ok {
+			labels[k] = s
 		}
-		at = m[step]
 	}
-	return at
+	return labels
 }
 
 // equal compares JSON values as Rego does: numbers by value, not by spelling.

@@ -27,7 +27,7 @@ func TestFromAdmissionReview(t *testing.T) {
 	}
 	digest := "sha256:" + strings.Repeat("a", 64)
 	want := api.Review{
-		Operation: "CREATE", Kind: "Pod", Namespace: "prod", Name: "web-", Labels: map[string]string{"app": "web"},
+		Operation: "CREATE", Kind: "Pod", Namespace: "prod", Name: "web-", Labels: map[string]string{"app": "web"}, TemplateLabels: []map[string]string{{"app": "web"}},
 		NamespaceLabels: map[string]string{"kubernetes.io/metadata.name": "prod"}, User: "jane", Owner: &api.Owner{Group: "apps", Kind: "ReplicaSet"},
 		TemplateChanged: true,
 		Containers: []api.Container{
