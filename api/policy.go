@@ -185,7 +185,8 @@ type CustomKind struct {
 	// ImagePaths lead to references of images, such as "spec.image" or "spec.steps[].image".
 	ImagePaths []string `json:"imagePaths,omitempty"`
 	// ReferencePaths lead, through no list, to members that say that an object runs something else:
-	// one that has neither template nor image is malformed without such a member.
+	// one that has neither template nor image is malformed without such a member. Absent, where the
+	// other paths are those of the table: the table's.
 	ReferencePaths []string `json:"referencePaths,omitempty"`
 	// Controllers are the user names that create resources for owners of this kind.
 	Controllers []string `json:"controllers,omitempty"`

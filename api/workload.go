@@ -122,7 +122,8 @@ func KnownWorkload(group, kind string) (Workload, bool) {
 func KnownWorkloads() []Workload { return slices.Clone(known) }
 
 // Workload is where a custom kind has its images: where the settings say, else where the
-// table of known kinds does. Not ok where neither says it.
+// table of known kinds does. Not ok where neither says it. Settings that say of the images
+// what the table says, and nothing of references, have those of the table.
 func (k CustomKind) Workload() (w Workload, ok bool) {
 	w, ok = KnownWorkload(k.APIGroup, k.Kind)
 	w.Group, w.Kind = k.APIGroup, k.Kind
@@ -130,8 +131,12 @@ func (k CustomKind) Workload() (w Workload, ok bool) {
 	if k.PodTemplatePath != "" {
 		templates = append([]string{k.PodTemplatePath}, templates...)
 	}
-	if len(templates)+len(k.ImagePaths) > 0 {
-		w.Templates, w.Images, w.References, ok = templates, k.ImagePaths, k.ReferencePaths, true
+	if len(templates)+len(k.ImagePaths) == 0 {
+		return w, ok
 	}
-	return w, ok
+	if !slices.Equal(templates, w.Templates) || !slices.Equal(k.ImagePaths, w.Images) || len(k.ReferencePaths) > 0 {
+		w.References = k.ReferencePaths
+	}
+	w.Templates, w.Images = templates, k.ImagePaths
+	return w, true
 }

@@ -87,7 +87,13 @@ func TestCustomKind(t *testing.T) {
 			t.Errorf("%+v: %+v, %t", c.kind, w, ok)
 		}
 	}
-	if w, _ := (api.CustomKind{APIGroup: "argoproj.io", Kind: "Rollout", PodTemplatePath: "spec.template"}).Workload(); len(w.References) > 0 {
+	// What refers to something else belongs to the paths that are beside it.
+	rollout := api.CustomKind{APIGroup: "argoproj.io", Kind: "Rollout", PodTemplatePath: "spec.template"}
+	if w, _ := rollout.Workload(); !slices.Equal(w.References, []string{"spec.workloadRef"}) {
+		t.Errorf("the paths of the table without its references: %q", w.References)
+	}
+	rollout.PodTemplatePaths = []string{"spec.other"}
+	if w, _ := rollout.Workload(); len(w.References) > 0 {
 		t.Errorf("paths of the settings, and %q of the table", w.References)
 	}
 }

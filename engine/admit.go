@@ -146,7 +146,15 @@ func labels(m map[string]string) *ast.Term {
 // reviewInput builds the input as OPA's own values: for a large object that is
 // many times faster than a conversion through maps.
 func reviewInput(r api.Review, now time.Time) ast.Value {
-	namespaceLabels, owner, ownerImages, override := ast.InternedNullTerm, ast.InternedNullTerm, ast.InternedNullTerm, ast.InternedNullTerm
+	null := ast.InternedNullTerm
+	namespaceLabels, templateLabels, owner, ownerImages, override := null, null, null, null, null
+	if r.TemplateLabels != nil {
+		each := make([]*ast.Term, len(r.TemplateLabels))
+		for i, l := range r.TemplateLabels {
+			each[i] = labels(l)
+		}
+		templateLabels = ast.ArrayTerm(each...)
+	}
 	if r.NamespaceLabels != nil {
 		namespaceLabels = labels(r.NamespaceLabels)
 	}
@@ -169,6 +177,7 @@ func reviewInput(r api.Review, now time.Time) ast.Value {
 		pair("namespace", str(r.Namespace)),
 		pair("name", str(r.Name)),
 		pair("labels", labels(r.Labels)),
+		pair("templateLabels", templateLabels),
 		pair("namespaceLabels", namespaceLabels),
 		pair("user", str(r.User)),
 		pair("owner", owner),

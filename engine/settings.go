@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
@@ -15,7 +16,7 @@ type Settings struct {
 	Platforms     []string `json:"platforms"`
 	// Kinds are the custom ones, by "group/Kind".
 	Kinds map[string]struct {
-		Path        []string `json:"path"`
+		api.Places
 		Controllers []string `json:"controllers"`
 	} `json:"kinds"`
 	AllowNoWorse bool `json:"allow_no_worse"`
@@ -23,6 +24,8 @@ type Settings struct {
 	Children string `json:"children"`
 	// NamespaceKeys are the labels of namespaces that policies look at; policies.AllLabels is any.
 	NamespaceKeys []string `json:"namespace_keys"`
+	// TemplateLabels is as in api.AdmissionSettingsSpec.
+	TemplateLabels bool `json:"template_labels"`
 	// Evidence are the ways that count; none means all.
 	Evidence []string `json:"evidence"`
 }

@@ -141,13 +141,14 @@ func (s *Set) settingsModule() string {
 		platforms = []string{api.DefaultPlatform}
 	}
 	children := cmp.Or(set.Children, api.ChildrenTrusted)
-	kinds := map[string]any{}
+	type kind struct {
+		api.Places
+		Controllers []string `json:"controllers"`
+	}
+	kinds := map[string]kind{}
 	for _, k := range set.CustomKinds {
-		names := k.Controllers
-		if names == nil {
-			names = []string{}
-		}
-		kinds[k.APIGroup+"/"+k.Kind] = map[string]any{"path": strings.Split(k.PodTemplatePath, "."), "controllers": names}
+		w, _ := k.Workload()
+		kinds[w.ID()] = kind{w.Places(), append([]string{}, k.Controllers...)}
 	}
 	evidence := ""
 	if len(set.Evidence) > 0 {
@@ -157,8 +158,8 @@ func (s *Set) settingsModule() string {
 		}
 		evidence = "\n# Evidence that came another way does not count.\nevidence := " + setLiteral(ways) + "\n"
 	}
-	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n\nallow_no_worse := %t\n\nchildren := %s\n\nnamespace_keys := %s\n",
-		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, literal(children), setLiteral(s.namespaceKeys())) + evidence
+	return fmt.Sprintf("%spackage assay.generated.settings\n\ndefault_action := %s\n\ncontrollers := %s\n\nexcluded := %s\n\nplatforms := %s\n\nkinds := %s\n\nallow_no_worse := %t\n\nchildren := %s\n\ntemplate_labels := %t\n\nnamespace_keys := %s\n",
+		header, literal(action), setLiteral(controllers), setLiteral(excluded), literal(platforms), literal(kinds), set.AllowNoWorse, literal(children), set.TemplateLabels, setLiteral(s.namespaceKeys())) + evidence
 }
 
 // namespaceKeys are the labels of namespaces that policies look at: who may change

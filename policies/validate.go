@@ -350,7 +350,6 @@ func Limits(t api.ThresholdsSpec) (warn, fail float64) {
 var (
 	kindPattern     = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*$`)
 	groupPattern    = regexp.MustCompile(`^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
-	pathPattern     = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
 	platformPattern = regexp.MustCompile(`^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?$`)
 )
 
@@ -375,21 +374,69 @@ func (c checker) settings(s api.AdmissionSettingsSpec) {
 	seen := map[string]bool{}
 	for i, k := range s.CustomKinds {
 		path := fmt.Sprintf("spec.customKinds[%d]", i)
-		if !groupPattern.MatchString(k.APIGroup) {
-			c.at(path+".apiGroup", "must be an API group without version, such as argoproj.io")
-		}
-		if !kindPattern.MatchString(k.Kind) {
-			c.at(path+".kind", "must be a kind, such as Rollout")
-		}
-		if !pathPattern.MatchString(k.PodTemplatePath) {
-			c.at(path+".podTemplatePath", "must be member names joined by dots, such as spec.template")
-		}
 		id := k.APIGroup + "/" + k.Kind
-		if seen[id] || slices.Contains(BuiltinKinds(), id) {
+		if seen[id] || api.IsBuiltinWorkload(id) {
 			c.at(path, "%s is judged already", id)
+		} else {
+			c.customKind(path, k)
 		}
 		seen[id] = true
 	}
+}
+
+// maxPaths bounds the paths of a kind.
+const maxPaths = 100
+
+func (c checker) customKind(at string, k api.CustomKind) {
+	if !groupPattern.MatchString(k.APIGroup) {
+		c.at(at+".apiGroup", "must be an API group without version, such as argoproj.io")
+	}
+	if !kindPattern.MatchString(k.Kind) {
+		c.at(at+".kind", "must be a kind, such as Rollout")
+	}
+	if k.PodTemplatePath != "" {
+		c.path(at+".podTemplatePath", k.PodTemplatePath)
+	}
+	lists := []struct {
+		name  string
+		paths []string
+	}{{"podTemplatePaths", k.PodTemplatePaths}, {"imagePaths", k.ImagePaths}, {"referencePaths", k.ReferencePaths}}
+	for _, list := range lists {
+		if len(list.paths) > maxPaths {
+			c.at(at+"."+list.name, "has %d paths; at most %d are followed", len(list.paths), maxPaths)
+			continue
+		}
+		for i, text := range list.paths {
+			place := fmt.Sprintf("%s.%s[%d]", at, list.name, i)
+			if slices.Contains(list.paths[:i], text) || list.name == "podTemplatePaths" && text == k.PodTemplatePath {
+				c.at(place, "%s is there already", text)
+			}
+			if path, ok := c.path(place, text); ok && list.name == "referencePaths" && len(path) > 1 {
+				c.at(place, "must go through no list: it is one member that says that an object runs something else")
+			}
+		}
+	}
+	_, whereImagesAre := k.Workload()
+	switch {
+	case !whereImagesAre:
+		c.at(at, "podTemplatePath, podTemplatePaths or imagePaths must say where images are: %s/%s is none of the kinds of which Assay knows it", k.APIGroup, k.Kind)
+	case len(k.ReferencePaths) > 0 && k.PodTemplatePath == "" && len(k.PodTemplatePaths)+len(k.ImagePaths) == 0:
+		c.at(at+".referencePaths", "must stand beside podTemplatePath, podTemplatePaths or imagePaths: without these all is as Assay knows it")
+	}
+}
+
+// path checks one of a custom kind.
+func (c checker) path(at, text string) (api.Path, bool) {
+	path, err := api.ParsePath(text)
+	switch {
+	case text == "":
+		c.at(at, "must not be empty")
+	case err != nil:
+		c.at(at, "%v", err)
+	default:
+		return path, true
+	}
+	return nil, false
 }
 
 // ways are those of evidence, as settings write them.
@@ -399,12 +446,4 @@ func ways() []string {
 		list = append(list, string(w))
 	}
 	return list
-}
-
-// BuiltinKinds are the kinds that are always judged, as "group/Kind".
-func BuiltinKinds() []string {
-	return []string{
-		"/Pod", "/ReplicationController", "apps/DaemonSet", "apps/Deployment", "apps/ReplicaSet",
-		"apps/StatefulSet", "batch/CronJob", "batch/Job",
-	}
 }

@@ -273,27 +273,27 @@ verdict(c) := {"subject": c, "fact": fact, "status": status, "hits": hits, "acti
 # hits_of(fact) and notes_of(fact) are the rules that match what is known of an image: of policies
 # whose selector matches the labels of the object or, where settings say so, those of one of its
 # pod templates. Labels of different objects are never taken together.
-hits_of(fact) := union({numbers |
+hits_of(fact) := numbers if {
+	not by_templates
+	numbers := policies.hits with input.c as fact
+} else := union({numbers |
 	some labels in label_sets
 	numbers := policies.hits with input.c as fact with input.labels as labels
 }) if {
-	settings.template_labels
 	label_sets
-} else := hits if {
-	not settings.template_labels
-	hits := policies.hits with input.c as fact
 }
 
-notes_of(fact) := union({numbers |
+notes_of(fact) := numbers if {
+	not by_templates
+	numbers := policies.notes with input.c as fact
+} else := union({numbers |
 	some labels in label_sets
 	numbers := policies.notes with input.c as fact with input.labels as labels
 }) if {
-	settings.template_labels
 	label_sets
-} else := numbers if {
-	not settings.template_labels
-	numbers := policies.notes with input.c as fact
 }
+
+by_templates if settings.template_labels
 
 # Undefined where the labels of templates are not known, so that nothing is decided.
 label_sets := {input.labels} | {labels | some labels in input.templateLabels} if is_array(input.templateLabels)
