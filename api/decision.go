@@ -10,6 +10,8 @@ type Admission struct {
 	// Revisions are those of the bundles, by name.
 	Revisions map[string]string `json:"revisions"`
 	Resources []Resource        `json:"resources"`
+	// NotJudged are the resources with images that were not judged.
+	NotJudged []NotJudged `json:"not_judged"`
 	// Unreadable are the documents, and objects in them, that could not be read.
 	Unreadable []Unreadable `json:"unreadable"`
 	Warnings   []string     `json:"warnings"`
@@ -30,6 +32,17 @@ type FilePlace struct {
 type Resource struct {
 	FilePlace
 	Decision
+}
+
+// NotJudged is a resource with images that were not judged: those of a kind or a namespace that
+// is not judged, or at places that are none of the kind's.
+type NotJudged struct {
+	FilePlace
+	Kind      string   `json:"kind"` // group/Kind
+	Namespace string   `json:"namespace,omitempty"`
+	Name      string   `json:"name"`
+	Reason    string   `json:"reason"`
+	Images    []string `json:"images"` // as written, sorted
 }
 
 // Unreadable is what could not be read.

@@ -6,6 +6,27 @@ import (
 	"github.com/assay-dev/assay/api"
 )
 
+// Elsewhere is the reason where a kind is judged, but not all that looks like its containers.
+const Elsewhere = "its kind is judged by other paths"
+
+// NotJudged are the images of an input that the decision on it did not judge, sorted, and why:
+// of a kind or, of those excluded, a namespace that is not judged, or at places that are none of
+// the kind's. What its lifecycle makes unnecessary to judge was judged before.
+func (in Input) NotJudged(d api.Decision, excluded []string) (images []string, reason string) {
+	images = in.Unread
+	switch {
+	case d.Judged:
+		reason = Elsewhere
+	case in.Review.Namespace != "" && slices.Contains(excluded, in.Review.Namespace):
+		images = slices.Concat(images, imagesOf(in.Review.Containers))
+		fallthrough
+	default:
+		reason = d.Reason
+	}
+	slices.Sort(images)
+	return slices.Compact(images), reason
+}
+
 // unread are the images of an object that its review does not have: those at the places of a
 // known kind that the settings do not name, and of what looks like containers wherever it
 // stands. Only requests that can bring images are looked at.

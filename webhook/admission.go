@@ -64,6 +64,9 @@ type Decided struct {
 	Caller   api.Caller
 	At       time.Time
 	Decision api.Decision
+	// NotJudged are the images that were not judged, and Why is why.
+	NotJudged []string
+	Why       string
 	// Err is why nothing could be decided, nil when something was.
 	Err  error
 	Took time.Duration
@@ -158,6 +161,10 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 		a.ownerImages(ctx, &d.Input, settings)
 		if d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At); d.Err == nil {
 			a.age(&d)
+			d.NotJudged, d.Why = nil, ""
+			if settings != nil {
+				d.NotJudged, d.Why = d.Input.NotJudged(d.Decision, settings.Excluded)
+			}
 		}
 		// What was flattened by other settings than were decided by could miss a custom kind's images.
 		if a.Engine.Settings() == settings {
@@ -217,7 +224,7 @@ func kindsOf(s *engine.Settings) review.Kinds {
 	kinds := review.KindsOf(api.AdmissionSettingsSpec{})
 	if s != nil {
 		for id, k := range s.Kinds {
-			kinds[id] = k.Path
+			kinds[id] = k.Places
 		}
 	}
 	return kinds

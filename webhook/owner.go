@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/engine"
-	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/review"
 )
 
@@ -53,8 +51,10 @@ func (o Owners) resource(ref review.Owner) (resource schema.GroupVersionResource
 	if err != nil {
 		return resource, false, err
 	}
-	if slices.Contains(policies.BuiltinKinds(), gv.Group+"/"+ref.Kind) { // they need no discovery
-		return gv.WithResource(strings.ToLower(ref.Kind) + "s"), true, nil
+	for _, w := range api.BuiltinWorkloads() { // they need no discovery
+		if w.ID() == gv.Group+"/"+ref.Kind {
+			return gv.WithResource(w.Resource), true, nil
+		}
 	}
 	mapping, err := o.Mapper.RESTMapping(schema.GroupKind{Group: gv.Group, Kind: ref.Kind}, gv.Version)
 	if meta.IsNoMatchError(err) {

@@ -37,6 +37,7 @@ type Records struct {
 	seconds   prometheus.Histogram
 	dropped   prometheus.Counter
 	strangers prometheus.Counter
+	notJudged prometheus.Counter
 
 	queue chan api.AdmissionRecord
 	write sync.Mutex
@@ -61,8 +62,9 @@ func (r *Records) Start(registry prometheus.Registerer) {
 	r.seconds = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "assay_admission_duration_seconds", Help: "Time from the review to the decision.", Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)})
 	r.dropped = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_records_dropped_total", Help: "Receipts that the server did not get since too many waited."})
 	r.strangers = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_unauthenticated_total", Help: "Decisions on reviews whose caller was not authenticated: --client-ca."})
+	r.notJudged = prometheus.NewCounter(prometheus.CounterOpts{Name: "assay_admission_not_judged_total", Help: "Images of requests that were not judged, for their kind, namespace or place in the object; the log says why."})
 	r.counts = map[string]cluster.Count{}
-	registry.MustRegister(r.decisions, r.images, r.seconds, r.dropped, r.strangers)
+	registry.MustRegister(r.decisions, r.images, r.seconds, r.dropped, r.strangers, r.notJudged)
 }
 
 // outcome is what became of a review.
@@ -97,6 +99,11 @@ func (r *Records) Add(d Decided) {
 	}
 	if !d.Input.DryRun {
 		r.count(d)
+	}
+	if len(d.NotJudged) > 0 {
+		r.notJudged.Add(float64(len(d.NotJudged)))
+		r.Logger.Info("images are not judged", "why", d.Why, "kind", d.Input.Review.Group+"/"+d.Decision.Kind, "namespace", d.Decision.Namespace,
+			"name", d.Decision.Name, "images", len(d.NotJudged), "first", d.NotJudged[0], "uid", d.Input.UID)
 	}
 	level := slog.LevelDebug
 	switch what {

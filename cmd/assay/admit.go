@@ -23,6 +23,7 @@ func (a *app) admitCommand() *cobra.Command {
 		explain       bool
 		record        string
 		namespace     string
+		strict        bool
 		now           moment
 	)
 	c := &cobra.Command{
@@ -36,13 +37,16 @@ among the manifests gives its labels to those that are in it.
 
 All that a file holds is read, or is named with its file, document and line: one
 document that cannot be read does not hide the others. Of a member that is given
-twice the last counts, with a warning, as kubectl has it.
+twice the last counts, with a warning, as kubectl has it. What holds containers with
+images and is not judged, for its kind, its namespace, or the place where they stand, is
+named; --strict makes of that the exit status 1.
 
 With --explain it also says which rules match, in which file and line, which
 exceptions apply or just miss, and the smallest sets of changes (upgrades,
 exceptions, a new scan) that would admit what is rejected: each was tried.
 
-Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
+Exit status: 0 all are admitted; 1 one is rejected or, with --strict, not judged;
+2 usage or bad input.`,
 		Example: `  assay admit -f deployment.yaml --policies policies --scans scans.json
   assay admit -f deployment.yaml --policies policies --scans scans.json --explain
   kubectl get deploy -A -o yaml | assay admit -f - --policies policies --scans scans.json
@@ -59,6 +63,7 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 	c.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of manifests that name none")
 	c.Flags().Var(&now, "now", "moment to decide for, instead of the clock or the review's own")
 	c.Flags().BoolVar(&explain, "explain", false, "say why, and what would admit what is rejected")
+	c.Flags().BoolVar(&strict, "strict", false, "exit with 1 where images are not judged")
 	c.Flags().StringVar(&record, "record", "", "append a record of each decision (JSON lines) to this file, for 'assay replay'")
 	must(c.MarkFlagRequired("filename"))
 	c.MarkFlagsMutuallyExclusive("namespace-labels", "namespace-labels-unknown")
@@ -77,7 +82,7 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 			return fmt.Errorf("%s: there is no object to decide on", strings.Join(files, ", "))
 		}
 		result := api.Admission{Schema: api.SchemaAdmission, Allowed: len(faults) == 0, Revisions: e.Revisions(),
-			Resources: []api.Resource{}, Unreadable: unreadable(faults), Warnings: []string{}}
+			Resources: []api.Resource{}, NotJudged: []api.NotJudged{}, Unreadable: unreadable(faults), Warnings: []string{}}
 		for _, w := range m.Warnings() {
 			result.Warnings = append(result.Warnings, w.String())
 			fmt.Fprintf(a.err, "%s %s\n", a.paint(a.err, yellow, "Warning:"), printable(w.String()))
@@ -111,6 +116,10 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 			rejected = rejected || !d.Allowed
 			result.Resources = append(result.Resources, api.Resource{FilePlace: r.FilePlace, Decision: d})
 			result.Warnings = append(result.Warnings, d.Warnings...)
+			if images, why := r.NotJudged(d, e.Settings().Excluded); len(images) > 0 {
+				result.NotJudged = append(result.NotJudged, api.NotJudged{FilePlace: r.FilePlace, Kind: r.Review.Group + "/" + r.Review.Kind,
+					Namespace: r.Review.Namespace, Name: r.Review.Name, Reason: why, Images: images})
+			}
 		}
 		result.Allowed = result.Allowed && !rejected
 		if record != "" {
@@ -128,7 +137,7 @@ Exit status: 0 all are admitted; 1 one is rejected; 2 usage or bad input.`,
 			return err
 		case len(faults) > 0:
 			return faults
-		case rejected:
+		case rejected, strict && len(result.NotJudged) > 0:
 			return answer(exitNo)
 		}
 		return nil
@@ -204,5 +213,16 @@ func (a *app) printAdmission(result api.Admission) {
 		if len(result.Explanations) > 0 {
 			a.printExplanation(result.Explanations[n])
 		}
+	}
+	for _, n := range result.NotJudged {
+		name := n.Name
+		if n.Namespace != "" {
+			name = n.Namespace + "/" + n.Name
+		}
+		images := n.Images[0]
+		if more := len(n.Images) - 1; more > 0 {
+			images += fmt.Sprintf(" and %d more", more)
+		}
+		fmt.Fprintf(a.out, "%s %s %s: %s (%s) [%s]\n", a.paint(a.out, yellow, "not judged:"), printable(n.Kind), printable(name), printable(images), printable(n.Reason), printable(manifests.Place(n.FilePlace)))
 	}
 }

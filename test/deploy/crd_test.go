@@ -371,7 +371,11 @@ metadata: {name: default}
 spec:
   defaultAction: Reject
   controllers: ["system:serviceaccount:kube-system:job-controller"]
-  customKinds: [{apiGroup: argoproj.io, kind: Rollout, podTemplatePath: spec.template, controllers: ["system:serviceaccount:argo:rollouts"]}]
+  customKinds:
+  - {apiGroup: argoproj.io, kind: Rollout, podTemplatePath: spec.template, controllers: ["system:serviceaccount:argo:rollouts"]}
+  - {apiGroup: jobset.x-k8s.io, kind: JobSet}
+  - {apiGroup: example.com, kind: Pair, podTemplatePaths: [spec.leader, "spec.workers[].template"], imagePaths: ["spec.steps[][].image"], referencePaths: [spec.ref]}
+  templateLabels: true
   excludedNamespaces: [kube-system]
   platforms: [linux/arm/v7]
   allowNoWorse: true
@@ -495,7 +499,9 @@ func TestFaultyObjectsAreRefused(t *testing.T) {
 		{"Thresholds", "other", `{}`, "must be named default"},
 		{"AdmissionSettings", "other", `{}`, "must be named default"},
 		{"AdmissionSettings", "default", `{platforms: [linux]}`, "spec.platforms[0]"},
-		{"AdmissionSettings", "default", `{customKinds: [{kind: Rollout}]}`, "podTemplatePath: Required"},
+		{"AdmissionSettings", "default", `{customKinds: [{apiGroup: argoproj.io}]}`, "kind: Required"},
+		{"AdmissionSettings", "default", `{customKinds: [{kind: Fleet, podTemplatePaths: ["spec[0].template"]}]}`, "podTemplatePaths[0]"},
+		{"AdmissionSettings", "default", `{customKinds: [{kind: Fleet, referencePaths: ["spec.refs[]"]}]}`, "referencePaths[0]"},
 		{"VerdictAlert", "x", `{description: x, severity: 0}`, "spec.severity"},
 		{"VerdictAlert", "x", `{description: x, severity: 1, results: [Pass]}`, "spec.results[0]"},
 		{"GlobalAlert", "x", `{description: x, severity: 1, dataSet: flows}`, `"vulnerability"`},

@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -22,6 +23,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // Config says what to examine, and how to reach it.
@@ -133,13 +136,6 @@ func condition(o *unstructured.Unstructured, kind string) bool {
 	})
 }
 
-// judged are the resources that must reach the webhook.
-var judged = map[string][]string{
-	"":      {"pods", "pods/ephemeralcontainers", "replicationcontrollers"},
-	"apps":  {"deployments", "replicasets", "statefulsets", "daemonsets"},
-	"batch": {"jobs", "cronjobs"},
-}
-
 func (d *doctor) registration() {
 	const name = "registration"
 	c, err := d.Client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(d.ctx, d.Registration, metav1.GetOptions{})
@@ -154,18 +150,21 @@ func (d *doctor) registration() {
 	}
 	w := c.Webhooks[at]
 	var missed []string
-	for group, resources := range judged {
-		for _, r := range resources {
-			for _, op := range []admissionv1.OperationType{admissionv1.Create, admissionv1.Update} {
-				if r == "pods/ephemeralcontainers" && op == admissionv1.Create {
-					continue
-				}
-				if !covered(w.Rules, group, r, op) {
-					missed = append(missed, fmt.Sprintf("%s of %s", op, strings.TrimPrefix(group+"/"+r, "/")))
-				}
+	for _, k := range api.BuiltinWorkloads() {
+		if k.Group == "extensions" { // those of apps, by an old version
+			continue
+		}
+		for _, op := range []admissionv1.OperationType{admissionv1.Create, admissionv1.Update} {
+			if !covered(w.Rules, k.Group, k.Resource, op) {
+				missed = append(missed, fmt.Sprintf("%s of %s", op, strings.TrimPrefix(k.Group+"/"+k.Resource, "/")))
 			}
 		}
 	}
+	const ephemeral = "pods/ephemeralcontainers"
+	if !covered(w.Rules, "", ephemeral, admissionv1.Update) {
+		missed = append(missed, fmt.Sprintf("%s of %s", admissionv1.Update, ephemeral))
+	}
+	missed = append(missed, d.customKinds(w.Rules)...)
 	slices.Sort(missed)
 	switch {
 	case len(missed) > 0 && !slices.ContainsFunc(w.MatchConditions, func(m admissionv1.MatchCondition) bool { return m.Name == "policies.assay.dev" }):
@@ -187,6 +186,41 @@ func (d *doctor) registration() {
 	d.namespaces(w.NamespaceSelector)
 	d.labels(c.Webhooks)
 	d.authority(w.ClientConfig.CABundle)
+}
+
+var settingsResource = schema.GroupVersionResource{Group: "assay.dev", Version: "v1alpha1", Resource: "admissionsettings"}
+
+// customKinds are the kinds of the cluster's AdmissionSettings that the webhook is not asked about.
+func (d *doctor) customKinds(rules []admissionv1.RuleWithOperations) (missed []string) {
+	o, err := d.Dynamic.Resource(settingsResource).Get(d.ctx, "default", metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	var settings api.AdmissionSettings
+	if err == nil {
+		var text []byte
+		if text, err = o.MarshalJSON(); err == nil {
+			err = json.Unmarshal(text, &settings)
+		}
+	}
+	if err != nil {
+		d.warn("custom kinds", "", "AdmissionSettings cannot be read, so that it is not known whether all of their kinds are judged: %v", err)
+		return nil
+	}
+	for _, k := range settings.Spec.CustomKinds {
+		w, _ := k.Workload()
+		for _, op := range []admissionv1.OperationType{admissionv1.Create, admissionv1.Update} {
+			ofGroup := func(r admissionv1.RuleWithOperations) bool {
+				return slices.ContainsFunc(r.APIGroups, func(g string) bool { return g == k.APIGroup || g == "*" }) &&
+					slices.ContainsFunc(r.Operations, func(o admissionv1.OperationType) bool { return o == op || o == admissionv1.OperationAll })
+			}
+			// Of a kind that the table does not have, the plural name is not known: some rule of its group must do.
+			if w.Resource != "" && !covered(rules, k.APIGroup, w.Resource, op) || !slices.ContainsFunc(rules, ofGroup) {
+				missed = append(missed, fmt.Sprintf("%s of %s", op, strings.TrimPrefix(k.APIGroup+"/"+cmp.Or(w.Resource, k.Kind), "/")))
+			}
+		}
+	}
+	return missed
 }
 
 // shownNamespaces is how many are named of those that are not judged.

@@ -1,6 +1,7 @@
 package registration
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -29,12 +30,13 @@ type Scope struct {
 // action is Reject or there is Rego of the user's own, only kinds and excluded
 // namespaces are told apart.
 //
-// resource gives the plural name of a custom kind, as a RESTMapper knows it. A kind
-// that it does not know, or that may be installed later, takes its whole API group.
+// resource gives the plural name of a custom kind, as a RESTMapper knows it. Of a kind
+// that it does not know, or that may be installed later, the table of known kinds tells
+// it; any other takes its whole API group.
 func Narrow(set *policies.Set, resource func(schema.GroupKind) (string, error)) Scope {
 	reach, condition := anything(), ""
 	if set.Settings.DefaultAction != api.Reject && len(set.Custom) == 0 {
-		reach, condition = reachOf(set.Policies)
+		reach, condition = reachOf(set.Policies, set.Settings.TemplateLabels)
 	}
 	if reach.never || condition == never {
 		return Scope{NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{}}
@@ -78,12 +80,15 @@ func Requirements(selector string) ([]metav1.LabelSelectorRequirement, error) {
 }
 
 // reachOf is what any of the policies applies to. The condition is "" where the
-// selectors say it all.
-func reachOf(list []policies.Policy) (box, string) {
+// selectors say it all. Where labels of templates count, those of the object tell nothing apart.
+func reachOf(list []policies.Policy, templates bool) (box, string) {
 	all := box{never: true, exact: true}
 	var conditions []cel
 	for _, p := range list {
 		resource, namespace := parse(p.Spec.Selector), parse(p.Spec.NamespaceSelector)
+		if templates {
+			resource = selector.All{}
+		}
 		all = all.or(boxOf(resource, false).and(boxOf(namespace, true)))
 		conditions = append(conditions, and(celOf(resource, false), celOf(namespace, true)))
 	}
@@ -130,14 +135,24 @@ func rules(custom []api.CustomKind, resource func(schema.GroupKind) (string, err
 			Rule:       admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{version}, Resources: resources, Scope: &scope},
 		}
 	}
-	out := []admissionv1.RuleWithOperations{
-		rule("", "v1", "pods", "pods/ephemeralcontainers", "replicationcontrollers"),
-		rule("apps", "v1", "daemonsets", "deployments", "replicasets", "statefulsets"),
-		rule("batch", "v1", "cronjobs", "jobs"),
+	var out []admissionv1.RuleWithOperations
+	builtin := map[string][]string{}
+	for _, w := range api.BuiltinWorkloads() {
+		if w.Group == "extensions" { // those of apps, which come as such
+			continue
+		}
+		builtin[w.Group] = append(builtin[w.Group], w.Resource)
+		if w.Kind == "Pod" {
+			builtin[w.Group] = append(builtin[w.Group], w.Resource+"/ephemeralcontainers")
+		}
+	}
+	for _, group := range slices.Sorted(maps.Keys(builtin)) {
+		out = append(out, rule(group, "v1", slices.Sorted(slices.Values(builtin[group]))...))
 	}
 	groups := map[string][]string{}
 	for _, k := range custom {
-		name := "*"
+		w, _ := k.Workload()
+		name := cmp.Or(w.Resource, "*")
 		if resource != nil {
 			if plural, err := resource(schema.GroupKind{Group: k.APIGroup, Kind: k.Kind}); err == nil && plural != "" {
 				name = plural

@@ -188,6 +188,40 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// Of a kind that the cluster does not know yet the table has the plural name.
+func TestRulesOfKnownKinds(t *testing.T) {
+	kinds := settingsOf(api.AdmissionSettingsSpec{CustomKinds: []api.CustomKind{
+		{APIGroup: "argoproj.io", Kind: "Rollout"}, {APIGroup: "argoproj.io", Kind: "Workflow"}, {APIGroup: "jobset.x-k8s.io", Kind: "JobSet"},
+	}})
+	none := func(schema.GroupKind) (string, error) { return "", errors.New("no such kind") }
+	for _, resource := range []func(schema.GroupKind) (string, error){nil, none} {
+		var got []string
+		for _, r := range Narrow(setOf(t, kinds, ""), resource).Rules {
+			if group := r.APIGroups[0]; strings.Contains(group, ".") {
+				got = append(got, fmt.Sprintf("%s %v", group, r.Resources))
+			}
+		}
+		if want := []string{"argoproj.io [rollouts workflows]", "jobset.x-k8s.io [jobsets]"}; !slices.Equal(got, want) {
+			t.Errorf("the rules are %q", got)
+		}
+	}
+}
+
+// Where labels of templates count, those of the object leave nothing out.
+func TestNarrowWithLabelsOfTemplates(t *testing.T) {
+	settings := settingsOf(api.AdmissionSettingsSpec{TemplateLabels: true})
+	for _, s := range []string{"app == 'a'", "app == 'a' && global()", "app starts with 'a'"} {
+		scope := Narrow(setOf(t, settings, s), plurals)
+		if len(scope.Rules) == 0 || formatted(scope.ObjectSelector) != "" || scope.Condition != "" {
+			t.Errorf("%s: %+v", s, scope)
+		}
+	}
+	scope := Narrow(setOf(t, settings, "app == 'a' | env == 'prod'"), plurals)
+	if formatted(scope.ObjectSelector) != "" || !strings.HasPrefix(formatted(scope.NamespaceSelector), "env in (prod)") {
+		t.Errorf("labels of namespaces: %+v", scope)
+	}
+}
+
 // compiler is that of the API server for what is written anew.
 var compiler = apicel.NewConditionCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
 
