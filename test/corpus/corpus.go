@@ -108,11 +108,13 @@ func (g *gen) settings() *api.AdmissionSettings {
 	if g.chance(75) {
 		s.Spec.CustomKinds = []api.CustomKind{
 			{APIGroup: "argoproj.io", Kind: "Rollout", PodTemplatePath: "spec.template", Controllers: []string{"system:serviceaccount:argo:rollouts"}},
-			{APIGroup: "serving.knative.dev", Kind: "Service", PodTemplatePath: "spec.template"},
+			{APIGroup: "example.com", Kind: "Pair", PodTemplatePath: "spec.first", PodTemplatePaths: []string{"spec.more[].template"}, ImagePaths: []string{"spec.image", "spec.steps[].image"}, ReferencePaths: []string{"spec.ref"}, Controllers: []string{"fleet-controller"}},
+			{APIGroup: "serving.knative.dev", Kind: "Service"},
 			{APIGroup: "example.com", Kind: "Fleet", PodTemplatePath: "spec.workload.podTemplate", Controllers: []string{"fleet-controller", "alice"}},
-		}[:1+g.IntN(3)]
+		}[:1+g.IntN(4)]
 	}
 	s.Spec.AllowNoWorse = g.chance(60)
+	s.Spec.TemplateLabels = g.chance(60)
 	s.Spec.Children = one(g, []string{"", api.ChildrenTrusted, api.ChildrenSameImages, api.ChildrenSameImages, api.ChildrenJudged})
 	switch g.IntN(4) {
 	case 0:

@@ -3,6 +3,7 @@ package corpus
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -33,6 +34,8 @@ var targets = []target{
 	{"argoproj.io", "v1alpha1", "Rollout", "rollouts", "spec.template"},
 	{"serving.knative.dev", "v1", "Service", "services", "spec.template"},
 	{"example.com", "v1", "Fleet", "fleets", "spec.workload.podTemplate"},
+	{"example.com", "v1", "Pair", "pairs", "spec.first"}, {"example.com", "v1", "Pair", "pairs", "spec.first"},
+	{"extensions", "v1beta1", "Deployment", "deployments", "spec.template"},
 	{"", "v1", "ConfigMap", "configmaps", "data"},
 	{"", "v1", "Service", "services", "spec.template"},
 }
@@ -43,6 +46,7 @@ var owners = []object{
 	{"apiVersion": "v1", "kind": "ReplicationController", "name": "o", "uid": "1", "controller": true},
 	{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "o", "uid": "1", "controller": true},
 	{"apiVersion": "example.com/v1", "kind": "Fleet", "name": "o", "uid": "1", "controller": true},
+	{"apiVersion": "example.com/v1", "kind": "Pair", "name": "o", "uid": "1", "controller": true},
 	{"apiVersion": "extensions/v1beta1", "kind": "ReplicaSet", "name": "o", "uid": "1", "controller": true},
 	{"apiVersion": "v1", "kind": "Node", "name": "o", "uid": "1", "controller": true},
 	{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "o", "uid": "1", "controller": false},
@@ -138,7 +142,7 @@ func (g *gen) review() json.RawMessage {
 		delete(meta, "name")
 		meta["generateName"] = "it-"
 	}
-	if g.chance(10) {
+	if g.chance(10) || t.path != "" && g.chance(40) { // which templates have all the same
 		delete(meta, "labels")
 	}
 	if g.chance(40) {
@@ -150,8 +154,13 @@ func (g *gen) review() json.RawMessage {
 	obj := object{"apiVersion": strings.TrimPrefix(t.group+"/"+t.version, "/"), "kind": t.kind, "metadata": meta}
 	put(obj, t.specPath(), g.podSpec())
 	if t.path != "" {
-		put(obj, t.path+".metadata", object{"labels": object{"app": "x"}})
+		labels := g.labels()
+		maps.Copy(labels, g.labels())
+		put(obj, t.path+".metadata", object{"labels": labels})
 		put(obj, "spec.replicas", 2)
+	}
+	if t.kind == "Pair" {
+		g.pair(obj)
 	}
 
 	overrideGranted := g.chance(70)
@@ -264,6 +273,9 @@ func (g *gen) owner(meta, obj object, t target) object {
 		spec["containers"] = append(list, object{"name": "no-image"}, 7)
 	}
 	put(owner, path, spec)
+	if owner["kind"] == "Pair" && g.chance(50) {
+		g.pair(owner)
+	}
 	switch g.IntN(14) {
 	case 0:
 		put(owner, "metadata.uid", "2")
@@ -286,7 +298,11 @@ func (g *gen) owner(meta, obj object, t target) object {
 func (g *gen) oldObject(t target, obj object) object {
 	old := clone(obj)
 	spec := lookup(old, t.specPath())
-	switch g.IntN(9) {
+	change := g.IntN(9)
+	if spec == nil { // a Pair without its first template
+		change = 0
+	}
+	switch change {
 	case 0: // other labels only
 		put(old, "metadata.labels", object{"app": "old"})
 	case 1: // a restart
@@ -318,6 +334,9 @@ func (g *gen) oldObject(t target, obj object) object {
 			}
 		}
 	}
+	if t.kind == "Pair" && g.chance(50) {
+		g.pair(old)
+	}
 	if g.chance(25) {
 		put(old, "metadata.deletionTimestamp", "2026-01-01T00:00:00Z")
 	}
@@ -327,8 +346,59 @@ func (g *gen) oldObject(t target, obj object) object {
 	return old
 }
 
+// pair gives an object of the kind Pair what there is at its other places, or nothing to run.
+func (g *gen) pair(obj object) {
+	spec := obj["spec"].(object)
+	template := func() object {
+		return object{"template": object{"metadata": object{"labels": g.labels()}, "spec": g.podSpec()}}
+	}
+	switch g.IntN(6) {
+	case 0:
+		spec["more"] = []any{template(), object{}, template()}
+	case 1:
+		spec["more"] = object{"b": template(), "a": template()}
+	case 2:
+		spec["image"], spec["steps"] = g.reference(), []any{object{"image": g.reference()}, object{"image": nil}, object{}, object{"image": ""}}
+	case 3:
+		delete(spec, "first")
+		spec["ref"] = object{"name": "elsewhere"}
+	case 4:
+		delete(spec, "first")
+		spec["steps"] = []any{object{"image": g.reference()}}
+	}
+}
+
+// malformPair gives what is created a wrong shape at a place of the kind Pair.
+func (g *gen) malformPair(obj object) {
+	spec := obj["spec"].(object)
+	switch g.IntN(7) {
+	case 0:
+		delete(spec, "first")
+		delete(spec, "more")
+		delete(spec, "image")
+		delete(spec, "steps")
+		delete(spec, "ref")
+	case 1:
+		spec["more"] = "all"
+	case 2:
+		spec["more"] = []any{nil}
+	case 3:
+		spec["steps"] = []any{object{"image": 5}}
+	case 4:
+		spec["image"] = []any{"nginx"}
+	case 5:
+		spec["more"] = []any{object{"template": "x"}}
+	case 6:
+		spec["more"] = []any{object{"template": object{"metadata": object{"labels": object{"app": 5}}, "spec": g.podSpec()}}}
+	}
+}
+
 // malform gives what is created a wrong shape.
 func (g *gen) malform(t target, request, obj object) {
+	if t.kind == "Pair" {
+		g.malformPair(obj)
+		return
+	}
 	switch g.IntN(6) {
 	case 0:
 		request["object"] = nil
