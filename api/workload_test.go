@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -95,5 +97,29 @@ func TestCustomKind(t *testing.T) {
 	rollout.PodTemplatePaths = []string{"spec.other"}
 	if w, _ := rollout.Workload(); len(w.References) > 0 {
 		t.Errorf("paths of the settings, and %q of the table", w.References)
+	}
+}
+
+// The documentation names each known kind, and no other.
+func TestWorkloadsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/kinds.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "## Kinds that need no paths\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	documented := []string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9.-]+)` \\| ([A-Za-z, ]+)").FindAllStringSubmatch(section, -1) {
+		for _, kind := range strings.Split(strings.TrimSpace(row[2]), ", ") {
+			documented = append(documented, row[1]+"/"+kind)
+		}
+	}
+	var known []string
+	for _, w := range api.KnownWorkloads() {
+		known = append(known, w.ID())
+	}
+	slices.Sort(known)
+	if slices.Sort(documented); !slices.Equal(documented, known) {
+		t.Errorf("docs/kinds.md has\n%q, the table\n%q", documented, known)
 	}
 }
