@@ -289,9 +289,7 @@ notes_of(fact) := numbers if {
 } else := union({numbers |
 	some labels in label_sets
 	numbers := policies.notes with input.c as fact with input.labels as labels
-}) if {
-	label_sets
-}
+})
 
 by_templates if settings.template_labels
 

@@ -8,6 +8,8 @@ many := {
 	"tekton.dev/Task": {"templates": [], "images": [[["spec", "steps"], ["image"]], [["spec", "stepTemplate", "image"]]], "references": [[["spec", "steps"]]]},
 	"example.com/Pair": {"templates": [[["spec", "leader"]], [["spec", "worker"]]], "images": [[["spec", "image"]]], "references": [[["spec", "ref"]], [["spec", "other"]]]},
 	"example.com/Deep": {"templates": [], "images": [[["a"], ["b"], [], ["c"], ["image"]], [["list"], []]], "references": []},
+	"example.com/Two": {"templates": [[["spec", "a"]], [["spec", "b"]]], "images": [], "references": []},
+	"example.com/Mixed": {"templates": [[["spec", "a"]]], "images": [[["spec", "image"]]], "references": []},
 	"argoproj.io/Rollout": {"templates": [[["spec", "template"]]], "images": [], "references": [[["spec", "workloadRef"]]]},
 }
 
@@ -50,6 +52,29 @@ test_templates_and_images if {
 	holds(id, {"spec": {"worker": with_volume}}) == [["spec.worker/c", "c"], ["spec.worker/volume/v", "v"]]
 }
 
+test_names_where_there_is_more_than_one_template if {
+	holds("example.com/Two", {"spec": {"a": {"spec": spec}}}) == [["spec.a/web", "nginx:1"]]
+	holds("example.com/Mixed", {"spec": {"a": {"spec": spec}}}) == [["spec.a/web", "nginx:1"]]
+	wrong_in("example.com/Two", {"spec": {}}) == ["none of its pod templates and images is there"]
+	wrong_in("example.com/Mixed", {"spec": {"a": {}}}) == ["spec.a: the pod spec is missing"]
+}
+
+# What is not judged is not looked at, whatever is at its places.
+test_places_of_what_is_not_judged if {
+	every change in [{"operation": "DELETE"}, {"operation": "UPDATE", "subResource": "status"}] {
+		every id, obj in {
+			"tekton.dev/Task": {"spec": {"steps": [{"image": 5}, {"image": "a"}]}},
+			"jobset.x-k8s.io/JobSet": {"spec": {"replicatedJobs": [job("a"), 5]}},
+			"example.com/Pair": {},
+		} {
+			r := of_many(id, object.union(change, {"object": obj}))
+			r.malformed == []
+			r.containers == []
+			r.templateLabels == []
+		}
+	}
+}
+
 test_references if {
 	rollout := "argoproj.io/Rollout"
 	holds(rollout, {"spec": {"workloadRef": {"kind": "Deployment", "name": "x"}}}) == []
@@ -71,6 +96,7 @@ test_what_a_path_cannot_follow if {
 	wrong_in(set, {"spec": {"replicatedJobs": "x"}}) == [nothing, "spec.replicatedJobs is no list"]
 	wrong_in(set, {"spec": {"replicatedJobs": [job("a"), "x", null]}}) == ["spec.replicatedJobs[1] is no object", "spec.replicatedJobs[2] is no object"]
 	wrong_in("tekton.dev/Task", {"spec": {"steps": [{"image": 5}]}}) == ["spec.steps[0].image is no string"]
+	of_many("tekton.dev/Task", {"object": {"spec": {"steps": [{"image": 5}]}}}).containers == []
 	wrong_in("example.com/Deep", {"list": ["z"], "a": [{"b": [5, null, [{"c": 5}]]}]}) == ["a[0].b[0] is no list", "a[0].b[2][0].c is no list"]
 	wrong_in("example.com/Deep", {"list": [5, null]}) == ["list[0] is no string"]
 	wrong_in("example.com/Pair", {"spec": {"leader": 5, "image": "i"}}) == ["spec.leader: the pod template is missing"]
@@ -92,6 +118,7 @@ test_labels_of_templates if {
 	deployment(5).malformed == ["spec.template.metadata is no object"]
 	deployment({"labels": 5}).malformed == ["spec.template.metadata.labels must map strings to strings"]
 	deployment({"labels": {"a": 5}}).malformed == ["spec.template.metadata.labels must map strings to strings"]
+	deployment({"labels": {"a": 5, "b": "c"}}).templateLabels == [{"b": "c"}]
 	of({"operation": "DELETE"}).templateLabels == []
 	of({"subResource": "status"}).templateLabels == []
 }
@@ -128,5 +155,6 @@ test_owner_images_of_many_places if {
 	owned_by({"id": "tekton.dev/Task", "spec": {"steps": [{"image": "s"}, {"image": ""}, {"image": 5}]}}) == ["s"]
 	owned_by({"id": "tekton.dev/Task", "spec": {"steps": []}}) == null
 	owned_by({"id": "jobset.x-k8s.io/JobSet", "spec": {"replicatedJobs": [{}]}}) == null
+	owned_by({"id": "tekton.dev/Task", "spec": {"steps": [{"image": 5}]}}) == null
 	owned_by({"id": "argoproj.io/Rollout", "spec": {"workloadRef": {}}}) == null
 }

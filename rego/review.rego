@@ -187,12 +187,11 @@ one_template(at) if {
 	count(at.templates[0]) == 1
 }
 
-# reach(object_, paths) are the values at some paths, each with its place, and misfits(object_, paths)
-# those on the way that have a type with which a path does not go on.
+# reach(object_, paths) are the values at some paths, each with its place.
 reach(object_, paths) := [f | some path in paths; some f in follow(object_, path); f.value != null]
 
-misfits(object_, paths) := [f | some path in paths; some f in follow(object_, path); f.fault]
-
+# follow(object_, path) are the values at a path, null where there is none, and faults where one on
+# the way has a type with which it does not go on.
 follow(object_, path) := at_members(fourth, path[last]) if {
 	last := count(path) - 1
 	first := step([{"place": "", "value": object_}], path, 0)
@@ -205,7 +204,6 @@ follow(object_, path) := at_members(fourth, path[last]) if {
 step(found, path, n) := array.concat(
 	[{"place": sprintf("%s[%v]", [f.place, i]), "value": value} |
 		some f in members
-		is_collection(f.value)
 		some i, value in f.value
 	],
 	[fault | some f in members; fault := lost(f)],
@@ -375,7 +373,8 @@ refers if {
 
 malformed contains sprintf("%s %s", [f.place, f.fault]) if {
 	judged_request
-	some f in misfits(object_, array.concat(places.templates, places.images))
+	some path in array.concat(places.templates, places.images)
+	some f in follow(object_, path)
 }
 
 malformed contains sprintf("%s is no string", [f.place]) if {
