@@ -34,15 +34,27 @@ type Resource struct {
 	Decision
 }
 
-// NotJudged is a resource with images that were not judged: those of a kind or a namespace that
-// is not judged, or at places that are none of the kind's.
+// NotJudged is a resource with images that were not judged.
 type NotJudged struct {
 	FilePlace
-	Kind      string   `json:"kind"` // group/Kind
-	Namespace string   `json:"namespace,omitempty"`
-	Name      string   `json:"name"`
-	Reason    string   `json:"reason"`
-	Images    []string `json:"images"` // as written, sorted
+	Kind      string `json:"kind"` // group/Kind
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+	Unjudged
+}
+
+// Unjudged are the images of a resource that were not judged, and why: those of a kind or a
+// namespace that is not judged, or at places that are none of the kind's.
+type Unjudged struct {
+	Reason string   `json:"reason"`
+	Images []string `json:"images"` // as written, sorted, at least one
+}
+
+// Answer is what the server says to an AdmissionReview: the decision, and what it does not cover,
+// null where that is nothing.
+type Answer struct {
+	Decision
+	NotJudged *Unjudged `json:"not_judged"`
 }
 
 // Unreadable is what could not be read.

@@ -9,22 +9,22 @@ import (
 // Elsewhere is the reason where a kind is judged, but not all that looks like its containers.
 const Elsewhere = "its kind is judged by other paths"
 
-// NotJudged are the images of an input that the decision on it did not judge, sorted, and why:
-// of a kind or, of those excluded, a namespace that is not judged, or at places that are none of
-// the kind's. What its lifecycle makes unnecessary to judge was judged before.
-func (in Input) NotJudged(d api.Decision, excluded []string) (images []string, reason string) {
-	images = in.Unread
+// NotJudged are the images of an input that the decision on it did not judge, nil where there are
+// none. Excluded are the namespaces that are not judged. What its lifecycle makes unnecessary to
+// judge was judged before.
+func (in Input) NotJudged(d api.Decision, excluded []string) *api.Unjudged {
+	reason, images := d.Reason, slices.Clone(in.Unread)
 	switch {
 	case d.Judged:
 		reason = Elsewhere
 	case in.Review.Namespace != "" && slices.Contains(excluded, in.Review.Namespace):
-		images = slices.Concat(images, imagesOf(in.Review.Containers))
-		fallthrough
-	default:
-		reason = d.Reason
+		images = append(images, imagesOf(in.Review.Containers)...)
+	}
+	if len(images) == 0 {
+		return nil
 	}
 	slices.Sort(images)
-	return slices.Compact(images), reason
+	return &api.Unjudged{Reason: reason, Images: slices.Compact(images)}
 }
 
 // unread are the images of an object that its review does not have: those at the places of a

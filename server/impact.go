@@ -217,11 +217,11 @@ func (s *Server) postExplain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	flat, now, err := s.reviewOf(w, r)
+	in, now, err := s.reviewOf(w, r)
 	if err != nil {
 		return err
 	}
-	explained, err := s.Live.Engine().In(cluster).Explain(r.Context(), flat, now, func(digest string) (api.Scan, bool) {
+	explained, err := s.Live.Engine().In(cluster).Explain(r.Context(), in.Review, now, func(digest string) (api.Scan, bool) {
 		scan, _, err := s.Store.Scan(r.Context(), digest, "", cluster)
 		return scan, err == nil
 	})

@@ -222,11 +222,12 @@ func (s *Server) postAdmit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	decision, err := s.Live.Engine().In(cluster).Admit(r.Context(), in, now)
+	e := s.Live.Engine().In(cluster)
+	decision, err := e.Admit(r.Context(), in.Review, now)
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, decision)
+	return answer(w, http.StatusOK, api.Answer{Decision: decision, NotJudged: in.NotJudged(decision, e.Settings().Excluded)})
 }
 
 // cluster is the one that a question is asked for: the scope's own, and without a scope what the query names.
@@ -253,20 +254,20 @@ func (s *Server) cluster(r *http.Request) (string, error) {
 // reviewOf reads an AdmissionReview, or its flat form, as records have it, and the moment to decide
 // for: the one that it carries, else the clock's. What is said of it is of all images of the review,
 // so that who is bound to a registry is told nothing.
-func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, time.Time, error) {
+func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (review.Input, time.Time, error) {
+	var in review.Input
 	var none time.Time
 	if scope := identity(r).Scope; scope.Registry != "" {
-		return api.Review{}, none, forbidden("the token is for %s, and a decision is about all images of a review", scope)
+		return in, none, forbidden("the token is for %s, and a decision is about all images of a review", scope)
 	}
 	text, err := s.text(w, r)
 	if err != nil {
-		return api.Review{}, none, err
+		return in, none, err
 	}
 	set, _, _, err := s.policies()
 	if err != nil {
-		return api.Review{}, none, err
+		return in, none, err
 	}
-	var in review.Input
 	if review.IsFlat(text) {
 		in, err = review.FromFlat(text)
 	} else {
@@ -274,9 +275,9 @@ func (s *Server) reviewOf(w http.ResponseWriter, r *http.Request) (api.Review, t
 	}
 	now, nowErr := in.Now(s.Now())
 	if err := cmp.Or(err, nowErr); err != nil {
-		return api.Review{}, none, unprocessable("%v", err)
+		return in, none, unprocessable("%v", err)
 	}
-	return in.Review, now, nil
+	return in, now, nil
 }
 
 // AlertRow is an alert rule, with what is known of its evaluation.

@@ -64,9 +64,8 @@ type Decided struct {
 	Caller   api.Caller
 	At       time.Time
 	Decision api.Decision
-	// NotJudged are the images that were not judged, and Why is why.
-	NotJudged []string
-	Why       string
+	// NotJudged is what the decision does not cover, nil where that is nothing.
+	NotJudged *api.Unjudged
 	// Err is why nothing could be decided, nil when something was.
 	Err  error
 	Took time.Duration
@@ -141,6 +140,7 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 	}()
 	for {
 		settings := a.Engine.Settings()
+		d.NotJudged = nil
 		if d.Input, err = review.FromAdmissionReview(text, kindsOf(settings)); err != nil {
 			return d, err
 		}
@@ -161,9 +161,8 @@ func (a *Admission) decide(ctx context.Context, text []byte) (d Decided, err err
 		a.ownerImages(ctx, &d.Input, settings)
 		if d.Decision, d.Err = a.Engine.Admit(ctx, *r, d.At); d.Err == nil {
 			a.age(&d)
-			d.NotJudged, d.Why = nil, ""
 			if settings != nil {
-				d.NotJudged, d.Why = d.Input.NotJudged(d.Decision, settings.Excluded)
+				d.NotJudged = d.Input.NotJudged(d.Decision, settings.Excluded)
 			}
 		}
 		// What was flattened by other settings than were decided by could miss a custom kind's images.

@@ -45,8 +45,8 @@ spec: {customKinds: [{apiGroup: example.com, kind: Fleet, podTemplatePath: spec.
 			t.Fatalf("%+v: %+v", c, r.Result)
 		}
 		d := (*decided)[0]
-		if len(d.NotJudged) != c.want || c.want > 0 && d.Why != c.why {
-			t.Errorf("%+v: %q, %s", c, d.NotJudged, d.Why)
+		if left := d.NotJudged; (left == nil) != (c.want == 0) || left != nil && (len(left.Images) != c.want || left.Reason != c.why) {
+			t.Errorf("%+v: %+v", c, left)
 		}
 		records := Records{Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
 		records.Start(prometheus.NewRegistry())

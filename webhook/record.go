@@ -100,10 +100,10 @@ func (r *Records) Add(d Decided) {
 	if !d.Input.DryRun {
 		r.count(d)
 	}
-	if len(d.NotJudged) > 0 {
-		r.notJudged.Add(float64(len(d.NotJudged)))
-		r.Logger.Info("images are not judged", "why", d.Why, "kind", d.Input.Review.Group+"/"+d.Decision.Kind, "namespace", d.Decision.Namespace,
-			"name", d.Decision.Name, "images", len(d.NotJudged), "first", d.NotJudged[0], "uid", d.Input.UID)
+	if left := d.NotJudged; left != nil {
+		r.notJudged.Add(float64(len(left.Images)))
+		r.Logger.Info("images are not judged", "why", left.Reason, "kind", d.Input.Review.Group+"/"+d.Decision.Kind, "namespace", d.Decision.Namespace,
+			"name", d.Decision.Name, "images", len(left.Images), "first", left.Images[0], "uid", d.Input.UID)
 	}
 	level := slog.LevelDebug
 	switch what {

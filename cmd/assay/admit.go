@@ -116,9 +116,9 @@ Exit status: 0 all are admitted; 1 one is rejected or, with --strict, not judged
 			rejected = rejected || !d.Allowed
 			result.Resources = append(result.Resources, api.Resource{FilePlace: r.FilePlace, Decision: d})
 			result.Warnings = append(result.Warnings, d.Warnings...)
-			if images, why := r.NotJudged(d, e.Settings().Excluded); len(images) > 0 {
+			if left := r.NotJudged(d, e.Settings().Excluded); left != nil {
 				result.NotJudged = append(result.NotJudged, api.NotJudged{FilePlace: r.FilePlace, Kind: r.Review.Group + "/" + r.Review.Kind,
-					Namespace: r.Review.Namespace, Name: r.Review.Name, Reason: why, Images: images})
+					Namespace: r.Review.Namespace, Name: r.Review.Name, Unjudged: *left})
 			}
 		}
 		result.Allowed = result.Allowed && !rejected
