@@ -3,10 +3,18 @@ package engine_test
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 
 	"github.com/assay-dev/assay/api"
+	"github.com/assay-dev/assay/bundles"
+	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/policies"
 	"github.com/assay-dev/assay/review"
 )
 
@@ -89,6 +97,49 @@ func TestKindsOfSettings(t *testing.T) {
 		if custom != "" {
 			t.Errorf("%s: no kind reads %s", custom, spec)
 		}
+	}
+}
+
+// Bundles say where a kind with one template has it as earlier releases read it, and bundles of earlier
+// releases are read: who follows a server may be upgraded before it or after it.
+func TestKindsOfOtherReleases(t *testing.T) {
+	set, err := policies.Load(fstest.MapFS{"p.yaml": {Data: []byte(fmt.Sprintf(byLabel, false,
+		", customKinds: [{apiGroup: argoproj.io, kind: Rollout}, {apiGroup: jobset.x-k8s.io, kind: JobSet}, {apiGroup: example.com, kind: Fleet, podTemplatePath: spec.ship.template, controllers: [fleet]}]"))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bundles.Build(bundles.Content{Policies: set})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rollout, fleet := []string{"spec", "template"}, []string{"spec", "ship", "template"}
+	settings := func() map[string]engine.Kind {
+		t.Helper()
+		e := engine.New(engine.Config{})
+		if err := e.Load(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		kinds := e.Settings().Kinds
+		for id, path := range map[string][]string{"argoproj.io/Rollout": rollout, "example.com/Fleet": fleet} {
+			if k := kinds[id]; !reflect.DeepEqual(k.Path, path) || !reflect.DeepEqual(k.Templates, []api.Path{{path}}) {
+				t.Errorf("%s: %+v", id, k)
+			}
+		}
+		return kinds
+	}
+	if k := settings()["jobset.x-k8s.io/JobSet"]; k.Path != nil {
+		t.Errorf("a list of templates has no path: %q", k.Path)
+	}
+	// As an earlier release would have written it.
+	for i := range b.Modules {
+		if m := &b.Modules[i]; strings.HasSuffix(m.Path, "generated/settings.rego") {
+			text := regexp.MustCompile(`(?s)\nkinds := .*?\n\n`).ReplaceAllLiteralString(string(m.Raw),
+				"\nkinds := {\"argoproj.io/Rollout\":{\"path\":[\"spec\",\"template\"],\"controllers\":[]},\"example.com/Fleet\":{\"path\":[\"spec\",\"ship\",\"template\"],\"controllers\":[\"fleet\"]}}\n\n")
+			m.Raw, m.Parsed = []byte(text), ast.MustParseModule(text)
+		}
+	}
+	if k := settings(); len(k) != 2 || len(k["example.com/Fleet"].Controllers) != 1 {
+		t.Errorf("%+v", k)
 	}
 }
 

@@ -15,11 +15,8 @@ type Settings struct {
 	Excluded      []string `json:"excluded"`
 	Platforms     []string `json:"platforms"`
 	// Kinds are the custom ones, by "group/Kind".
-	Kinds map[string]struct {
-		api.Places
-		Controllers []string `json:"controllers"`
-	} `json:"kinds"`
-	AllowNoWorse bool `json:"allow_no_worse"`
+	Kinds        map[string]Kind `json:"kinds"`
+	AllowNoWorse bool            `json:"allow_no_worse"`
 	// Children is as in api.AdmissionSettingsSpec.
 	Children string `json:"children"`
 	// NamespaceKeys are the labels of namespaces that policies look at; policies.AllLabels is any.
@@ -28,6 +25,15 @@ type Settings struct {
 	TemplateLabels bool `json:"template_labels"`
 	// Evidence are the ways that count; none means all.
 	Evidence []string `json:"evidence"`
+}
+
+// Kind is a custom one.
+type Kind struct {
+	api.Places
+	// Path is that of its pod template, where there is one and nothing else. Bundles of earlier
+	// releases have nothing but it, and earlier releases read nothing but it.
+	Path        []string `json:"path"`
+	Controllers []string `json:"controllers"`
 }
 
 // Settings gives nil before there are policies, and another pointer with each load
@@ -49,5 +55,14 @@ func (p *program) readSettings(ctx context.Context) (*Settings, error) {
 		return nil, errors.New("the bundle has no settings")
 	}
 	s := &Settings{}
-	return s, decode(querySettings, value, s)
+	if err := decode(querySettings, value, s); err != nil {
+		return nil, err
+	}
+	for id, k := range s.Kinds {
+		if k.Path != nil && k.Templates == nil {
+			k.Templates = []api.Path{{k.Path}}
+			s.Kinds[id] = k
+		}
+	}
+	return s, nil
 }

@@ -143,12 +143,18 @@ func (s *Set) settingsModule() string {
 	children := cmp.Or(set.Children, api.ChildrenTrusted)
 	type kind struct {
 		api.Places
+		// Path is what earlier releases read: engine.Kind.
+		Path        []string `json:"path,omitempty"`
 		Controllers []string `json:"controllers"`
 	}
 	kinds := map[string]kind{}
 	for _, k := range set.CustomKinds {
 		w, _ := k.Workload()
-		kinds[w.ID()] = kind{w.Places(), append([]string{}, k.Controllers...)}
+		this := kind{Places: w.Places(), Controllers: append([]string{}, k.Controllers...)}
+		if this.One() {
+			this.Path = this.Templates[0][0]
+		}
+		kinds[w.ID()] = this
 	}
 	evidence := ""
 	if len(set.Evidence) > 0 {
