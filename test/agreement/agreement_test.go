@@ -173,47 +173,69 @@ func alerts(t *testing.T, seed uint64, w world) int {
 
 // The review flattened in Go is the review flattened in Rego.
 func TestReviewTwins(t *testing.T) {
-	ctx := context.Background()
 	for seed := range min(cases(t), 60) {
 		w := load(t, seed)
-		compiler := ast.NewCompiler()
-		modules := map[string]*ast.Module{}
-		for _, m := range w.bundle.Modules {
-			modules[m.Path] = m.Parsed
+		w.twins(t, seed)
+	}
+}
+
+// So are those of the kinds of other projects.
+func TestReviewTwinsOfKinds(t *testing.T) {
+	for seed := range min(cases(t), 3) {
+		c := corpus.Generate(seed)
+		c.World.Settings = &api.AdmissionSettings{TypeMeta: api.TypeMeta{APIVersion: api.GroupAssay, Kind: api.KindAdmissionSettings}}
+		c.World.Settings.Metadata.Name = "default"
+		c.World.Settings.Spec.CustomKinds = corpus.KnownKinds()
+		c.Reviews = nil
+		for _, m := range corpus.Manifests(seed, 150) {
+			c.Reviews = append(c.Reviews, json.RawMessage(show(creationOf(m.Object, c.Now))))
 		}
-		if compiler.Compile(modules); compiler.Failed() {
-			t.Fatal(compiler.Errors)
-		}
-		q, err := rego.New(rego.Query("data.assay.review.flat"), rego.Compiler(compiler)).PrepareForEval(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, r := range w.Reviews {
-			for n, mutant := range mutants(r, seed) {
-				in, err := review.FromAdmissionReview(mutant, review.KindsOf(w.set.Settings))
-				var input any
-				if err := json.Unmarshal(mutant, &input); err != nil {
-					t.Fatal(err)
+		w := loadCase(t, seed, c)
+		w.twins(t, seed)
+	}
+}
+
+// twins compares both of each review, and of versions of it with values of other types.
+func (w world) twins(t *testing.T, seed uint64) {
+	t.Helper()
+	ctx := t.Context()
+	compiler := ast.NewCompiler()
+	modules := map[string]*ast.Module{}
+	for _, m := range w.bundle.Modules {
+		modules[m.Path] = m.Parsed
+	}
+	if compiler.Compile(modules); compiler.Failed() {
+		t.Fatal(compiler.Errors)
+	}
+	q, err := rego.New(rego.Query("data.assay.review.flat"), rego.Compiler(compiler)).PrepareForEval(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range w.Reviews {
+		for n, mutant := range mutants(r, seed) {
+			in, err := review.FromAdmissionReview(mutant, review.KindsOf(w.set.Settings))
+			var input any
+			if err := json.Unmarshal(mutant, &input); err != nil {
+				t.Fatal(err)
+			}
+			input.(map[string]any)["now"] = w.Now.Format(time.RFC3339Nano)
+			rs, evalErr := q.Eval(ctx, rego.EvalInput(input))
+			if evalErr != nil {
+				t.Fatal(evalErr)
+			}
+			if err != nil {
+				// What Go refuses must give no decision in Rego, or a refusal.
+				if len(rs) > 0 && !hasMalformed(rs[0].Expressions[0].Value) {
+					t.Errorf("seed %d review %d mutant %d: Go says %v, Rego accepts it", seed, i, n, err)
 				}
-				input.(map[string]any)["now"] = w.Now.Format(time.RFC3339Nano)
-				rs, evalErr := q.Eval(ctx, rego.EvalInput(input))
-				if evalErr != nil {
-					t.Fatal(evalErr)
-				}
-				if err != nil {
-					// What Go refuses must give no decision in Rego, or a refusal.
-					if len(rs) > 0 && !hasMalformed(rs[0].Expressions[0].Value) {
-						t.Errorf("seed %d review %d mutant %d: Go says %v, Rego accepts it", seed, i, n, err)
-					}
-					continue
-				}
-				if len(rs) == 0 {
-					t.Fatalf("seed %d review %d mutant %d: Rego flattens nothing of %s", seed, i, n, mutant)
-				}
-				want := normal(t, api.FlatReview{Schema: api.SchemaReview, Now: documents.Time(w.Now), Review: in.Review})
-				if got := normal(t, rs[0].Expressions[0].Value); got != want {
-					t.Fatalf("seed %d review %d mutant %d\n  Go %s\nRego %s", seed, i, n, want, got)
-				}
+				continue
+			}
+			if len(rs) == 0 {
+				t.Fatalf("seed %d review %d mutant %d: Rego flattens nothing of %s", seed, i, n, mutant)
+			}
+			want := normal(t, api.FlatReview{Schema: api.SchemaReview, Now: documents.Time(w.Now), Review: in.Review})
+			if got := normal(t, rs[0].Expressions[0].Value); got != want {
+				t.Fatalf("seed %d review %d mutant %d\n  Go %s\nRego %s\n%s", seed, i, n, want, got, mutant)
 			}
 		}
 	}

@@ -77,7 +77,7 @@ func one(g *rand.Rand, m map[string]any) string {
 }
 
 // asWebhook answers as the webhook does where the API server knows what stands beside the request.
-func (w world) asWebhook(t *testing.T, doc map[string]any) (allowed bool, message string) {
+func (w world) asWebhook(t *testing.T, doc map[string]any) (allowed bool, message string, left *api.Unjudged) {
 	t.Helper()
 	text, err := json.Marshal(doc)
 	if err != nil {
@@ -99,6 +99,7 @@ func (w world) asWebhook(t *testing.T, doc map[string]any) (allowed bool, messag
 		MayOverride: func(context.Context, string, review.Requester, string) (bool, error) {
 			return doc["overrideGranted"] == true, nil
 		},
+		Record: func(d webhook.Decided) { left = d.NotJudged },
 		Owner: func(context.Context, review.Owner, string) (map[string]any, error) {
 			if owner, ok := doc["owner"].(map[string]any); ok {
 				return owner, nil
@@ -109,7 +110,7 @@ func (w world) asWebhook(t *testing.T, doc map[string]any) (allowed bool, messag
 	answer := httptest.NewRecorder()
 	a.ServeHTTP(answer, httptest.NewRequest("POST", "/admit", strings.NewReader(string(text))))
 	if answer.Code != 200 {
-		return false, answer.Body.String()
+		return false, answer.Body.String(), nil
 	}
 	var out admissionv1.AdmissionReview
 	if err := json.Unmarshal(answer.Body.Bytes(), &out); err != nil || out.Response == nil {
@@ -118,7 +119,7 @@ func (w world) asWebhook(t *testing.T, doc map[string]any) (allowed bool, messag
 	if out.Response.Result != nil {
 		message = out.Response.Result.Message
 	}
-	return out.Response.Allowed, message
+	return out.Response.Allowed, message, left
 }
 
 // asOPA is what stock OPA decides of reviews, one process for all of them.
@@ -169,7 +170,7 @@ func TestMalformedReviewsAgree(t *testing.T) {
 				t.Fatal(err)
 			}
 			about := fmt.Sprintf("seed %d review %d, %s", seed, i, text)
-			allowed, message := w.asWebhook(t, doc)
+			allowed, message, _ := w.asWebhook(t, doc)
 			compared++
 			in, err := review.FromAdmissionReview(text, review.KindsOf(w.set.Settings))
 			if err != nil {

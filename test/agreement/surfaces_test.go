@@ -18,17 +18,19 @@ import (
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/engine"
+	"github.com/assay-dev/assay/review"
 	"github.com/assay-dev/assay/test/corpus"
 )
 
-// The command, the API, the webhook and stock OPA decide incomplete reviews alike: those that are
-// read, with the same images and messages; and those that one cannot read are admitted by none.
+// The command, the API, the webhook and stock OPA decide incomplete reviews, and those of kinds of
+// other projects, alike: those that are read, with the same images and messages; and those that one
+// cannot read are admitted by none. What is not judged they say alike; OPA says why.
 func TestSurfacesAgreeOnMalformedReviews(t *testing.T) {
 	bin, stock := filepath.Join(t.TempDir(), "assay"), opa(t)
 	if out, err := exec.Command("go", "build", "-o", bin, "github.com/assay-dev/assay/cmd/assay").CombinedOutput(); err != nil {
 		t.Fatalf("building assay: %v\n%s", err, out)
 	}
-	compared, refused := 0, 0
+	compared, refused, notJudged := 0, 0, 0
 	for _, seed := range []uint64{3, 11, 19} {
 		w := load(t, seed)
 		// No surface has a scan: what is known of images is not what this is about.
@@ -53,6 +55,9 @@ func TestSurfacesAgreeOnMalformedReviews(t *testing.T) {
 				docs = append(docs, doc)
 			}
 		}
+		for _, m := range corpus.Manifests(seed, 100) {
+			docs = append(docs, creationOf(m.Object, w.Now))
+		}
 		dir := t.TempDir()
 		if err := corpus.WriteFolder(dir, w.Case); err != nil {
 			t.Fatal(err)
@@ -62,7 +67,7 @@ func TestSurfacesAgreeOnMalformedReviews(t *testing.T) {
 		ask := startServer(t, bin, folder)
 		for i, doc := range docs {
 			byAPI := ask(doc)
-			allowed, _ := w.asWebhook(t, doc)
+			allowed, _, byWebhook := w.asWebhook(t, doc)
 			compared++
 			text, err := json.Marshal(doc)
 			if err != nil {
@@ -76,19 +81,40 @@ func TestSurfacesAgreeOnMalformedReviews(t *testing.T) {
 				continue
 			}
 			byCommand[i].Revisions, byAPI.Revisions, byOPA[i].Revisions = nil, nil, nil
-			if show(byCommand[i]) != show(byAPI) || show(byCommand[i]) != show(byOPA[i]) || allowed != byOPA[i].Allowed {
+			if left := byAPI.NotJudged; left != nil {
+				notJudged++
+				if len(left.Images) == 0 || left.Reason != byOPA[i].Reason && (!byOPA[i].Judged || left.Reason != review.Elsewhere) {
+					t.Errorf("seed %d, %s\nnot judged: %s\nOPA %s", seed, text, show(left), show(byOPA[i]))
+				}
+			}
+			if show(byAPI.NotJudged) != show(byWebhook) {
+				t.Errorf("seed %d, %s\nnot judged, API %s, webhook %s", seed, text, show(byAPI.NotJudged), show(byWebhook))
+			}
+			if show(byCommand[i]) != show(byAPI) || show(byAPI.Decision) != show(byOPA[i]) || allowed != byOPA[i].Allowed {
 				t.Errorf("seed %d, %s\ncommand %s\nAPI     %s\nOPA     %s\nthe webhook admits: %v", seed, text, show(byCommand[i]), show(byAPI), show(byOPA[i]), allowed)
 			}
 		}
 	}
-	t.Logf("%d reviews are decided alike by four surfaces, %d of them refused unread", compared, refused)
-	if compared < 400 || refused < 10 {
+	t.Logf("%d reviews are decided alike by four surfaces, %d of them refused unread, %d with images that are not judged", compared, refused, notJudged)
+	if compared < 400 || refused < 10 || notJudged < 100 {
 		t.Error("the corpus is too thin")
 	}
 }
 
+// creationOf is the review of a creation.
+func creationOf(object map[string]any, now time.Time) map[string]any {
+	group, _, grouped := strings.Cut(object["apiVersion"].(string), "/")
+	if !grouped {
+		group = ""
+	}
+	return map[string]any{"now": now.Format(time.RFC3339Nano), "request": map[string]any{
+		"uid": "u1", "kind": map[string]any{"group": group, "version": "v1", "kind": object["kind"]}, "operation": "CREATE", "namespace": "shop",
+		"name": "it", "userInfo": map[string]any{"username": "alice"}, "object": object,
+	}}
+}
+
 // asCommand are the decisions of `assay admit` on one file of all reviews, nil for what it cannot read.
-func asCommand(t *testing.T, bin, dir, folder string, docs []map[string]any) []*api.Decision {
+func asCommand(t *testing.T, bin, dir, folder string, docs []map[string]any) []*api.Answer {
 	t.Helper()
 	var text bytes.Buffer
 	for _, doc := range docs {
@@ -111,15 +137,18 @@ func asCommand(t *testing.T, bin, dir, folder string, docs []map[string]any) []*
 	if len(result.Resources)+len(result.Unreadable) != len(docs) {
 		t.Fatalf("%d decisions and %d faults for %d reviews", len(result.Resources), len(result.Unreadable), len(docs))
 	}
-	list := make([]*api.Decision, len(docs))
+	list := make([]*api.Answer, len(docs))
 	for _, r := range result.Resources {
-		list[r.Document-1] = &r.Decision
+		list[r.Document-1] = &api.Answer{Decision: r.Decision}
+	}
+	for _, left := range result.NotJudged {
+		list[left.Document-1].NotJudged = &left.Unjudged
 	}
 	return list
 }
 
 // startServer runs `assay serve`, and asks it: nil is what it cannot read.
-func startServer(t *testing.T, bin, folder string) func(doc map[string]any) *api.Decision {
+func startServer(t *testing.T, bin, folder string) func(doc map[string]any) *api.Answer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -162,7 +191,7 @@ func startServer(t *testing.T, bin, folder string) func(doc map[string]any) *api
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(doc map[string]any) *api.Decision {
+	return func(doc map[string]any) *api.Answer {
 		text, err := json.Marshal(doc)
 		if err != nil {
 			t.Fatal(err)
@@ -184,7 +213,7 @@ func startServer(t *testing.T, bin, folder string) func(doc map[string]any) *api
 		}
 		switch answer.StatusCode {
 		case http.StatusOK:
-			var d api.Decision
+			var d api.Answer
 			if err := json.Unmarshal(body, &d); err != nil {
 				t.Fatal(err)
 			}
