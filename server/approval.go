@@ -35,6 +35,15 @@ const (
 func (s *Server) except(r *http.Request, action string, list []api.VulnerabilityException, replace bool) (requests []int64, err error) {
 	return requests, s.change(r, func(a *audited) error {
 		requests = nil
+		if action == "replace" { // of one, by its name
+			was, err := a.exception(list[0].Metadata.Name)
+			if err != nil {
+				return err
+			}
+			if err := a.matched(was); err != nil {
+				return err
+			}
+		}
 		if s.ApproveExceptions == "" {
 			return a.except(action, list, replace)
 		}
@@ -64,14 +73,20 @@ func (s *Server) except(r *http.Request, action string, list []api.Vulnerability
 	})
 }
 
+// exception is that of a name, nil where there is none.
+func (a *audited) exception(name string) (any, error) {
+	e, err := a.Exception(a.r.Context(), name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return e, err
+}
+
 // except puts exceptions in force.
 func (a *audited) except(action string, list []api.VulnerabilityException, replace bool) error {
 	for _, e := range list {
-		var before any
-		switch was, err := a.Exception(a.r.Context(), e.Metadata.Name); {
-		case err == nil:
-			before = was
-		case !errors.Is(err, store.ErrNotFound):
+		before, err := a.exception(e.Metadata.Name)
+		if err != nil {
 			return err
 		}
 		if err := a.note(action, auditException, e.Metadata.Name, before, e); err != nil {
@@ -83,7 +98,7 @@ func (a *audited) except(action string, list []api.VulnerabilityException, repla
 
 func (s *Server) getExceptionRequests(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	state, before, limit := q.oneOf("state", store.RequestPending, store.RequestApproved, store.RequestRefused), q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	state, before, limit := q.oneOf("state", store.RequestPending, store.RequestApproved, store.RequestRefused), q.older(), q.integer("limit", 1, 1000)
 	if err := q.err(); err != nil {
 		return err
 	}

@@ -85,11 +85,11 @@ func auditFilter(q *query) store.AuditFilter {
 	return store.AuditFilter{Who: q.text("who"), Action: q.text("action"), Kind: q.text("kind"), Name: q.text("name"), Since: q.time("since"), Until: q.time("until")}
 }
 
-var auditParameters = []parameter{{"who", "the name of an identity"}, {"action", "such as add, replace, remove"}, {"kind", "such as exception, thresholds, token"}, {"name", "of what was changed"}, {"since", "RFC 3339"}, {"until", "RFC 3339"}}
+var auditParameters = []parameter{{"who", "the name of an identity", anyText}, {"action", "such as add, replace, remove", anyText}, {"kind", "such as exception, thresholds, token", anyText}, {"name", "of what was changed", anyText}, {"since", "", aMoment}, {"until", "", aMoment}}
 
 func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f, before, limit := auditFilter(q), q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	f, before, limit := auditFilter(q), q.older(), q.integer("limit", 1, 1000)
 	if err := q.err(); err != nil {
 		return err
 	}

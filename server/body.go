@@ -253,13 +253,14 @@ func unpack(in io.Reader, encoding string) (io.Reader, func(), error) {
 	}
 }
 
-// decode reads a small JSON document. Members that it does not have are faults.
+// decode reads a small JSON document. Members that it does not have are faults, and so are those
+// that it must have: see decodeWhole.
 func (s *Server) decode(w http.ResponseWriter, r *http.Request, v any) error {
 	text, err := s.text(w, r)
 	if err != nil {
 		return err
 	}
-	return decodeStrict(text, v)
+	return decodeWhole(text, v)
 }
 
 func (s *Server) text(w http.ResponseWriter, r *http.Request) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ type ListedException struct {
 
 func (s *Server) getExceptions(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	cve, origin, inForce := q.text("cve"), q.oneOf("origin", "api", "policies"), q.flag("inForce")
+	cve, origin, inForce := q.text("cve"), q.oneOf("origin", "api", "policies"), q.flag("in_force")
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -125,9 +126,6 @@ func nameOf(e api.VulnerabilityExceptionSpec) string {
 }
 
 func (s *Server) postException(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	e, err := s.exceptionOf(w, r, "")
 	if err != nil {
 		return err
@@ -136,9 +134,6 @@ func (s *Server) postException(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) putException(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	e, err := s.exceptionOf(w, r, r.PathValue("name"))
 	if err != nil {
 		return err
@@ -171,7 +166,7 @@ func (s *Server) getException(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, e)
+	return answerTagged(w, http.StatusOK, e, e)
 }
 
 func (s *Server) deleteException(w http.ResponseWriter, r *http.Request) error {
@@ -179,6 +174,9 @@ func (s *Server) deleteException(w http.ResponseWriter, r *http.Request) error {
 	if err := s.change(r, func(a *audited) error {
 		was, err := a.Exception(r.Context(), name)
 		if err != nil {
+			return err
+		}
+		if err := a.matched(was); err != nil {
 			return err
 		}
 		if err := a.note("remove", auditException, name, was, nil); err != nil {
@@ -205,7 +203,7 @@ type Imported struct {
 // or nothing. What is there already, by name, is replaced.
 func (s *Server) importExceptions(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	dry := q.flag("dryRun")
+	dry := q.flag("dry_run")
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -260,9 +258,6 @@ func (s *Server) importExceptions(w http.ResponseWriter, r *http.Request) error 
 }
 
 func (s *Server) exportExceptions(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	list, err := s.kept(r)
 	if err != nil {
 		return err
@@ -280,21 +275,34 @@ type ThresholdsView struct {
 }
 
 func (s *Server) getThresholds(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	t, origin := s.Live.Thresholds()
+	state := thresholdsState(t, origin)
 	warn, fail := policies.Limits(t)
 	t.Warn, t.Fail = &warn, &fail
-	return answer(w, http.StatusOK, ThresholdsView{t, origin})
+	return answerTagged(w, http.StatusOK, state, ThresholdsView{t, origin})
 }
 
+// thresholdsState is what If-Match compares: the thresholds as they were set, nil for the default.
+func thresholdsState(t api.ThresholdsSpec, origin string) any {
+	if origin == "default" {
+		return nil
+	}
+	return t
+}
+
+// putThresholds sets all thresholds: a body names warn, fail, and each option that is set now,
+// if only to take it back.
 func (s *Server) putThresholds(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
+	text, err := s.text(w, r)
+	if err != nil {
 		return err
 	}
 	var t api.ThresholdsSpec
-	if err := s.decode(w, r, &t); err != nil {
+	if err := decodeStrict(text, &t); err != nil {
+		return err
+	}
+	said, err := membersOf(text)
+	if err != nil {
 		return err
 	}
 	if err := checkThresholds(t); err != nil {
@@ -303,9 +311,26 @@ func (s *Server) putThresholds(w http.ResponseWriter, r *http.Request) error {
 	if _, origin := s.Live.Thresholds(); origin != "default" && origin != "api" {
 		return &refused{status: http.StatusConflict, detail: "the thresholds stand in the policies, at " + origin + ": change them there"}
 	}
+	if err := said.whole([]string{"warn", "fail"}); err != nil {
+		return err
+	}
 	if err := s.change(r, func(a *audited) error {
 		was, err := a.was(follow.SettingThresholds)
 		if err != nil {
+			return err
+		}
+		var now api.ThresholdsSpec
+		origin := "api"
+		if err := a.Setting(r.Context(), follow.SettingThresholds, &now); errors.Is(err, store.ErrNotFound) {
+			origin = "default"
+		} else if err != nil {
+			return err
+		}
+		if err := a.matched(thresholdsState(now, origin)); err != nil {
+			return err
+		}
+		set, _ := was.(map[string]any)
+		if err := said.named(slices.Sorted(maps.Keys(set))); err != nil {
 			return err
 		}
 		if err := a.note("set", auditThresholds, "default", was, t); err != nil {
@@ -319,5 +344,5 @@ func (s *Server) putThresholds(w http.ResponseWriter, r *http.Request) error {
 	if !s.settled(r.Context()) {
 		status = http.StatusAccepted
 	}
-	return answer(w, status, t)
+	return answerTagged(w, status, t, t)
 }

@@ -20,7 +20,7 @@ func filter(q *query, id auth.Identity) store.Filter {
 		Registry: api.CanonicalPrefix(q.text("registry")), Repository: q.text("repository"), Tag: q.text("tag"), Digest: q.text("digest"), Search: q.text("search"),
 		CVE: q.text("cve"), Package: q.text("package"), Version: q.text("version"), Cluster: q.text("cluster"), Namespace: q.text("namespace"),
 		Running: q.flag("running"), Stale: q.flag("stale"), KEV: q.flag("kev"), Fixable: q.flag("fixable"), Dismissed: q.flag("dismissed"),
-		EPSS: q.number("epss", 0, 1), Score: q.number("score", 0, 10), ScannedAfter: q.time("scannedAfter"), ScannedBefore: q.time("scannedBefore"),
+		EPSS: q.number("epss", 0, 1), Score: q.number("score", 0, 10), ScannedAfter: q.time("scanned_after"), ScannedBefore: q.time("scanned_before"),
 		Within: id.Scope.Registry,
 	}
 	for _, r := range q.list("result") {
@@ -87,11 +87,11 @@ func (s *Server) below(ctx context.Context, f store.PackageFilter, limit string)
 
 // filterParameters are those of filter, for the description.
 var filterParameters = []parameter{
-	{"registry", "all of the name but its last component, such as docker.io/library"}, {"repository", "the last component of the name"}, {"tag", ""}, {"digest", ""},
-	{"search", "part of the reference, in any case"}, {"cve", "the id of a vulnerability, or an alias"}, {"package", "the name of a package"}, {"version", "of a package"}, {"below", "versions of the package that come before this one"},
-	{"cluster", "where it runs"}, {"namespace", "where it runs"}, {"running", "true or false"}, {"stale", "whether it runs on a node that fell silent"}, {"kev", "whether a vulnerability is known to be exploited"},
-	{"fixable", "whether a vulnerability has a fixed version"}, {"dismissed", "true shows those that are; else those that are not"}, {"epss", "at least, 0 to 1"},
-	{"score", "the maximum at least, 0 to 10"}, {"scannedAfter", "RFC 3339"}, {"scannedBefore", "RFC 3339"}, {"result", "Pass, Warn, Fail, Unknown, with commas"},
+	{"registry", "all of the name but its last component, such as docker.io/library", anyText}, {"repository", "the last component of the name", anyText}, {"tag", "", anyText}, {"digest", "", anyText},
+	{"search", "part of the reference, in any case", anyText}, {"cve", "the id of a vulnerability, or an alias", anyText}, {"package", "the name of a package", anyText}, {"version", "of a package", anyText}, {"below", "versions of the package that come before this one", anyText},
+	{"cluster", "where it runs", anyText}, {"namespace", "where it runs", anyText}, {"running", "", aFlag}, {"stale", "whether it runs on a node that fell silent", aFlag}, {"kev", "whether a vulnerability is known to be exploited", aFlag},
+	{"fixable", "whether a vulnerability has a fixed version", aFlag}, {"dismissed", "true shows those that are; else those that are not", aFlag}, {"epss", "at least, 0 to 1", numbers(0, 1)},
+	{"score", "the maximum at least, 0 to 10", numbers(0, 10)}, {"scanned_after", "", aMoment}, {"scanned_before", "", aMoment}, {"result", "Pass, Warn, Fail, Unknown, with commas", someOf(results...)},
 }
 
 func (s *Server) getImages(w http.ResponseWriter, r *http.Request) error {
@@ -231,7 +231,7 @@ func itemsOf[T any](list []T) Items[T] {
 
 func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	before, limit := q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	before, limit := q.older(), q.integer("limit", 1, 1000)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -246,9 +246,6 @@ func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) getSBOM(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	if _, err := s.references(r, r.PathValue("digest")); err != nil {
 		return err
 	}
@@ -349,9 +346,6 @@ type VulnerabilityView struct {
 }
 
 func (s *Server) getVulnerability(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	v, list, err := s.Store.Affected(r.Context(), r.PathValue("id"), 10_000)
 	if err != nil {
 		return err
@@ -472,7 +466,7 @@ func (s *Server) namesIn(ctx context.Context, cluster string, ref api.Reference,
 
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f := store.EventFilter{Image: q.text("image"), Digest: q.text("digest"), Result: api.Result(q.oneOf("result", "Pass", "Warn", "Fail", "Unknown")), Changed: q.flag("changed"), Since: q.time("since"), Until: q.time("until")}
+	f := store.EventFilter{Image: q.text("image"), Digest: q.text("digest"), Result: api.Result(q.oneOf("result", results...)), Changed: q.flag("changed"), Since: q.time("since"), Until: q.time("until")}
 	p := q.page()
 	if err := q.err(); err != nil {
 		return err
@@ -486,9 +480,6 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) getMenu(of string) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := queryOf(r).err(); err != nil {
-			return err
-		}
 		list, err := s.Store.Menu(r.Context(), of)
 		if err != nil {
 			return err

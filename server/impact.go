@@ -70,9 +70,6 @@ const (
 )
 
 func (s *Server) postImpact(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	var q ImpactQuestion
 	if err := s.decode(w, r, &q); err != nil {
 		return err

@@ -44,9 +44,6 @@ const (
 
 // putInstances puts what runs in the place of what ran.
 func (s *Server) putInstances(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	var report InstanceReport
 	if err := s.decode(w, r, &report); err != nil {
 		return err
@@ -90,6 +87,7 @@ func reporter(id auth.Identity, cluster, node, epoch string, sequence int64) (fa
 		case len(x.value) > maxName:
 			faults = listFault(faults, Fault{Pointer: x.name, Detail: fmt.Sprintf("is longer than %d bytes", maxName)})
 		}
+		faults = append(faults, plain(x.name, x.value)...)
 	}
 	if sequence < 0 {
 		faults = listFault(faults, Fault{Pointer: "/sequence", Detail: "is negative"})
@@ -116,6 +114,11 @@ func (s *Server) checkInstances(path, cluster, node string, list []store.Instanc
 		if max(len(x.Namespace), len(x.Pod), len(x.Container), len(x.Node)) > maxName {
 			faults = listFault(faults, Fault{Pointer: at, Detail: fmt.Sprintf("a name is longer than %d bytes", maxName)})
 		}
+		for _, name := range []string{x.Namespace, x.Pod, x.Container, x.Node} {
+			for _, f := range plain(at, name) {
+				faults = listFault(faults, f)
+			}
+		}
 		if x.Cluster != "" && x.Cluster != cluster || x.Node != "" && node != "" && x.Node != node {
 			faults = listFault(faults, Fault{Pointer: at, Detail: "is of another cluster or node than the report"})
 		}
@@ -126,9 +129,6 @@ func (s *Server) checkInstances(path, cluster, node string, list []store.Instanc
 
 // postInstanceChanges stores what changed on a node, or that it is there.
 func (s *Server) postInstanceChanges(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	var c InstanceChanges
 	if err := s.decode(w, r, &c); err != nil {
 		return err
@@ -179,9 +179,6 @@ const (
 )
 
 func (s *Server) claims(w http.ResponseWriter, r *http.Request) (q ClaimRequest, err error) {
-	if err := queryOf(r).err(); err != nil {
-		return q, err
-	}
 	if err := s.decode(w, r, &q); err != nil {
 		return q, err
 	}
@@ -236,9 +233,6 @@ func (s *Server) deleteClaims(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) getClusters(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	list, err := s.Store.Clusters(r.Context())
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"net/http"
 	"os"
+	"path"
 	"reflect"
 	"regexp"
 	"strconv"
@@ -23,23 +24,36 @@ var update = flag.Bool("update", false, "write openapi.json anew")
 
 var pathParameter = regexp.MustCompile(`\{([a-z]+)\}`)
 
+// schemaName is the name of a type in the document, such as api.Scan and server.Items-store.Claim.
+func schemaName(t reflect.Type) string {
+	name, of, _ := strings.Cut(strings.TrimSuffix(t.Name(), "]"), "[")
+	name = path.Base(t.PkgPath()) + "." + name
+	if of != "" {
+		name += "-" + path.Base(of)
+	}
+	return name
+}
+
 // describe makes the OpenAPI document of the routes.
 func describe(t *testing.T, routes []route) *openapi3.T {
 	t.Helper()
-	schemas := openapi3.Schemas{}
+	schemas := openapi3.Schemas{schemaName(reflect.TypeFor[api.Scope]()): openapi3.NewStringSchema().NewRef()} // its text: the generator leaves out what has no members
 	generator := openapi3gen.NewGenerator(
 		openapi3gen.UseAllExportedFields(),
-		openapi3gen.CreateComponentSchemas(openapi3gen.ExportComponentSchemasOptions{}),
+		openapi3gen.CreateComponentSchemas(openapi3gen.ExportComponentSchemasOptions{ExportComponentSchemas: true, ExportTopLevelSchema: true, ExportGenerics: true}),
+		openapi3gen.CreateTypeNameGenerator(schemaName),
 		openapi3gen.SchemaCustomizer(func(_ string, kind reflect.Type, _ reflect.StructTag, schema *openapi3.Schema) error {
-			if kind == reflect.TypeFor[api.Scope]() { // its text
-				*schema = *openapi3.NewStringSchema()
-				return nil
-			}
 			if kind == reflect.TypeFor[json.RawMessage]() { // any JSON
 				*schema = openapi3.Schema{}
 			}
 			if kind.Kind() == reflect.Slice || kind.Kind() == reflect.Map {
 				schema.Nullable = true
+			}
+			if kind.Kind() == reflect.Struct && len(schema.Properties) > 0 {
+				schema.Required = required(kind)
+				if kind == reflect.TypeFor[api.VulnerabilityException]() { // the rest may be left out in a body
+					schema.Required = []string{"spec"}
+				}
 			}
 			return nil
 		}))
@@ -59,15 +73,16 @@ func describe(t *testing.T, routes []route) *openapi3.T {
 		Info:    &openapi3.Info{Title: "Assay", Version: "v1", Description: "Scan results, exceptions and decisions. Errors are problem details (RFC 9457)."},
 		Paths:   openapi3.NewPaths(),
 		Components: &openapi3.Components{
+			Schemas:         schemas,
 			Responses:       openapi3.ResponseBodies{"Problem": &openapi3.ResponseRef{Value: problem}},
 			SecuritySchemes: openapi3.SecuritySchemes{"token": &openapi3.SecuritySchemeRef{Value: openapi3.NewSecurityScheme().WithType("http").WithScheme("bearer")}},
 		},
 	}
 	for _, r := range routes {
-		method, path, _ := strings.Cut(r.pattern, " ")
+		method, address, _ := strings.Cut(r.pattern, " ")
 		op := openapi3.NewOperation()
 		op.Summary = r.summary
-		op.OperationID = strings.ToLower(method) + regexp.MustCompile(`[^a-z]+`).ReplaceAllString(strings.TrimPrefix(path, "/api/v1"), "-")
+		op.OperationID = strings.ToLower(method) + regexp.MustCompile(`[^a-z]+`).ReplaceAllString(strings.TrimPrefix(address, "/api/v1"), "-")
 		op.OperationID = strings.Trim(op.OperationID, "-")
 		var roles []string
 		for _, role := range r.roles {
@@ -83,11 +98,11 @@ func describe(t *testing.T, routes []route) *openapi3.T {
 		if r.roles[0] != auth.Public {
 			op.Security = openapi3.NewSecurityRequirements().With(openapi3.NewSecurityRequirement().Authenticate("token"))
 		}
-		for _, m := range pathParameter.FindAllStringSubmatch(path, -1) {
+		for _, m := range pathParameter.FindAllStringSubmatch(address, -1) {
 			op.AddParameter(openapi3.NewPathParameter(m[1]).WithSchema(openapi3.NewStringSchema()))
 		}
 		for _, p := range r.query {
-			op.AddParameter(openapi3.NewQueryParameter(p.name).WithDescription(p.description).WithSchema(openapi3.NewStringSchema()))
+			op.AddParameter(openapi3.NewQueryParameter(p.name).WithRequired(p.takes.needed).WithDescription(p.description).WithSchema(p.takes.schema()))
 		}
 		if r.body != nil {
 			body := openapi3.NewRequestBody().WithRequired(true)
@@ -119,14 +134,30 @@ func describe(t *testing.T, routes []route) *openapi3.T {
 			}
 		}
 		op.Responses.Set("default", &openapi3.ResponseRef{Ref: "#/components/responses/Problem", Value: problem})
-		item := doc.Paths.Value(path)
+		item := doc.Paths.Value(address)
 		if item == nil {
 			item = &openapi3.PathItem{}
-			doc.Paths.Set(path, item)
+			doc.Paths.Set(address, item)
 		}
 		item.SetOperation(method, op)
 	}
 	return doc
+}
+
+// schema says what a parameter takes.
+func (v values) schema() *openapi3.Schema {
+	s := &openapi3.Schema{Type: &openapi3.Types{v.kind}, Format: v.format}
+	if v.most > 0 {
+		s = s.WithMin(v.least).WithMax(v.most)
+	}
+	if v.list {
+		word := "(" + strings.Join(v.words, "|") + ")"
+		return s.WithPattern("^" + word + "(," + word + ")*$")
+	}
+	for _, w := range v.words {
+		s.Enum = append(s.Enum, w)
+	}
+	return s
 }
 
 // The document is that of the routes, and a valid one.

@@ -103,9 +103,6 @@ const (
 
 // postPolicyTests runs the tests, one run at a time.
 func (s *Server) postPolicyTests(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	set, revision, _, err := s.policies()
 	if err != nil {
 		return err
@@ -143,9 +140,6 @@ type PolicyView struct {
 }
 
 func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	set, _, _, err := s.policies()
 	if err != nil {
 		return err
@@ -295,9 +289,6 @@ type AlertRow struct {
 }
 
 func (s *Server) getAlertRules(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	set, _, _, err := s.policies()
 	if err != nil {
 		return err
@@ -335,7 +326,7 @@ func (s *Server) getAlertRules(w http.ResponseWriter, r *http.Request) error {
 
 func (s *Server) getAlerts(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	firing, rule, before, limit := q.flag("firing"), q.text("rule"), q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	firing, rule, before, limit := q.flag("firing"), q.text("rule"), q.older(), q.integer("limit", 1, 1000)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -362,7 +353,7 @@ func (s *Server) getDeliveries(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) getDecisions(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
 	f := store.DecisionFilter{Cluster: q.text("cluster"), Namespace: q.text("namespace"), Kind: q.text("kind"), Name: q.text("name"), Policy: q.text("policy"), Allowed: q.flag("allowed")}
-	before, limit := q.integer("before", 1, 1<<62), q.integer("limit", 1, 1000)
+	before, limit := q.older(), q.integer("limit", 1, 1000)
 	if scope := identity(r).Scope; !scope.AllowsCluster(scope.Cluster) {
 		q.denied = forbidden("decisions are of whole clusters; the token is for %s", scope)
 	}
@@ -419,7 +410,7 @@ func number(r *http.Request) (int64, error) {
 
 func (s *Server) getJobs(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f := jobs.Filter{Kind: q.text("kind"), State: q.text("state"), Limit: int(q.integer("limit", 1, 1000))}
+	f := jobs.Filter{Kind: q.oneOf("kind", jobs.Kinds()...), State: q.oneOf("state", jobs.States()...), Limit: int(q.integer("limit", 1, 1000))}
 	if err := q.err(); err != nil {
 		return err
 	}

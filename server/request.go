@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/server/auth"
 	"github.com/assay-dev/assay/store"
 )
@@ -26,6 +27,9 @@ func decodeStrict(text []byte, v any) error {
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return bad("the body has more than one JSON value, or text after it")
+	}
+	if isNull(text) {
+		return unprocessable("the body is null; nothing was changed")
 	}
 	return nil
 }
@@ -51,6 +55,37 @@ func jsonFault(text []byte, err error) error {
 	return &refused{status: http.StatusBadRequest, detail: "the body is not the JSON that is wanted here", faults: []Fault{fault}}
 }
 
+// values are what a parameter takes, as the description has it; what reads it refuses all else.
+type values struct {
+	kind        string // string, boolean, integer or number
+	format      string
+	least, most float64  // of numbers
+	words       []string // the only ones
+	list        bool     // of some of the words, with commas
+	needed      bool     // the parameter cannot be left out
+}
+
+var (
+	anyText = values{kind: "string"}
+	needed  = values{kind: "string", needed: true}
+	aFlag   = values{kind: "boolean"}
+	aMoment = values{kind: "string", format: "date-time"}
+	aLimit  = wholeNumbers(1, 1000)
+	anID    = wholeNumbers(1, 1<<53)
+	results = []string{string(api.Pass), string(api.Warned), string(api.Fail), string(api.Unknown)}
+)
+
+func oneOf(words ...string) values  { return values{kind: "string", words: words} }
+func someOf(words ...string) values { return values{kind: "string", words: words, list: true} }
+
+func wholeNumbers(least, most float64) values {
+	return values{kind: "integer", least: least, most: most}
+}
+func numbers(least, most float64) values { return values{kind: "number", least: least, most: most} }
+
+// renamed are parameters by the names that they had before; these are still taken.
+var renamed = map[string]string{"inForce": "in_force", "dryRun": "dry_run", "scannedAfter": "scanned_after", "scannedBefore": "scanned_before", "before": "after"}
+
 // query reads the parameters of a request, and notes what is wrong with them.
 type query struct {
 	values map[string][]string
@@ -64,6 +99,12 @@ func queryOf(r *http.Request) *query {
 	var err error
 	if q.values, err = url.ParseQuery(r.URL.RawQuery); err != nil {
 		q.fault("", "%v", err)
+	}
+	for old, name := range renamed {
+		if list, ok := q.values[old]; ok {
+			q.values[name] = append(q.values[name], list...)
+			delete(q.values, old)
+		}
 	}
 	return q
 }
@@ -163,6 +204,18 @@ func (q *query) page() store.Page {
 	return store.Page{Sort: q.text("sort"), After: q.text("after"), Limit: int(q.integer("limit", 1, 1000))}
 }
 
+// knows refuses parameters that a route does not have.
+func (x *route) knows(r *http.Request) error {
+	q := queryOf(r)
+	for _, p := range x.query {
+		q.known[p.name] = true
+	}
+	return q.err()
+}
+
+// older is the id of the last item of the page before, in lists of which the newest come first.
+func (q *query) older() int64 { return q.integer("after", 1, 1<<53) }
+
 // within is the cluster that a list is narrowed to: the asked one, and no other than the scope's.
 func (q *query) within(id auth.Identity, asked string) string {
 	switch scope := id.Scope; {
@@ -183,7 +236,11 @@ func (q *query) err() error {
 		return q.denied
 	}
 	for _, name := range slices.Sorted(maps.Keys(q.values)) {
-		if !q.known[name] {
+		switch {
+		case q.known[name]:
+		case len(q.known) == 0:
+			q.fault(name, "is not known here: this takes no parameters")
+		default:
 			q.fault(name, "is not known here; known are %s", strings.Join(slices.Sorted(maps.Keys(q.known)), ", "))
 		}
 	}

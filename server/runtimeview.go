@@ -17,21 +17,15 @@ type RuntimeView struct {
 const settingRuntimeView = "runtimeView"
 
 func (s *Server) getRuntimeView(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	view := RuntimeView{Enabled: true}
 	err := s.Store.View(r.Context(), func(t *store.Tx) error { return t.Setting(r.Context(), settingRuntimeView, &view) })
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	return answer(w, http.StatusOK, view)
+	return answerTagged(w, http.StatusOK, view, view)
 }
 
 func (s *Server) putRuntimeView(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	var view RuntimeView
 	if err := s.decode(w, r, &view); err != nil {
 		return err
@@ -41,6 +35,13 @@ func (s *Server) putRuntimeView(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
+		now := RuntimeView{Enabled: true}
+		if err := a.Setting(r.Context(), settingRuntimeView, &now); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err := a.matched(now); err != nil {
+			return err
+		}
 		if err := a.note("set", auditSetting, "runtime-view", was, view); err != nil {
 			return err
 		}
@@ -48,5 +49,5 @@ func (s *Server) putRuntimeView(w http.ResponseWriter, r *http.Request) error {
 	}); err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, view)
+	return answerTagged(w, http.StatusOK, view, view)
 }

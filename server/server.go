@@ -192,7 +192,13 @@ func (s *Server) handler(x route) http.Handler {
 		}
 		r, taken := withHolds(r)
 		defer taken.end()
-		err := x.handle(w, r)
+		err := x.knows(r)
+		if err == nil && x.body != nil && x.media == "" {
+			err = takesJSON(r)
+		}
+		if err == nil {
+			err = x.handle(w, r)
+		}
 		if err == nil {
 			return
 		}

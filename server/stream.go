@@ -17,9 +17,6 @@ const heartbeat = 15 * time.Second
 // client that comes back with Last-Event-ID is given what it missed; one that missed
 // more than is kept gets an event "reset", and must read everything anew.
 func (s *Server) getStream(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	var after int64
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		var err error

@@ -40,6 +40,7 @@ func (s *Server) postToken(w http.ResponseWriter, r *http.Request) error {
 	if asked.Name == "" || len(asked.Name) > maxTokenName {
 		faults = append(faults, Fault{Pointer: "/name", Detail: "is missing or longer than 200 bytes"})
 	}
+	faults = append(faults, plain("/name", asked.Name)...)
 	role, err := auth.ParseRole(asked.Role)
 	if err != nil {
 		faults = append(faults, Fault{Pointer: "/role", Detail: err.Error()})
@@ -114,9 +115,6 @@ type ListedToken struct {
 }
 
 func (s *Server) getTokens(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	list, err := s.Store.Tokens(r.Context())
 	if err != nil {
 		return err

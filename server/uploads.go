@@ -38,9 +38,6 @@ const maxAhead = 10 * time.Minute
 
 // postScans stores a scan report, or one scan: all or nothing.
 func (s *Server) postScans(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	in, err := s.body(w, r, s.limits.Upload, scanCost)
 	if err != nil {
 		return err

@@ -41,9 +41,6 @@ func (s *Server) getTrend(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) getViews(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	list, err := s.Store.Views(r.Context(), identity(r).Name)
 	if err != nil {
 		return err
@@ -54,13 +51,19 @@ func (s *Server) getViews(w http.ResponseWriter, r *http.Request) error {
 // maxView bounds the name of a view, in bytes.
 const maxView = 100
 
+// ViewAddress is the address of a page that a user keeps; Name, where given, is that of the path.
+type ViewAddress struct {
+	Name    string `json:"name,omitempty"`
+	Address string `json:"address"`
+}
+
 func (s *Server) putView(w http.ResponseWriter, r *http.Request) error {
-	var v store.SavedView
+	var v ViewAddress
 	if err := s.decode(w, r, &v); err != nil {
 		return err
 	}
 	name := r.PathValue("name")
-	var faults []Fault
+	faults := plain("/name", name)
 	if v.Name != "" && v.Name != name {
 		faults = append(faults, Fault{Pointer: "/name", Detail: "is not that of the path"})
 	}
@@ -73,7 +76,7 @@ func (s *Server) putView(w http.ResponseWriter, r *http.Request) error {
 	if len(faults) > 0 {
 		return &refused{status: http.StatusUnprocessableEntity, detail: "the view is not valid", faults: faults}
 	}
-	v.Name = name
+	view := store.SavedView{Name: name, Address: v.Address}
 	owner := identity(r).Name
 	kept, err := s.Store.Views(r.Context(), owner)
 	if err != nil {
@@ -82,10 +85,10 @@ func (s *Server) putView(w http.ResponseWriter, r *http.Request) error {
 	if len(kept) >= store.MaxViews {
 		return unprocessable("a user keeps at most %d views: remove one", store.MaxViews)
 	}
-	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.SetView(r.Context(), owner, v) }); err != nil {
+	if err := s.Store.Write(r.Context(), func(t *store.Tx) error { return t.SetView(r.Context(), owner, view) }); err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, v)
+	return answer(w, http.StatusOK, view)
 }
 
 func (s *Server) deleteView(w http.ResponseWriter, r *http.Request) error {
@@ -101,9 +104,6 @@ func (s *Server) deleteView(w http.ResponseWriter, r *http.Request) error {
 // getProgram gives the program that runs here, so that a pipeline scans with the version of
 // its server.
 func (s *Server) getProgram(w http.ResponseWriter, r *http.Request) error {
-	if err := queryOf(r).err(); err != nil {
-		return err
-	}
 	path, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding the program: %w", err)

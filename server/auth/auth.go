@@ -259,7 +259,7 @@ func (a *Auth) TLSConfig(base *tls.Config) *tls.Config {
 // [Identity] in the context, and answers the rest with problem details: 401
 // without or with a wrong credential, even where anonymous access is on, 403
 // with a good one that does not suffice or from another site's page, 404 with a
-// good one for what is not in the table of routes, 429 after too many wrong
+// good one for what is not in the table of routes, 405 for a method that is not, 429 after too many wrong
 // ones, 503 when a credential cannot be checked now. The first
 // credential of these decides: the Authorization header, which is taken off
 // the request; the session; the client certificate. What rewrites paths goes
@@ -269,7 +269,7 @@ func (a *Auth) Handler(next http.Handler) http.Handler {
 		id, via, err := a.admit(w, r)
 		if err != nil {
 			a.observe(r, via, id, err)
-			if id.Role != "" && (err.Status == http.StatusForbidden || err.Status == http.StatusNotFound) { // who was refused is known
+			if id.Role != "" && (err.Status == http.StatusForbidden || err.Status == http.StatusNotFound || err.Status == http.StatusMethodNotAllowed) { // who was refused is known
 				r = r.WithContext(NewContext(r.Context(), id))
 			}
 			if a.config.Refused == nil || !a.config.Refused(w, r, err) {
@@ -353,6 +353,8 @@ func (a *Auth) allows(route Route, id Identity) *Error {
 		return forbidden("forbidden", fmt.Sprintf("this is about everything; the scope of %.200q is %s", id.Name, id.Scope))
 	case id.Role == "":
 		return forbidden("forbidden", fmt.Sprintf("%.200q has no role here; an administrator can bind one to this user or to a group", id.Name))
+	case len(least) == 0 && route.methods != "":
+		return &Error{Status: http.StatusMethodNotAllowed, Allow: route.methods, Detail: "this address takes " + route.methods, result: "forbidden"}
 	case len(least) == 0:
 		return &Error{Status: http.StatusNotFound, Detail: "there is nothing at this address, or nothing that anyone may use", result: "forbidden"}
 	default:

@@ -235,7 +235,7 @@ func TestRolesGrantWhatTheTableSays(t *testing.T) {
 				want := http.StatusForbidden
 				as := strings.Replace(method, "HEAD", "GET", 1) + " " + path
 				if len(routes[as].Roles) == 0 {
-					want = http.StatusNotFound
+					want = http.StatusMethodNotAllowed
 				}
 				if strings.Contains(", "+may+",", ", "+as+",") || len(routes[as].Roles) > 0 && routes[as].Roles[0] == Public {
 					want = http.StatusOK

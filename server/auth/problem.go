@@ -11,8 +11,10 @@ import (
 
 // Error says in users' terms why a request is refused.
 type Error struct {
-	// Status is 401, 403, 404, 429 or 503.
+	// Status is 401, 403, 404, 405, 429 or 503.
 	Status int
+	// Allow has the methods that there are, for 405.
+	Allow  string
 	Detail string
 	// RetryAfter is when to come again, for 429 and 503.
 	RetryAfter time.Duration
@@ -31,6 +33,9 @@ func (e *Error) Write(w http.ResponseWriter) {
 		h.Set("WWW-Authenticate", `Bearer realm="assay"`)
 	case e.Status == http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="assay", error="invalid_token"`)
+	}
+	if e.Allow != "" {
+		h.Set("Allow", e.Allow)
 	}
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))

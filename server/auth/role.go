@@ -91,6 +91,8 @@ const (
 type Route struct {
 	Roles  []Role
 	Scopes Scopes
+
+	methods string // of an address that is served, but not by the method that was asked for
 }
 
 // Routes says who may use which route: a pattern of [http.ServeMux] with its
@@ -151,11 +153,29 @@ func newTable(routes Routes) (t table, err error) {
 	return t, nil
 }
 
-// of is the entry of a request; it has no role when there is none.
+// of is the entry of a request. Where there is none it has no role, and the methods that the
+// address is served by, if any.
 func (t table) of(r *http.Request) Route {
-	_, pattern := t.mux.Handler(r)
-	return t.routes[pattern]
+	h, pattern := t.mux.Handler(r)
+	if pattern != "" {
+		return t.routes[pattern]
+	}
+	answer := headers{}
+	h.ServeHTTP(answer, r) // ServeMux tells the methods to nobody but the client
+	return Route{methods: answer.Header().Get("Allow")}
 }
+
+// headers take those of an answer, and nothing else.
+type headers http.Header
+
+// Header implements [http.ResponseWriter].
+func (h headers) Header() http.Header { return http.Header(h) }
+
+// Write implements [http.ResponseWriter].
+func (h headers) Write(text []byte) (int, error) { return len(text), nil }
+
+// WriteHeader implements [http.ResponseWriter].
+func (h headers) WriteHeader(int) {}
 
 // Binding gives a role to users and groups by their exact names, as the
 // authenticators say them: "oidc:alice@example.com",

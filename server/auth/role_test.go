@@ -60,7 +60,7 @@ func TestTableRefusesNonsense(t *testing.T) {
 		}
 	}
 	for _, unstated := range []Scopes{0, ScopesRefused + 1, -1} {
-		if _, err := newTable(Routes{"GET /a": {[]Role{Viewer}, unstated}}); err == nil || !strings.Contains(err.Error(), "scopes") {
+		if _, err := newTable(Routes{"GET /a": {Roles: []Role{Viewer}, Scopes: unstated}}); err == nil || !strings.Contains(err.Error(), "scopes") {
 			t.Errorf("scopes %d: got %v", unstated, err)
 		}
 	}

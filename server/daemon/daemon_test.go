@@ -532,7 +532,7 @@ func TestHostile(t *testing.T) {
 		"a token of a role that is none":    {"POST", "/api/v1/tokens", nil, []byte(`{"name":"x","role":"root"}`), 422},
 		"instances of no cluster":           {"PUT", "/api/v1/instances", nil, []byte(`{"cluster":"","instances":[{"image":":"}]}`), 422},
 		"a route that there is not":         {"GET", "/api/v1/nothing", nil, nil, 404},
-		"a method that there is not":        {"PATCH", "/api/v1/images", nil, nil, 404},
+		"a method that there is not":        {"PATCH", "/api/v1/images", nil, nil, 405},
 		"a review that is none":             {"POST", "/api/v1/admit", nil, []byte(`{"kind":"Pod"}`), 422},
 	} {
 		got, h, text := w.send(x.method, x.path, w.admin, x.header, x.body)

@@ -58,6 +58,19 @@ type Filter struct {
 	Limit int    // 0: 100; at most 1,000
 }
 
+// Kinds are those that a job may be of.
+func Kinds() []string {
+	return []string{Match, Scan, Registry, Sweep, Alerts, Deliver, Retain, Database}
+}
+
+// States are those that a job may be in.
+func States() (names []string) {
+	for _, s := range rivertype.JobStates() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
 // List gives jobs, the newest first.
 func (j *Jobs) List(ctx context.Context, f Filter) ([]Job, error) {
 	params := river.NewJobListParams().OrderBy(river.JobListOrderByID, river.SortOrderDesc).First(min(max(cmp.Or(f.Limit, 100), 1), 1000))
