@@ -77,6 +77,11 @@ type Store struct {
 	interned *interned
 }
 
+// Replicated says whether a URL is that of a database that several servers can have at once, PostgreSQL.
+func Replicated(url string) bool {
+	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
+}
+
 // Open opens the database and migrates it.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	s := &Store{dialect: SQLite, now: c.Now, stale: cmp.Or(c.StaleAfter, 5*time.Minute), committed: make(chan struct{}, 1), interned: newInterned()}
@@ -85,7 +90,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	n := cmp.Or(c.Connections, max(4, runtime.NumCPU()))
 	open := s.openSQLite
-	if strings.HasPrefix(c.URL, "postgres://") || strings.HasPrefix(c.URL, "postgresql://") {
+	if Replicated(c.URL) {
 		s.dialect, open = PostgreSQL, s.openPostgreSQL
 	}
 	if err := open(ctx, c.URL, n); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/bundles/follow"
 	"github.com/assay-dev/assay/bundles/source"
+	"github.com/assay-dev/assay/cmd/durations"
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/intake"
@@ -151,6 +152,7 @@ Each flag can be given as ASSAY_WEBHOOK_<FLAG> in the environment.`,
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		return f.serve(c.Context(), c.OutOrStdout(), c.ErrOrStderr())
 	}
+	durations.NotNegative(c)
 	return c
 }
 

@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/assay-dev/assay/cmd/durations"
 )
 
 // Exit codes of every command.
@@ -83,6 +85,7 @@ or is Unknown, or what was asked for selects none.`,
 		return fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())
 	})
 	refuseUnknownWords(root)
+	durations.NotNegative(root)
 	return root
 }
 

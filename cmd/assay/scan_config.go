@@ -43,8 +43,8 @@ func (f *scanFlags) complete(c *cobra.Command, a *app) error {
 	if !slices.Contains([]string{"fail", "warn", "never"}, f.failOn) {
 		errs = append(errs, fmt.Errorf("--fail-on must be fail, warn or never, not %q", f.failOn))
 	}
-	if f.every < 0 || f.parallel < 1 {
-		errs = append(errs, errors.New("--every must not be negative, and --parallel at least 1"))
+	if f.parallel < 1 {
+		errs = append(errs, errors.New("--parallel must be at least 1"))
 	}
 	if f.apiURL == "" && f.token != "" {
 		a.log.Warn("--token is for --apiurl, which is not given: nothing is uploaded")

@@ -140,7 +140,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Reports != nil {
 		defer func() { _ = c.Reports.Listener.Close() }()
 	}
-	s, err := store.Open(ctx, store.Config{URL: database(c), StaleAfter: c.StaleAfter})
+	url := database(c)
+	if !store.Replicated(url) {
+		release, err := alone(url)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	s, err := store.Open(ctx, store.Config{URL: url, StaleAfter: c.StaleAfter})
 	if err != nil {
 		return err
 	}
