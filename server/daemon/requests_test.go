@@ -221,6 +221,11 @@ func (g *generator) wrong(s *openapi3.Schema) (string, bool) {
 // value is one that fits a schema.
 func (g *generator) value(s *openapi3.Schema, depth int) any {
 	switch {
+	case len(s.AllOf) == 1:
+		if s.Nullable && g.r.IntN(2) == 0 {
+			return nil
+		}
+		return g.value(s.AllOf[0].Value, depth)
 	case s.Type.Is("object") && len(s.Properties) > 0:
 		o := map[string]any{}
 		for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
@@ -249,6 +254,8 @@ func (g *generator) value(s *openapi3.Schema, depth int) any {
 		return float64(g.r.IntN(100)) / 10
 	case s.Format == "date-time":
 		return clock
+	case s.Format == "scope":
+		return g.one("all", "cluster=prod", "group=eu,registry=registry.example.com")
 	case s.Format == "byte":
 		return []byte("x")
 	case s.Type.Is("string"):
