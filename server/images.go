@@ -168,7 +168,7 @@ func (s *Server) references(r *http.Request, digest string) ([]store.Image, erro
 
 func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	reference := q.text("reference")
+	reference := q.reference("reference")
 	cluster := cmp.Or(identity(r).Scope.Cluster, q.text("cluster"))
 	if err := q.err(); err != nil {
 		return err

@@ -43,7 +43,7 @@ func (s *Server) getPriorities(w http.ResponseWriter, r *http.Request) error {
 // getImagePriorities is the order for one image under all of its names, or under one.
 func (s *Server) getImagePriorities(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	reference, after, limit := q.text("reference"), q.text("after"), q.integer("limit", 1, 1000)
+	reference, after, limit := q.reference("reference"), q.text("after"), q.integer("limit", 1, 1000)
 	if err := q.err(); err != nil {
 		return err
 	}

@@ -192,6 +192,18 @@ func (q *query) time(name string) time.Time {
 	return t
 }
 
+// reference is a name of an image.
+func (q *query) reference(name string) string {
+	text := q.text(name)
+	if text == "" {
+		return ""
+	}
+	if _, err := api.ParseReference(text); err != nil {
+		q.fault(name, "%v", err)
+	}
+	return text
+}
+
 func (q *query) oneOf(name string, known ...string) string {
 	text := q.text(name)
 	if text != "" && !slices.Contains(known, text) {
