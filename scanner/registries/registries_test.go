@@ -44,14 +44,14 @@ func image(t *testing.T, version string) v1.Image {
 	t.Helper()
 	var text bytes.Buffer
 	w := tar.NewWriter(&text)
-	for path, content := range map[string]string{
-		"etc/os-release": "ID=debian\nVERSION_ID=\"12\"\n",
-		"usr/lib/python3/dist-packages/own-" + version + ".dist-info/METADATA": "Metadata-Version: 2.1\nName: own\nVersion: " + version + "\n",
+	for _, f := range [][2]string{ // in one order: an image has one digest
+		{"etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n"},
+		{"usr/lib/python3/dist-packages/own-" + version + ".dist-info/METADATA", "Metadata-Version: 2.1\nName: own\nVersion: " + version + "\n"},
 	} {
-		if err := w.WriteHeader(&tar.Header{Name: path, Mode: 0o644, Size: int64(len(content))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: f[0], Mode: 0o644, Size: int64(len(f[1]))}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(w, content); err != nil {
+		if _, err := io.WriteString(w, f[1]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -604,8 +604,9 @@ func TestRun(t *testing.T) {
 	})
 	run("4 names: 0 scanned, 4 unchanged, 0 failed, 1 no images", func(c *Config) { c.Made.Database, c.Made.By = "d2", "2" })
 	// What fails is said, and tried again.
-	push(t, h.host+"/c:1", image(t, "3.0.0"))
-	push(t, h.host+"/c:2", image(t, "3.0.0"))
+	three := image(t, "3.0.0")
+	push(t, h.host+"/c:1", three)
+	push(t, h.host+"/c:2", three)
 	h.set(func(w http.ResponseWriter, r *http.Request) bool {
 		bad := strings.HasPrefix(r.URL.Path, "/v2/c/blobs/") && r.Method == http.MethodGet
 		if bad {
