@@ -8,8 +8,8 @@ import (
 )
 
 // alone holds a SQLite file, by another one beside it, against a second server until it is released,
-// or the process ends, however that comes: SQLite keeps a file whole, but two servers on one would
-// not hear of each other's changes. Whatever link leads to the file, it is held by its own name.
+// or the process ends, however that comes: SQLite keeps a file whole, but what one server holds
+// back, schedules and counts, a second one on its file would do again. Whatever link leads to the file, it is held by its own name.
 func alone(database string) (release func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
 		return nil, fmt.Errorf("locking the database: %w", err)

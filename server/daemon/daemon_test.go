@@ -93,7 +93,7 @@ func start(t *testing.T, database string, with func(*daemon.Config)) *world {
 		}
 	})
 	t.Cleanup(w.stop)
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		r, err := http.Get(w.base + "/readyz")
 		if err == nil {
@@ -104,6 +104,7 @@ func start(t *testing.T, database string, with func(*daemon.Config)) *world {
 		}
 		select {
 		case err := <-done:
+			done <- nil // for who stops it
 			t.Fatalf("it ended: %v\n%s", err, w.log)
 		default:
 		}
@@ -349,9 +350,9 @@ func TestMainFlow(t *testing.T) {
 
 func (w *world) until(what string, done func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%s: not within 30 s", what)
+			w.t.Fatalf("%s: not within 3 min", what)
 		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/assay-dev/assay/documents"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/server/daemon"
+	"github.com/assay-dev/assay/store"
 	"github.com/assay-dev/assay/store/storetest"
 )
 
@@ -192,7 +193,11 @@ func TestOrigins(t *testing.T) {
 		begin := func() *world {
 			return start(t, database, func(c *daemon.Config) { c.Data, c.Source = data, source.Folder{Path: folder, Log: c.Log} })
 		}
-		w, replica := begin(), begin()
+		w := begin()
+		replica := w
+		if store.Replicated(database) {
+			replica = begin()
+		}
 		earlier := time.Now().UTC().Add(-time.Hour)
 		w.want(201, "POST", "/api/v1/scans", mustJSON(upload(scanned(shop, 1, earlier, 9.8), scanned(fine, 2, earlier, 7.5))))
 		var places []place

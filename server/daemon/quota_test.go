@@ -175,7 +175,7 @@ func TestQuotas(t *testing.T) {
 
 		// At once, also by another replica of the same database.
 		replicas := []*world{w}
-		if strings.HasPrefix(at, "postgres") {
+		if store.Replicated(at) {
 			second := start(t, at, with)
 			second.admin = w.admin
 			replicas = append(replicas, second)
