@@ -234,7 +234,10 @@ func TestOrigins(t *testing.T) {
 				}
 			}
 		}
+		admin := w.admin
+		w.stop()
 		anew := begin() // reads all of it again
+		anew.admin = admin
 		for _, p := range places {
 			if got := anew.said(p.image, p.digest, p.cluster); got != before[p] {
 				t.Errorf("started anew, %v is %s, and was %s", p, got, before[p])
