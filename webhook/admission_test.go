@@ -160,8 +160,9 @@ func TestScanOnSight(t *testing.T) {
 	asked := make(chan []string, 10)
 	var there atomic.Bool
 	sight := NewSight(func(_ context.Context, images []string) error {
+		away := !there.Load() // before the test goes on
 		asked <- images
-		if !there.Load() {
+		if away {
 			return errors.New("away")
 		}
 		return nil
