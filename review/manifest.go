@@ -13,7 +13,14 @@ func FromManifest(object map[string]any, kinds Kinds, namespace string) (Input, 
 	if version == "" || kind == "" {
 		return Input{}, fmt.Errorf("%w: a manifest needs apiVersion and kind", ErrInput)
 	}
-	if own := text(member(object, "metadata"), "namespace"); own != "" {
+	metadata := member(object, "metadata")
+	// YAML reads an n, a no and a 12 as no text: such a namespace is not the default one.
+	for _, name := range []string{"name", "namespace"} {
+		if value := metadata[name]; value != nil && typeName(value) != "string" {
+			return Input{}, fmt.Errorf("%w: %s: metadata.%s is %v, which is no text: put it in quotes", ErrInput, kind, name, value)
+		}
+	}
+	if own := text(metadata, "namespace"); own != "" {
 		namespace = own
 	}
 	r := flatten(map[string]any{

@@ -70,6 +70,21 @@ func TestFromManifest(t *testing.T) {
 	}
 }
 
+// A name or namespace that is no text is not taken for none.
+func TestManifestNames(t *testing.T) {
+	for manifest, want := range map[string]string{
+		`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": false}, "spec": {"containers": [{"image": "a"}]}}`:      "bad review: Pod: metadata.namespace is false, which is no text: put it in quotes",
+		`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": ["shop"]}, "spec": {"containers": [{"image": "a"}]}}`:   "bad review: Pod: metadata.namespace is [shop], which is no text: put it in quotes",
+		`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": 12}, "spec": {"containers": [{"image": "a"}]}}`:                           "bad review: Pod: metadata.name is 12, which is no text: put it in quotes",
+		`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": null}, "spec": {"containers": [{"image": "a"}]}}`:       "<nil>",
+		`{"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "x", "namespace": ""}, "spec": {"containers": [{"image": "a"}]}}`: "<nil>",
+	} {
+		if _, err := review.FromManifest(decoded(t, manifest), kinds, "default"); fmt.Sprint(err) != want {
+			t.Errorf("%s: %v", manifest, err)
+		}
+	}
+}
+
 func TestNamespaceLabels(t *testing.T) {
 	for manifest, want := range map[string]string{
 		`{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x", "labels": {"env": "prod"}}}`: "x map[env:prod] <nil>",
