@@ -45,7 +45,8 @@ func membersOf(text []byte) (members, error) {
 	}
 	lower := members{}
 	for name, value := range said {
-		lower[strings.ToLower(name)] = value
+		name = strings.ToLower(name)
+		lower[name] = member{null: lower[name].null || value.null} // of two spellings either may be the one that counts
 	}
 	return lower, nil
 }
