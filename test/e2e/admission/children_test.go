@@ -107,27 +107,35 @@ func eventuallyImages(t *testing.T, namespace string, pods int, images ...string
 	})
 }
 
-// refusedChild waits for a record of a controller's Pod that was refused for an image, and tells which containers it judged.
+// childRefused finds a record of a controller's Pod that was refused for an image, and tells which containers it judged.
+func childRefused(h *hook, namespace, user, image string) (containers []string, err error) {
+	for line := range strings.Lines(h.decisions()) {
+		var r api.Record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			return nil, err
+		}
+		if r.Input.Namespace != namespace || r.Input.User != "system:serviceaccount:kube-system:"+user || r.Decision.Allowed || r.Input.Kind != "Pod" {
+			continue
+		}
+		containers = nil
+		found := false
+		for _, i := range r.Decision.Images {
+			containers = append(containers, i.Container+"="+i.Image)
+			found = found || i.Image == image && i.Action == api.Reject
+		}
+		if found {
+			return containers, nil
+		}
+	}
+	return nil, fmt.Errorf("no Pod of %s was refused for %s", user, image)
+}
+
+// refusedChild waits for what childRefused finds.
 func refusedChild(t *testing.T, h *hook, namespace, user, image string) (containers []string) {
 	t.Helper()
-	cluster.Eventually(t, func() error {
-		for line := range strings.Lines(h.decisions()) {
-			var r api.Record
-			if err := json.Unmarshal([]byte(line), &r); err != nil {
-				return err
-			}
-			if r.Input.Namespace != namespace || r.Input.User != "system:serviceaccount:kube-system:"+user || r.Decision.Allowed || r.Input.Kind != "Pod" {
-				continue
-			}
-			containers = nil
-			for _, i := range r.Decision.Images {
-				containers = append(containers, i.Container+"="+i.Image)
-				if i.Image == image && i.Action == api.Reject {
-					return nil
-				}
-			}
-		}
-		return fmt.Errorf("no Pod of %s was refused for %s", user, image)
+	cluster.Eventually(t, func() (err error) {
+		containers, err = childRefused(h, namespace, user, image)
+		return err
 	})
 	return containers
 }
@@ -206,51 +214,52 @@ func TestChildrenOfAdmittedOwners(t *testing.T) {
 // A ControllerRevision decides which images a StatefulSet's Pods of the old revision get. One that never was its
 // template is caught where settings ask for the same images; so is one that was, once it turned Fail.
 func TestChildrenOfRevisions(t *testing.T) {
-	list := scans()
-	h, judged := production(t, children("sameImages"), list)
+	h, judged := production(t, children("sameImages"), scans())
 	label := strings.ToLower(t.Name())
 	namespace := shared.Namespace(t, map[string]string{"e2e": label, "environment": "production"})
-	manifest := strings.Replace(replicas(object("StatefulSet", namespace, "web", at("good:1")), 1), `"serviceName":"x"`, `"serviceName":"x","updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":1}}`, 1)
+
+	// A revision is forged by deleting it and making it anew, and a controller that looks between the two forgets the
+	// old revision and goes on with the new one. Then there is nothing to catch, and another StatefulSet is tried.
+	for i := range 10 {
+		if name := fmt.Sprintf("web-%d", i); forgedRevision(t, h, namespace, name) {
+			was := podUID(t, namespace, name+"-0")
+			h.policies(children("trusted")) // what it costs
+			inStep(t, h, judged)
+			comesUpAgain(t, namespace, name+"-0", was, at("bad:1"))
+			return
+		}
+	}
+	t.Fatal("the controller looked between the deletion and the creation of each of 10 revisions")
+}
+
+// forgedRevision has a StatefulSet whose one Pod stays at the old revision, sees that Pod judged as it is made again,
+// and then has the revision name another image. It tells whether the controller took the forged revision for the old
+// one, and ends the test where it did and its Pod was not refused.
+func forgedRevision(t *testing.T, h *hook, namespace, name string) bool {
+	t.Helper()
+	manifest := strings.Replace(replicas(object("StatefulSet", namespace, name, at("good:1")), 1), `"serviceName":"x"`, `"serviceName":"x","updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":1}}`, 1)
+	manifest = strings.ReplaceAll(manifest, `"app":"x"`, fmt.Sprintf(`"app":%q`, name))
 	shared.Apply(t, manifest)
-	eventuallyImages(t, namespace, 1, at("good:1"))
-	shared.Apply(t, strings.Replace(manifest, at("good:1"), at("warn:1"), 1)) // web-0 stays at the old revision
-	sets, pods := shared.Client.AppsV1().StatefulSets(namespace), shared.Client.CoreV1().Pods(namespace)
+	comesUpAgain(t, namespace, name+"-0", "", at("good:1"))
+	shared.Apply(t, strings.Replace(manifest, at("good:1"), at("warn:1"), 1)) // its Pod stays at the old revision
 	var set *appsv1.StatefulSet
 	cluster.Eventually(t, func() (err error) {
-		if set, err = sets.Get(t.Context(), "web", metav1.GetOptions{}); err == nil && (set.Status.UpdateRevision == "" || set.Status.UpdateRevision == set.Status.CurrentRevision) {
+		if set, err = shared.Client.AppsV1().StatefulSets(namespace).Get(t.Context(), name, metav1.GetOptions{}); err == nil && (set.Status.UpdateRevision == "" || set.Status.UpdateRevision == set.Status.CurrentRevision) {
 			err = fmt.Errorf("the rollout has not begun: %+v", set.Status)
 		}
 		return err
 	})
-
-	// A Pod of the old revision is judged, and comes up while its image passes.
-	uidOf := func() (uid types.UID) {
-		if p, err := pods.Get(t.Context(), "web-0", metav1.GetOptions{}); err == nil && p.DeletionTimestamp == nil {
-			uid = p.UID
-		}
-		return uid
-	}
-	remove := func() (was types.UID) {
+	remove := func() {
 		t.Helper()
-		was = uidOf()
-		if err := pods.Delete(t.Context(), "web-0", metav1.DeleteOptions{}); err != nil {
+		if err := shared.Client.CoreV1().Pods(namespace).Delete(t.Context(), name+"-0", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		return was
 	}
-	again := func(was types.UID, image string) {
-		t.Helper()
-		cluster.Eventually(t, func() error {
-			if uid := uidOf(); uid == "" || uid == was {
-				return fmt.Errorf("web-0 has not come up again")
-			}
-			if got := podImages(t, namespace)["web-0"]; len(got) != 1 || got[0] != image {
-				return fmt.Errorf("web-0 has %v, want %s", got, image)
-			}
-			return nil
-		})
-	}
-	again(remove(), at("good:1"))
+
+	// A Pod of the old revision is judged, and comes up while its image passes.
+	was := podUID(t, namespace, name+"-0")
+	remove()
+	comesUpAgain(t, namespace, name+"-0", was, at("good:1"))
 
 	// The forged one has the name that the StatefulSet's status has.
 	revisions := shared.Client.AppsV1().ControllerRevisions(namespace)
@@ -258,23 +267,50 @@ func TestChildrenOfRevisions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	forge := func() {
-		t.Helper()
-		forged := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: revision.Name, Namespace: namespace, Labels: revision.Labels, OwnerReferences: revision.OwnerReferences}, Revision: revision.Revision}
-		forged.Data.Raw = []byte(strings.ReplaceAll(string(revision.Data.Raw), at("good:1"), at("bad:1")))
-		if err := revisions.Delete(t.Context(), revision.Name, metav1.DeleteOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := revisions.Create(t.Context(), forged, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
+	forged := &appsv1.ControllerRevision{ObjectMeta: metav1.ObjectMeta{Name: revision.Name, Namespace: namespace, Labels: revision.Labels, OwnerReferences: revision.OwnerReferences}, Revision: revision.Revision}
+	forged.Data.Raw = []byte(strings.ReplaceAll(string(revision.Data.Raw), at("good:1"), at("bad:1")))
+	if err := revisions.Delete(t.Context(), revision.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
 	}
-	forge()
-	was := remove()
-	refusedChild(t, h, namespace, "statefulset-controller", at("bad:1"))
-	h.policies(children("trusted")) // what it costs
-	inStep(t, h, judged)
-	again(was, at("bad:1"))
+	if _, err := revisions.Create(t.Context(), forged, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	remove()
+	taken := false
+	cluster.Eventually(t, func() error {
+		if images := podImages(t, namespace)[name+"-0"]; len(images) == 1 && images[0] == at("warn:1") {
+			return nil
+		} else if len(images) != 0 {
+			t.Fatalf("a Pod of the forged revision has come up with %v", images)
+		}
+		_, err := childRefused(h, namespace, "statefulset-controller", at("bad:1"))
+		taken = err == nil
+		return err
+	})
+	return taken
+}
+
+// podUID is that of a Pod that stays, and nothing where there is none.
+func podUID(t *testing.T, namespace, name string) (uid types.UID) {
+	t.Helper()
+	if p, err := shared.Client.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{}); err == nil && p.DeletionTimestamp == nil {
+		uid = p.UID
+	}
+	return uid
+}
+
+// comesUpAgain waits for a Pod that is another one than it was, with one image.
+func comesUpAgain(t *testing.T, namespace, name string, was types.UID, image string) {
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		if uid := podUID(t, namespace, name); uid == "" || uid == was {
+			return fmt.Errorf("%s has not come up again", name)
+		}
+		if got := podImages(t, namespace)[name]; len(got) != 1 || got[0] != image {
+			return fmt.Errorf("%s has %v, want %s", name, got, image)
+		}
+		return nil
+	})
 }
 
 // An owner that the webhook may not read is never trusted.

@@ -148,7 +148,7 @@ func (c *Cluster) ApplyAs(ctx context.Context, user *rest.Config, text string) e
 func (c *Cluster) resource(ctx context.Context, client dynamic.Interface, object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
 	kind := object.GroupVersionKind()
 	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	for deadline := time.Now().Add(10 * time.Second); meta.IsNoMatchError(err) && time.Now().Before(deadline) && ctx.Err() == nil; {
+	for deadline := time.Now().Add(time.Minute); meta.IsNoMatchError(err) && time.Now().Before(deadline) && ctx.Err() == nil; {
 		time.Sleep(100 * time.Millisecond) // its definition may have come just now
 		c.mapper.Reset()
 		mapping, err = c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
@@ -170,10 +170,10 @@ func newMapper(client discovery.DiscoveryInterface) *restmapper.DeferredDiscover
 	return restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client))
 }
 
-// Eventually waits until check succeeds, for half a minute.
+// Eventually waits until check succeeds, for two minutes.
 func Eventually(tb testing.TB, check func() error) {
 	tb.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

@@ -163,7 +163,7 @@ func (c *Containerd) Import(tb testing.TB, archive, reference string) digest.Dig
 	if _, err := c.Client.ImageService().Create(ctx, images.Image{Name: reference, Target: target}); err != nil {
 		tb.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); !c.lists(tb, reference, repository+"@"+target.Digest.String()); {
+	for deadline := time.Now().Add(2 * time.Minute); !c.lists(tb, reference, repository+"@"+target.Digest.String()); {
 		if time.Now().After(deadline) {
 			tb.Fatalf("CRI does not list %s", reference)
 		}

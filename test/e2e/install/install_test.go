@@ -399,7 +399,7 @@ func TestRights(t *testing.T) {
 	ctx := t.Context()
 	i.run()
 	defer func() { i.stop() }()
-	for name, err := range i.capabilities(30 * time.Second) {
+	for name, err := range i.capabilities(2 * time.Minute) {
 		if err != nil {
 			t.Errorf("with all rights, %s: %v", name, err)
 		}
