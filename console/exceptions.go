@@ -4,47 +4,31 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/server"
+	"github.com/assay-dev/assay/store"
 )
 
 func (c *Console) exceptions(r *http.Request) (*page, error) {
 	l := &list{Noun: "exception", Filters: []filter{
 		{Name: "cve", Label: "CVE", Hint: "an id or alias"},
-		{Name: "inForce", Label: "In force", Options: yesNo},
+		{Name: "in_force", Label: "In force", Options: yesNo},
 		{Name: "origin", Label: "From", Options: []option{{"", "anywhere"}, {"api", "here"}, {"policies", "the policies folder"}}},
 	}, Columns: []column{{Name: "cve", Label: "CVE"}, {Name: "scope", Label: "For"}, {Name: "why", Label: "Justification"}, {Name: "author", Label: "Author", Optional: true},
 		{Name: "created", Label: "Created", Optional: true}, {Name: "expires", Label: "Ends"}, {Name: "state", Label: "State"}, {Name: "images", Label: "Images that have it", Number: true}, {Name: "origin", Label: "From", Optional: true}}}
 	q := l.read(r)
-	for _, name := range []string{"limit", "sort", "after"} {
-		q.Del(name)
-	}
-	var found server.Items[server.ListedException]
+	q.Del("sort")
+	var found store.List[server.ListedException]
 	if err := c.get(r, "/exceptions", q, &found); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(found.Items, func(a, b server.ListedException) int {
-		return cmp.Or(cmp.Compare(cmp.Or(a.Spec.Expires, "9"), cmp.Or(b.Spec.Expires, "9")), cmp.Compare(a.Spec.CVE, b.Spec.CVE))
-	})
-	start := 0
-	if n := r.URL.Query().Get("after"); n != "" {
-		if _, err := fmt.Sscanf(n, "%d", &start); err != nil || start < 0 || start > len(found.Items) {
-			start = 0
-		}
-	}
-	rest, next := found.Items[start:], ""
-	if len(rest) > 50 {
-		rest, next = rest[:50], fmt.Sprint(start+50)
-	}
-	for _, e := range rest {
+	for _, e := range found.Items {
 		state := "in force"
 		if !e.InForce {
 			state = "ended"
@@ -66,7 +50,7 @@ func (c *Console) exceptions(r *http.Request) (*page, error) {
 	l.Exports = []link{{"CSV of those made here", "/api/v1/exports/exceptions.csv"}}
 	l.Actions = []action{{"/exceptions/delete", "Delete", "Delete the marked exceptions? Their CVEs count again at once."}}
 	l.Empty = "There is no exception. Add one from any CVE of an image, or import a CSV file."
-	l.finish(r, "", next)
+	l.finish(r, "", found.Next)
 	return &page{name: "list", Title: "Exceptions", Nav: "exceptions", Live: "exceptions", Body: l}, nil
 }
 

@@ -48,6 +48,8 @@ type vulnerabilityBody struct {
 	// Fixable are the images in which a package has a fixed version.
 	Packages []affectedPackage
 	Excepted []server.ListedException
+	// MoreExcepted says that there are more exceptions than are shown.
+	MoreExcepted bool
 }
 
 type affectedPackage struct {
@@ -83,11 +85,11 @@ func (c *Console) vulnerability(r *http.Request) (*page, error) {
 		b.Packages[i].Images++
 		b.Packages[i].Fixable = b.Packages[i].Fixable || a.Fixable
 	}
-	var excepted server.Items[server.ListedException]
-	if err := c.get(r, "/exceptions", url.Values{"cve": {id}}, &excepted); err != nil {
+	var excepted store.List[server.ListedException]
+	if err := c.get(r, "/exceptions", url.Values{"cve": {id}, "limit": {"50"}}, &excepted); err != nil {
 		return nil, err
 	}
-	b.Excepted = excepted.Items
+	b.Excepted, b.MoreExcepted = excepted.Items, excepted.Next != ""
 	return &page{name: "vulnerability", Title: b.View.ID, Nav: "vulnerabilities", Live: "image exceptions", Body: &b}, nil
 }
 

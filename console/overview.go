@@ -37,7 +37,7 @@ func (c *Console) overview(r *http.Request) (*page, error) {
 	var all, running server.CountList
 	var worst store.List[store.Image]
 	var firing server.Items[store.Episode]
-	var excepted server.Items[server.ListedException]
+	var excepted store.List[server.ListedException]
 	var exploited store.List[store.Vulnerability]
 	var events store.List[store.StoredEvent]
 	var found server.Items[store.NewVulnerability]
@@ -49,7 +49,7 @@ func (c *Console) overview(r *http.Request) (*page, error) {
 		{"/counts", url.Values{"running": {"true"}}, &running},
 		{"/images", url.Values{"running": {"true"}, "sort": {"-score"}, "limit": {"8"}, "result": {"Fail,Warn"}}, &worst},
 		{"/alerts", url.Values{"firing": {"true"}, "limit": {"8"}}, &firing},
-		{"/exceptions", url.Values{"inForce": {"true"}}, &excepted},
+		{"/exceptions", url.Values{"in_force": {"true"}, "limit": {"8"}}, &excepted},
 		{"/vulnerabilities", url.Values{"kev": {"true"}, "sort": {"-images"}, "limit": {"8"}}, &exploited},
 		{"/events", url.Values{"changed": {"true"}, "limit": {"10"}}, &events},
 		{"/new-vulnerabilities", url.Values{"limit": {"8"}}, &found},
@@ -65,7 +65,7 @@ func (c *Console) overview(r *http.Request) (*page, error) {
 	b.Empty = b.AllTotal == 0
 	b.Worst, b.Firing, b.Exploited, b.Changes, b.New, b.Clusters = worst.Items, firing.Items, exploited.Items, events.Items, found.Items, clusters.Items
 	for _, e := range excepted.Items {
-		if end, ok := timeOf(e.Spec.Expires); ok && end.Sub(c.Now()) < soon && len(b.Ending) < 8 {
+		if end, ok := timeOf(e.Spec.Expires); ok && end.Sub(c.Now()) < soon {
 			b.Ending = append(b.Ending, e)
 		}
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -31,48 +32,100 @@ type ListedException struct {
 	Images int `json:"images"`
 }
 
+// exceptionPlace is where an exception stands in the list: those of the API come before those of the policies that are
+// equal otherwise. As base64 of JSON it is the cursor of the list.
+type exceptionPlace struct {
+	store.ExceptionKey
+	Origin string `json:"origin"`
+}
+
+func (p exceptionPlace) compare(other exceptionPlace) int {
+	return cmp.Or(p.Compare(other.ExceptionKey), cmp.Compare(p.Origin, other.Origin))
+}
+
+func (p exceptionPlace) String() string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // texts have a JSON form
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+// exceptionPlaceOf reads a cursor; nil for "".
+func exceptionPlaceOf(cursor string) (*exceptionPlace, error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	p := &exceptionPlace{}
+	text, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
+	if err != nil || json.Unmarshal(text, p) != nil || p.End == "" || p.Origin == "" {
+		return nil, store.ErrCursor
+	}
+	return p, nil
+}
+
 func (s *Server) getExceptions(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	cve, origin, inForce := q.text("cve"), q.oneOf("origin", "api", "policies"), q.flag("in_force")
+	page, origin := q.page(), q.oneOf("origin", "api", "policies")
+	f := store.ExceptionFilter{CVE: q.text("cve"), InForce: q.flag("in_force"), Now: s.Now()}
 	if err := q.err(); err != nil {
 		return err
 	}
-	kept, err := s.kept(r)
+	after, err := exceptionPlaceOf(page.After)
 	if err != nil {
 		return err
 	}
+	limit := cmp.Or(page.Limit, 100)
 	list := []ListedException{}
-	now := s.Now()
-	add := func(all []api.VulnerabilityException, from string) {
-		for _, e := range all {
-			if cve != "" && api.NormalizeID(e.Spec.CVE) != api.NormalizeID(cve) || origin != "" && origin != from {
-				continue
-			}
-			x := ListedException{VulnerabilityException: e, Origin: from, InForce: true}
-			if at, err := time.Parse(time.RFC3339, e.Spec.Expires); err == nil {
-				x.InForce = now.Before(at)
-			}
-			if inForce == nil || *inForce == x.InForce {
-				list = append(list, x)
+	add := func(e api.VulnerabilityException, from string) {
+		list = append(list, ListedException{VulnerabilityException: e, Origin: from})
+	}
+	if set, _, _ := s.Live.Policies(); set != nil && origin != "api" {
+		for _, e := range set.Exceptions {
+			if p := (exceptionPlace{store.KeyOf(e), "policies"}); f.Fits(p.ExceptionKey) && (after == nil || p.compare(*after) > 0) {
+				add(e, p.Origin)
 			}
 		}
 	}
-	if set, _, _ := s.Live.Policies(); set != nil {
-		add(set.Exceptions, "policies")
+	err = s.Store.View(r.Context(), func(t *store.Tx) error {
+		if origin == "policies" {
+			return nil
+		}
+		var key *store.ExceptionKey
+		if after != nil {
+			key = &after.ExceptionKey
+		}
+		kept, err := t.ExceptionsAfter(r.Context(), f, key, limit+1)
+		for _, e := range kept {
+			add(e, "api")
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	add(kept, "api")
-	ids := make([]string, len(list))
-	for i, e := range list {
+	placeOf := func(e ListedException) exceptionPlace {
+		return exceptionPlace{store.KeyOf(e.VulnerabilityException), e.Origin}
+	}
+	slices.SortFunc(list, func(a, b ListedException) int { return placeOf(a).compare(placeOf(b)) })
+	answered := store.List[ListedException]{Items: list}
+	if len(list) > limit {
+		answered.Items, answered.Next = list[:limit], placeOf(list[limit-1]).String()
+	}
+	ids := make([]string, len(answered.Items))
+	for i, e := range answered.Items {
 		ids[i] = e.Spec.CVE
 	}
 	images, err := s.Store.ImagesWith(r.Context(), ids)
 	if err != nil {
 		return err
 	}
-	for i := range list {
-		list[i].Images = images[api.NormalizeID(list[i].Spec.CVE)]
+	force := true
+	in := store.ExceptionFilter{InForce: &force, Now: f.Now}
+	for i, e := range answered.Items {
+		answered.Items[i].InForce, answered.Items[i].Images = in.Fits(placeOf(e).ExceptionKey), images[api.NormalizeID(e.Spec.CVE)]
 	}
-	return answer(w, http.StatusOK, itemsOf(list))
+	return answer(w, http.StatusOK, answered)
 }
 
 // kept are the exceptions of the store.

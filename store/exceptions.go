@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,8 +97,12 @@ func (t *Tx) Exception(ctx context.Context, name string) (e api.VulnerabilityExc
 }
 
 // Exceptions are all of them, in the order in which they were added.
-func (t *Tx) Exceptions(ctx context.Context) (list []api.VulnerabilityException, err error) {
-	err = t.each(ctx, "SELECT document FROM exceptions ORDER BY id", nil, func(scan func(...any) error) error {
+func (t *Tx) Exceptions(ctx context.Context) ([]api.VulnerabilityException, error) {
+	return t.exceptions(ctx, " ORDER BY id")
+}
+
+func (t *Tx) exceptions(ctx context.Context, rest string, args ...any) (list []api.VulnerabilityException, err error) {
+	err = t.each(ctx, "SELECT document FROM exceptions"+rest, args, func(scan func(...any) error) error {
 		var text string
 		if err := scan(&text); err != nil {
 			return err
@@ -110,6 +115,53 @@ func (t *Tx) Exceptions(ctx context.Context) (list []api.VulnerabilityException,
 		return nil
 	})
 	return list, err
+}
+
+// ExceptionKey orders exceptions: by their end, those without one last, then by CVE and name.
+type ExceptionKey struct {
+	End  string `json:"end"` // documents.Time, or "~" for never
+	CVE  string `json:"cve"` // as api.NormalizeID writes it
+	Name string `json:"name"`
+}
+
+// KeyOf is the place of an exception in lists.
+func KeyOf(e api.VulnerabilityException) ExceptionKey {
+	return ExceptionKey{cmp.Or(expiry(e.Spec.Expires), "~"), api.NormalizeID(e.Spec.CVE), e.Metadata.Name}
+}
+
+// Compare is less than 0 where k comes before other.
+func (k ExceptionKey) Compare(other ExceptionKey) int {
+	return cmp.Or(cmp.Compare(k.End, other.End), cmp.Compare(k.CVE, other.CVE), cmp.Compare(k.Name, other.Name))
+}
+
+// ExceptionFilter narrows lists of exceptions; empty members do not.
+type ExceptionFilter struct {
+	CVE string // the id that the exception names, in any case
+	// InForce takes those that have not come to their end at Now, or those that have.
+	InForce *bool
+	Now     time.Time
+}
+
+// Fits tells whether an exception of a key is one that the filter takes.
+func (f ExceptionFilter) Fits(k ExceptionKey) bool {
+	return (f.CVE == "" || k.CVE == api.NormalizeID(f.CVE)) && (f.InForce == nil || *f.InForce == (k.End > documents.Time(f.Now)))
+}
+
+// ExceptionsAfter are at most limit exceptions that a filter takes, in the order of
+// ExceptionKey, of those that come after a key; "after" is nil at the start.
+func (t *Tx) ExceptionsAfter(ctx context.Context, f ExceptionFilter, after *ExceptionKey, limit int) ([]api.VulnerabilityException, error) {
+	const end = "CASE WHEN expires = '' THEN '~' ELSE expires END"
+	var c conditions
+	if f.CVE != "" {
+		c.add("cve = ?", api.NormalizeID(clean(f.CVE)))
+	}
+	if f.InForce != nil {
+		c.add(end+map[bool]string{true: " > ?", false: " <= ?"}[*f.InForce], documents.Time(f.Now))
+	}
+	if after != nil {
+		c.add("("+end+", cve, name) > (?, ?, ?)", clean(after.End), clean(after.CVE), clean(after.Name))
+	}
+	return t.exceptions(ctx, c.where()+" ORDER BY "+end+", cve, name LIMIT ?", append(c.args, limit)...)
 }
 
 // expiry is the end of an exception as text of fixed width; "" is never.

@@ -39,7 +39,7 @@ func TestRequestsOfTheDescription(t *testing.T) {
 	settings := func() string {
 		_, _, a := w.send("GET", "/api/v1/thresholds", w.admin, nil, nil)
 		_, _, b := w.send("GET", "/api/v1/runtime-view", w.admin, nil, nil)
-		_, _, c := w.send("GET", "/api/v1/exceptions", w.admin, nil, nil)
+		_, _, c := w.send("GET", "/api/v1/exceptions?limit=1000", w.admin, nil, nil)
 		return string(a) + string(b) + string(c)
 	}
 	asked := map[string]int{}
