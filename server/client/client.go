@@ -3,6 +3,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/tls"
@@ -150,6 +151,48 @@ func (c *Client) RequestScans(ctx context.Context, images []string) error {
 	return err
 }
 
+// Text is a body or an answer that is not JSON, with its media type.
+type Text struct {
+	Type  string
+	Bytes []byte
+}
+
+// Call sends a request of any route: its method, its path below /api/v1, its parameters,
+// and a body, which is written as JSON where it is no [Text]; none for nil. The answer is
+// read from JSON into what answer points at, or into a [*Text]; nil leaves it. It is asked
+// again as often as Config says. An answer of more than 64 MB is an error: for those is
+// [Client.Open].
+func (c *Client) Call(ctx context.Context, method, path string, query url.Values, body, answer any) error {
+	r := request{method: method, what: strings.TrimPrefix(path, "/"), query: query}
+	switch body := body.(type) {
+	case nil:
+	case Text:
+		r.media, r.body = body.Type, body.Bytes
+	default:
+		var err error
+		if r.body, err = json.Marshal(body); err != nil {
+			return fmt.Errorf("writing what goes to %s: %w", r.what, err)
+		}
+	}
+	return c.call(ctx, r, answer)
+}
+
+// Open reads an answer as it comes: an export, a download, the stream of events. It is
+// asked for once, and takes as long as ctx lets it; the caller closes it.
+func (c *Client) Open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	r := request{method: http.MethodGet, what: strings.TrimPrefix(path, "/"), query: query}
+	long := &http.Client{Transport: c.http.Transport, CheckRedirect: c.http.CheckRedirect}
+	response, _, err := c.do(ctx, long, r)
+	if err == nil && response.StatusCode/100 != 2 {
+		defer response.Body.Close()
+		_, err = read(response, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking %s for %s: %w", c.base, r.what, err)
+	}
+	return response.Body, nil
+}
+
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 64 << 20
 
@@ -164,6 +207,7 @@ func (e *Error) Error() string { return e.text }
 // request is one request as it goes over the wire, its body packed.
 type request struct {
 	method, what, encoding string
+	media                  string // "" is JSON
 	query                  url.Values
 	body                   []byte
 }
@@ -191,10 +235,8 @@ func (c *Client) json(ctx context.Context, method, what string, query url.Values
 
 // call sends a request until it is answered, as often as it may.
 func (c *Client) call(ctx context.Context, r request, answer any) error {
-	target := c.base.JoinPath("api/v1", r.what)
-	target.RawQuery = r.query.Encode()
 	for attempt := 1; ; attempt++ {
-		after, err := c.send(ctx, r, target.String(), answer)
+		after, err := c.send(ctx, r, answer)
 		if err == nil {
 			return nil
 		}
@@ -211,12 +253,24 @@ func (c *Client) call(ctx context.Context, r request, answer any) error {
 }
 
 // send gives a negative time with errors that another attempt would meet again.
-func (c *Client) send(ctx context.Context, r request, target string, answer any) (time.Duration, error) {
-	request, err := http.NewRequestWithContext(ctx, r.method, target, bytes.NewReader(r.body))
+func (c *Client) send(ctx context.Context, r request, answer any) (time.Duration, error) {
+	response, after, err := c.do(ctx, c.http, r)
 	if err != nil {
-		return -1, err
+		return after, err
 	}
-	request.Header.Set("Content-Type", "application/json")
+	defer response.Body.Close()
+	return read(response, answer)
+}
+
+// do sends a request, and gives what comes back, whatever its status.
+func (c *Client) do(ctx context.Context, by *http.Client, r request) (*http.Response, time.Duration, error) {
+	target := c.base.JoinPath("api/v1", r.what)
+	target.RawQuery = r.query.Encode()
+	request, err := http.NewRequestWithContext(ctx, r.method, target.String(), bytes.NewReader(r.body))
+	if err != nil {
+		return nil, -1, err
+	}
+	request.Header.Set("Content-Type", cmp.Or(r.media, "application/json"))
 	if r.encoding != "" {
 		request.Header.Set("Content-Encoding", r.encoding)
 	}
@@ -225,27 +279,38 @@ func (c *Client) send(ctx context.Context, r request, target string, answer any)
 	if c.config.TokenFile != "" {
 		text, err := os.ReadFile(c.config.TokenFile)
 		if err != nil {
-			return 0, fmt.Errorf("reading the token: %w", err)
+			return nil, 0, fmt.Errorf("reading the token: %w", err)
 		}
 		token = strings.TrimSpace(string(text))
 	}
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := c.http.Do(request)
+	response, err := by.Do(request)
 	if err != nil {
 		var wrong *tls.CertificateVerificationError
 		if errors.As(err, &wrong) {
-			return -1, wrong
+			return nil, -1, wrong
 		}
-		return 0, errors.Unwrap(err) // without the URL, which is said once
+		return nil, 0, errors.Unwrap(err) // without the URL, which is said once
 	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	return response, 0, nil
+}
+
+// read reads an answer, as send gives it.
+func read(response *http.Response, answer any) (time.Duration, error) {
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
 		return 0, err
 	}
+	if len(text) > maxAnswer {
+		return -1, fmt.Errorf("the answer has more than %d MB", maxAnswer>>20)
+	}
 	if response.StatusCode/100 == 2 {
+		if raw, ok := answer.(*Text); ok {
+			*raw = Text{response.Header.Get("Content-Type"), text}
+			return 0, nil
+		}
 		if len(text) == 0 || answer == nil {
 			return 0, nil
 		}
