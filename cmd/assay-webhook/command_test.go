@@ -37,3 +37,17 @@ func TestNamespaceSelectorIsGuarded(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A variable that stands for no flag stops the start, before a file is read.
+func TestUnknownVariables(t *testing.T) {
+	t.Setenv("ASSAY_WEBHOOK_FAILURE_POLICYS", "Fail")
+	t.Setenv("ASSAY_WEBHOOK_SERVICE_HOST", "10.0.0.1") // of the Service assay-webhook
+	c := command()
+	c.SetArgs([]string{"--policies", t.TempDir()})
+	c.SetOut(io.Discard)
+	c.SetErr(io.Discard)
+	err := c.ExecuteContext(t.Context())
+	if err == nil || err.Error() != "ASSAY_WEBHOOK_FAILURE_POLICYS stands for no flag of assay-webhook; did you mean ASSAY_WEBHOOK_FAILURE_POLICY?" {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,27 +1,29 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/assay-dev/assay/cmd/environment"
 )
 
 // fromEnvironment takes flags that were not given from ASSAY_WEBHOOK_<FLAG>.
-func fromEnvironment(c *cobra.Command) (err error) {
+func fromEnvironment(c *cobra.Command) error {
+	const prefix = "ASSAY_WEBHOOK_"
+	errs := []error{environment.Unknown(c, prefix, os.Environ())}
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		key := "ASSAY_WEBHOOK_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value := os.Getenv(key)
-		if f.Changed || value == "" || err != nil {
-			return
-		}
-		if set := c.Flags().Set(f.Name, value); set != nil {
-			err = fmt.Errorf("%s: %w", key, set)
+		if value, name := environment.Lookup(prefix, f.Name); !f.Changed && name != "" {
+			if err := c.Flags().Set(f.Name, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			}
 		}
 	})
-	return err
+	return errors.Join(errs...)
 }
 
 // hideRareAudit leaves the usual ones of kube-apiserver's audit flags in the help.

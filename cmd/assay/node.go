@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"github.com/assay-dev/assay/cmd/environment"
 	"github.com/assay-dev/assay/node"
 	"github.com/assay-dev/assay/scanner"
 	"github.com/assay-dev/assay/scanner/child"
@@ -100,19 +100,15 @@ with --once also 3 where an image could not be scanned.`,
 	must(c.MarkFlagDirname("containerd-root"))
 
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		const prefix = "ASSAY_NODE_"
 		given, err := a.fill(c, nil, "", func(flag string) (string, string) {
-			names := []string{"ASSAY_NODE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
-			if flag == "node" {
-				names = append(names, "NODE_NAME")
+			value, name := environment.Lookup(prefix, flag)
+			if v := os.Getenv("NODE_NAME"); flag == "node" && name == "" && v != "" {
+				return v, "NODE_NAME"
 			}
-			for _, n := range names {
-				if v := os.Getenv(n); v != "" {
-					return v, n
-				}
-			}
-			return "", ""
+			return value, name
 		})
-		if err != nil {
+		if err := errors.Join(environment.Unknown(c, prefix, os.Environ()), err); err != nil {
 			return err
 		}
 		var level slog.Level

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,10 +10,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/assay-dev/assay/stream"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/assay-dev/assay/cmd/environment"
+	"github.com/assay-dev/assay/stream"
 )
 
 // calicoNames lets flags be written with underscores, as Calico's scanner had
@@ -33,7 +36,8 @@ func calicoNames(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 // complete fills in the flags that were not given, from the environment, then
 // from the configuration file.
 func (f *scanFlags) complete(c *cobra.Command, a *app) error {
-	file, name, err := readConfig(f.config, ".assay.yaml", ".tigera-scanner.yaml")
+	set, _ := lookupEnv("config")
+	file, name, err := a.readConfig(c, leniently, cmp.Or(f.config, set), ".assay.yaml", ".tigera-scanner.yaml")
 	if err != nil {
 		return err
 	}
@@ -83,17 +87,13 @@ func (a *app) fill(c *cobra.Command, file map[string][]string, name string, env 
 			}
 		}
 		given[flag.Name] = flag.Changed
-		delete(file, flag.Name)
 	})
-	for key := range file {
-		a.log.Warn("the configuration has a key that is no flag of "+c.CommandPath(), "file", name, "key", key)
-	}
 	return given, errors.Join(errs...)
 }
 
 // lookupEnv finds CC_WARN_THRESHOLD for warn-threshold, and CC_API_URL for apiurl.
 func lookupEnv(flag string) (value, name string) {
-	names := []string{"CC_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+	names := []string{environment.Variable("CC_", flag)}
 	switch flag {
 	case "apiurl":
 		names = append(names, "CC_API_URL", "IMAGE_ASSURANCE_API_URL")
@@ -110,9 +110,33 @@ func lookupEnv(flag string) (value, name string) {
 	return "", ""
 }
 
+// Keys of a configuration file that are no flags stop what runs as a service. Those of a scanner's
+// file may be of Calico's, and are told of; only one that is a flag but for a letter or two stops it.
+const (
+	strictly  = true
+	leniently = false
+)
+
+// unknownKey says what is wrong with a key of a configuration file; "" where it may stand there.
+func (a *app) unknownKey(c *cobra.Command, file, key string, strict bool) string {
+	near := environment.Nearest(c.Flags(), key)
+	switch {
+	case key == "config" || key == "help":
+		return "is not for a file"
+	case c.Flags().Lookup(key) != nil:
+		return ""
+	case near != "":
+		return fmt.Sprintf("is no flag of %s; did you mean %s?", c.CommandPath(), near)
+	case strict:
+		return fmt.Sprintf("is no flag of %s", c.CommandPath())
+	}
+	a.log.Warn("the configuration has a key that is no flag of "+c.CommandPath(), "file", file, "key", key)
+	return ""
+}
+
 // readConfig reads a YAML file of flag names and values, or lists of values. Without a name, the
 // first of the default files in the user's home that exists is read.
-func readConfig(name string, defaults ...string) (map[string][]string, string, error) {
+func (a *app) readConfig(c *cobra.Command, strict bool, name string, defaults ...string) (map[string][]string, string, error) {
 	names := []string{name}
 	if name == "" {
 		home, err := os.UserHomeDir()
@@ -132,7 +156,7 @@ func readConfig(name string, defaults ...string) (map[string][]string, string, e
 		if err != nil {
 			return nil, "", fmt.Errorf("reading the configuration: %w", err)
 		}
-		out, err := parseConfig(n, text)
+		out, err := parseConfig(n, text, func(key string) string { return a.unknownKey(c, n, key, strict) })
 		return out, n, err
 	}
 	return nil, "", nil
@@ -154,8 +178,8 @@ func readSmall(name string) ([]byte, error) {
 
 var configBounds = stream.Config{Document: 1 << 20, Total: 1 << 20, Nodes: 10_000, Depth: 16, Secret: true}
 
-// parseConfig reads flag names and values. Nothing but comments sets nothing.
-func parseConfig(name string, text []byte) (map[string][]string, error) {
+// parseConfig reads flag names and values; wrong tells what is wrong with a name. Nothing but comments sets nothing.
+func parseConfig(name string, text []byte, wrong func(flag string) string) (map[string][]string, error) {
 	docs, err := stream.All(name, text, configBounds)
 	if err != nil || len(docs) == 0 {
 		return map[string][]string{}, err
@@ -183,6 +207,9 @@ func parseConfig(name string, text []byte) (map[string][]string, error) {
 		case twice:
 			faults = append(faults, d.Fault(key, key.Value, "is given twice"))
 		default:
+			if fault := wrong(flag); fault != "" {
+				faults = append(faults, d.Fault(key, key.Value, "%s", fault))
+			}
 			list := []*yaml.Node{value}
 			if value.Kind == yaml.SequenceNode {
 				list = value.Content

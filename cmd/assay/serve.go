@@ -19,6 +19,7 @@ import (
 	"github.com/assay-dev/assay/bundles/serve"
 	"github.com/assay-dev/assay/bundles/source"
 	"github.com/assay-dev/assay/bundles/source/gitrepo"
+	"github.com/assay-dev/assay/cmd/environment"
 	"github.com/assay-dev/assay/outgoing"
 	"github.com/assay-dev/assay/scanner/vulndb"
 	"github.com/assay-dev/assay/server/auth"
@@ -149,17 +150,13 @@ say where --trace sends spans to.`,
 	must(c.MarkFlagDirname("policies"))
 
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		values, name, err := readConfig(file, ".assay-server.yaml")
-		if err != nil {
+		const prefix = "ASSAY_SERVE_"
+		set, _ := environment.Lookup(prefix, "config")
+		values, name, err := a.readConfig(c, strictly, cmp.Or(file, set), ".assay-server.yaml")
+		if err := errors.Join(environment.Unknown(c, prefix, os.Environ()), err); err != nil {
 			return err
 		}
-		if _, err := a.fill(c, values, name, func(flag string) (string, string) {
-			key := "ASSAY_SERVE_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-			if v := os.Getenv(key); v != "" {
-				return v, key
-			}
-			return "", ""
-		}); err != nil {
+		if _, err := a.fill(c, values, name, func(flag string) (string, string) { return environment.Lookup(prefix, flag) }); err != nil {
 			return err
 		}
 		var level slog.Level
