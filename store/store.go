@@ -21,6 +21,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	_ "github.com/glebarez/go-sqlite" // the driver "sqlite"
@@ -72,6 +73,7 @@ type Store struct {
 	now       func() time.Time
 	stale     time.Duration // Config.StaleAfter
 	committed chan struct{}
+	failing   atomic.Bool // the last write that was tried found no room, or a disk that fails: see Probe
 	// interned are ids of names of vulnerabilities and packages that were
 	// committed: rows of these tables never change their id.
 	interned *interned
@@ -185,6 +187,14 @@ func (s *Store) SQLiteDB() *sql.DB {
 	return s.write
 }
 
+// SQLiteReader are the connections that read, which never wait for who writes; nil with PostgreSQL.
+func (s *Store) SQLiteReader() *sql.DB {
+	if s.dialect != SQLite {
+		return nil
+	}
+	return s.read
+}
+
 // Pool is that of PostgreSQL; nil with SQLite.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
@@ -214,7 +224,12 @@ const writeLock = 0x6173736179
 
 // Write runs a transaction that changes data. Writers of all programs come one after the
 // other. An error of fn undoes what it did and is returned.
-func (s *Store) Write(ctx context.Context, fn func(*Tx) error) error {
+func (s *Store) Write(ctx context.Context, fn func(*Tx) error) (err error) {
+	defer func() {
+		if unwritable(err) {
+			s.failing.Store(true)
+		}
+	}()
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return s.fault("beginning to write", err)

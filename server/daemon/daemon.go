@@ -188,7 +188,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	work, err = jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Postgres: s.Pool(), Timeout: c.JobTimeout, Observe: m.job, Log: c.Log, Work: jobs.Work{
+	work, err = jobs.New(ctx, jobs.Config{SQLite: s.SQLiteDB(), Reader: s.SQLiteReader(), Postgres: s.Pool(), Timeout: c.JobTimeout, Observe: m.job, Log: c.Log, Work: jobs.Work{
 		Due: func(ctx context.Context, limit int) ([]string, error) {
 			due, err := matcher.Due(ctx, limit)
 			if errors.Is(err, vulndb.ErrMissing) {
@@ -242,14 +242,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	c.Quotas.Refused = func(of string) { m.quota.WithLabelValues(of).Inc() }
 	api := server.New(server.Config{Store: s, Live: follower, Jobs: work, MayScan: c.mayScan(), ApproveExceptions: c.ApproveExceptions, DecodeSBOM: rematch.Decode, VersionBelow: match.Below, Database: matcher.Database, Databases: matcher.State,
 		Observe: m.request, Limits: c.Limits, Quotas: c.Quotas, Spool: spool, Version: c.Version, Log: c.Log})
-	m.registry.MustRegister(state{store: s, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
+	disks := newStorage(&c, s)
+	m.registry.MustRegister(state{store: s, storage: disks, jobs: work, database: matcher.Database, databases: matcher.State, matching: matcher.Counts, waiting: handler.Waiting,
 		refused: func() bool { _, _, refused := follower.Policies(); return refused != nil }, ready: func() bool { return follower.Ready() == nil }})
 	var guard *auth.Auth // the pages ask the API as their users would: each of the two needs the other
 	pages, err := c.pages(ctx, s, api, func() *auth.Auth { return guard })
 	if err != nil {
 		return err
 	}
-	web := newSite(api, pages, forms(spool, pages), handler, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), ready(s, follower))
+	web := newSite(api, pages, forms(spool, pages), handler, promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}), ready(s, follower, disks))
 	c.Auth.Routes, c.Auth.Tokens, c.Auth.Listener, c.Auth.Observe, c.Auth.Log = web.routes, server.Tokens{Store: s}, c.Listener.Addr(), m.login, c.Log
 	c.Auth.Refused = pages.Refused
 	if guard, err = auth.New(ctx, c.Auth); err != nil {
@@ -282,6 +283,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return follower.Run(behind) })
 	group.Go(func() error { return work.Run(ctx) })
+	group.Go(func() error {
+		return disks.Run(ctx, func(fault string) {
+			if fault == "" {
+				c.Log.Info("data can be stored again")
+				return
+			}
+			c.Log.Error("nothing can be stored", "error", fault)
+		})
+	})
 	group.Go(func() error { return matcher.Follow(ctx) })
 	group.Go(func() error { return api.KeepRanking(ctx) })
 	group.Go(func() error {
@@ -415,13 +425,16 @@ func notifications(file string) (*config.Notifications, map[string]notify.Receiv
 }
 
 // ready says whether decisions can be made and data be stored.
-func ready(s *store.Store, f *follow.Follower) http.Handler {
+func ready(s *store.Store, f *follow.Follower, disks *storage) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 		defer cancel()
 		var faults []string
 		if s.Ping(ctx) != nil {
 			faults = append(faults, "the database does not answer")
+		}
+		if disks.Fault() != "" {
+			faults = append(faults, "nothing can be stored: the disk is full, or the database takes no writes") // which is in the log
 		}
 		if f.Ready() != nil {
 			faults = append(faults, "policies and data are not loaded") // why is in the log, and for viewers at /api/v1/policies

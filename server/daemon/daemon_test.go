@@ -711,7 +711,7 @@ func TestMetrics(t *testing.T) {
 		return strings.Contains(string(text), "assay_job_duration_seconds_count")
 	})
 	_, _, text := w.send("GET", "/metrics", w.admin, nil, nil)
-	known := map[string]bool{"assay_vulnerability_database_built_timestamp_seconds": true, "assay_job_errors_total": true, "assay_follow_errors_total": true}
+	known := map[string]bool{"assay_notifications_undelivered": true, "assay_jobs": true, "assay_jobs_oldest_due_timestamp_seconds": true, "assay_vulnerability_database_built_timestamp_seconds": true, "assay_job_errors_total": true, "assay_follow_errors_total": true}
 	for _, m := range helpLine.FindAllStringSubmatch(string(text), -1) {
 		for _, suffix := range []string{"", "_bucket", "_count", "_sum"} {
 			known[m[1]+suffix] = true

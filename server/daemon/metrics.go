@@ -10,6 +10,7 @@ import (
 
 	"github.com/assay-dev/assay/api"
 	"github.com/assay-dev/assay/intake"
+	"github.com/assay-dev/assay/server/jobs"
 	"github.com/assay-dev/assay/store"
 )
 
@@ -84,6 +85,8 @@ func (m *metrics) job(kind string, took time.Duration, err error) {
 // state is what is read when Prometheus asks.
 type state struct {
 	store    *store.Store
+	storage  *storage
+	jobs     *jobs.Jobs
 	database func() *api.ScanDatabase
 	// databases tells of those that are kept.
 	databases func(context.Context) (*api.DatabaseState, error)
@@ -94,21 +97,27 @@ type state struct {
 }
 
 var (
-	imagesDesc   = prometheus.NewDesc("assay_images", "References with a digest, by result.", []string{"result"}, nil)
-	databaseDesc = prometheus.NewDesc("assay_vulnerability_database_built_timestamp_seconds", "When the vulnerability database in use was built.", nil, nil)
-	updateDesc   = prometheus.NewDesc("assay_vulnerability_database_update_failed", "1 while the last try to update the vulnerability database failed.", nil, nil)
-	ownDesc      = prometheus.NewDesc("assay_advisories_refused", "1 while the site's newest own advisories cannot be used, and the last good ones stay.", nil, nil)
-	refusedDesc  = prometheus.NewDesc("assay_policies_refused", "1 while the newest state of the policies is refused, and the last good one stays.", nil, nil)
-	readyDesc    = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
-	heardDesc    = prometheus.NewDesc("assay_cluster_last_heard_timestamp_seconds", "When something of a cluster was heard last.", []string{"cluster"}, nil)
-	sbomsDesc    = prometheus.NewDesc("assay_rematch_sboms", "SBOMs: all, those due to be matched, those of them that a new database may find another vulnerability in (urgent), and those that could not be matched (failed).", []string{"state"}, nil)
-	usedDesc     = prometheus.NewDesc("assay_quota_used", "What identities hold of what they handed in: digests, names and bytes.", []string{"identity", "quota"}, nil)
-	waitingDesc  = prometheus.NewDesc("assay_bundle_requests_waiting", "Requests that wait for a bundle to change.", nil, nil)
+	imagesDesc      = prometheus.NewDesc("assay_images", "References with a digest, by result.", []string{"result"}, nil)
+	databaseDesc    = prometheus.NewDesc("assay_vulnerability_database_built_timestamp_seconds", "When the vulnerability database in use was built.", nil, nil)
+	updateDesc      = prometheus.NewDesc("assay_vulnerability_database_update_failed", "1 while the last try to update the vulnerability database failed.", nil, nil)
+	ownDesc         = prometheus.NewDesc("assay_advisories_refused", "1 while the site's newest own advisories cannot be used, and the last good ones stay.", nil, nil)
+	refusedDesc     = prometheus.NewDesc("assay_policies_refused", "1 while the newest state of the policies is refused, and the last good one stays.", nil, nil)
+	readyDesc       = prometheus.NewDesc("assay_ready", "1 once policies and data are loaded.", nil, nil)
+	heardDesc       = prometheus.NewDesc("assay_cluster_last_heard_timestamp_seconds", "When something of a cluster was heard last.", []string{"cluster"}, nil)
+	sbomsDesc       = prometheus.NewDesc("assay_rematch_sboms", "SBOMs: all, those due to be matched, those of them that a new database may find another vulnerability in (urgent), and those that could not be matched (failed).", []string{"state"}, nil)
+	usedDesc        = prometheus.NewDesc("assay_quota_used", "What identities hold of what they handed in: digests, names and bytes.", []string{"identity", "quota"}, nil)
+	writableDesc    = prometheus.NewDesc("assay_storage_writable", "1 while data can be stored: the database takes writes, and the disks have room.", nil, nil)
+	freeDesc        = prometheus.NewDesc("assay_disk_free_bytes", "What is free on the disks of this server: of its data, and of a SQLite database.", []string{"of"}, nil)
+	firingDesc      = prometheus.NewDesc("assay_alerts_firing", "Alerts that fire.", nil, nil)
+	undeliveredDesc = prometheus.NewDesc("assay_notifications_undelivered", "Notifications by receiver: those that wait for their next attempt, and those that were given up (failed).", []string{"receiver", "state"}, nil)
+	jobsDesc        = prometheus.NewDesc("assay_jobs", "Background jobs that are not done, by kind and state.", []string{"kind", "state"}, nil)
+	jobsDueDesc     = prometheus.NewDesc("assay_jobs_oldest_due_timestamp_seconds", "Since when the oldest job that no worker has taken could have begun.", []string{"kind"}, nil)
+	waitingDesc     = prometheus.NewDesc("assay_bundle_requests_waiting", "Requests that wait for a bundle to change.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (s state) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc, usedDesc} {
+	for _, d := range []*prometheus.Desc{imagesDesc, databaseDesc, updateDesc, ownDesc, refusedDesc, readyDesc, waitingDesc, heardDesc, sbomsDesc, usedDesc, writableDesc, freeDesc, firingDesc, undeliveredDesc, jobsDesc, jobsDueDesc} {
 		out <- d
 	}
 }
@@ -122,6 +131,10 @@ func (s state) Collect(out chan<- prometheus.Metric) {
 	gauge(refusedDesc, truth[s.refused()])
 	gauge(readyDesc, truth[s.ready()])
 	gauge(waitingDesc, float64(s.waiting()))
+	gauge(writableDesc, truth[s.storage.Fault() == ""])
+	for of, bytes := range s.storage.Free() {
+		gauge(freeDesc, float64(bytes), of)
+	}
 	if db := s.database(); db != nil {
 		gauge(databaseDesc, float64(db.Built.Unix()))
 	}
@@ -130,6 +143,21 @@ func (s state) Collect(out chan<- prometheus.Metric) {
 	if st, err := s.databases(ctx); err == nil {
 		gauge(updateDesc, truth[st.LastUpdate != nil && st.LastUpdate.Error != ""])
 		gauge(ownDesc, truth[st.Advisories != ""])
+	}
+	if depths, err := s.jobs.Depths(ctx); err == nil {
+		for _, d := range depths {
+			gauge(jobsDesc, float64(d.Jobs), d.Kind, d.State)
+			if d.State == jobs.Available {
+				gauge(jobsDueDesc, float64(d.Since.Unix()), d.Kind)
+			}
+		}
+	}
+	if b, err := s.store.Backlog(ctx); err == nil {
+		gauge(firingDesc, float64(b.Firing))
+		for receiver, n := range b.Deliveries {
+			gauge(undeliveredDesc, float64(n.Waiting), receiver, "waiting")
+			gauge(undeliveredDesc, float64(n.Failed), receiver, "failed")
+		}
 	}
 	clusters, err := s.store.Clusters(ctx)
 	if err != nil {

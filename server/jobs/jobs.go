@@ -61,7 +61,9 @@ type Config struct {
 	// SQLite or Postgres is the store's database; River has tables of its own in it.
 	SQLite   *sql.DB
 	Postgres *pgxpool.Pool
-	Work     Work
+	// Reader, where given, reads of SQLite without waiting for who writes.
+	Reader *sql.DB
+	Work   Work
 	// Workers is how many SBOMs this replica matches at once; 0: the number of CPUs.
 	Workers int
 	// Periods of what the leading replica starts.
@@ -131,6 +133,7 @@ func New(ctx context.Context, c Config) (*Jobs, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	c.Reader = cmp.Or(c.Reader, c.SQLite)
 	if c.Observe == nil {
 		c.Observe = func(string, time.Duration, error) {}
 	}

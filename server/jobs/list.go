@@ -145,3 +145,49 @@ func argsOf(row *rivertype.JobRow) args {
 	}
 	return a
 }
+
+// Depth is how many jobs of a kind are in a state, and since when the first of them could start.
+type Depth struct {
+	Kind, State string
+	Jobs        int
+	Since       time.Time
+}
+
+// Depths counts the jobs that are not done.
+func (j *Jobs) Depths(ctx context.Context) (list []Depth, err error) {
+	const query = "SELECT kind, state, COUNT(*), %s FROM river_job WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled') GROUP BY kind, state"
+	add := func(scan func(...any) error) error {
+		var d Depth
+		var since int64
+		if err := scan(&d.Kind, &d.State, &d.Jobs, &since); err != nil {
+			return err
+		}
+		d.Since = time.Unix(since, 0)
+		list = append(list, d)
+		return nil
+	}
+	if j.SQLite != nil {
+		rows, err := j.Reader.QueryContext(ctx, fmt.Sprintf(query, "CAST(strftime('%s', MIN(scheduled_at)) AS INTEGER)"))
+		if err != nil {
+			return nil, fmt.Errorf("counting jobs: %w", err)
+		}
+		defer rows.Close()
+		for rows.Next() {
+			if err := add(rows.Scan); err != nil {
+				return nil, fmt.Errorf("counting jobs: %w", err)
+			}
+		}
+		return list, rows.Err()
+	}
+	rows, err := j.Postgres.Query(ctx, fmt.Sprintf(query, "EXTRACT(EPOCH FROM MIN(scheduled_at))::bigint"))
+	if err != nil {
+		return nil, fmt.Errorf("counting jobs: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := add(rows.Scan); err != nil {
+			return nil, fmt.Errorf("counting jobs: %w", err)
+		}
+	}
+	return list, rows.Err()
+}
