@@ -15,6 +15,7 @@ import (
 // cannot be had where this is tested. The facts:
 //
 //   - White space is blanks and tabs, nothing else.
+//   - A key has at most 512 bytes.
 //   - A string runs to the next quote of its sort; there are no escapes.
 //   - Right after a key, only an operator may stand; its words need no space
 //     between them nor after them ("notin", "startswith'x'").
@@ -26,11 +27,11 @@ type calico struct{ in string }
 
 var (
 	stringPattern = regexp.MustCompile(`^(?:"([^"]*)"|'([^']*)')`)
-	keyPattern    = regexp.MustCompile(`^[a-zA-Z0-9_./-]+`)
+	keyPattern    = regexp.MustCompile(`^[a-zA-Z0-9_./-]{1,512}`)
 	termPatterns  = []*regexp.Regexp{ // the last two after their key
 		regexp.MustCompile(`^()(all)\([ \t]*\)`),
 		regexp.MustCompile(`^()(global)\([ \t]*\)`),
-		regexp.MustCompile(`^(has)\([ \t]*([a-zA-Z0-9_./-]+)[ \t]*\)`),
+		regexp.MustCompile(`^(has)\([ \t]*([a-zA-Z0-9_./-]{1,512})[ \t]*\)`),
 		regexp.MustCompile(`^()[ \t]*(==|!=|contains|starts[ \t]*with|ends[ \t]*with)[ \t]*('[^']*'|"[^"]*")`),
 		regexp.MustCompile(`^()[ \t]*(in|not[ \t]*in)[ \t]*\{((?:[ \t]*(?:'[^']*'|"[^"]*")[ \t]*,)*(?:[ \t]*(?:'[^']*'|"[^"]*"))?)[ \t]*\}`),
 	}

@@ -1,6 +1,7 @@
 package selector
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -53,6 +54,20 @@ func TestParseBounds(t *testing.T) {
 }
 
 // What is at the bounds prints as what is within them.
+// A label of 512 bytes is the longest that Calico's parser takes.
+func TestLabelsOf513Bytes(t *testing.T) {
+	for _, form := range []string{"%s == 'x'", "has(%s)", "!has( %s )", "%s not in {'a'}", "a == 'b' && %s contains 'c'"} {
+		for n, accepted := range map[int]bool{511: true, 512: true, 513: false, 5000: false} {
+			in := fmt.Sprintf(form, strings.Repeat("a", n))
+			if _, err := Parse(in); (err == nil) != accepted {
+				t.Errorf("%s with a label of %d bytes: %v", form, n, err)
+			} else if oracle := (&calico{in: in}); oracle.accepts() != accepted {
+				t.Errorf("%s with a label of %d bytes: Calico accepts it: %t", form, n, !accepted)
+			}
+		}
+	}
+}
+
 func TestStringStaysWithinBounds(t *testing.T) {
 	for _, s := range []string{
 		strings.Repeat("all()&&", MaxTerms-1) + "all()", strings.Repeat("has(a)&&all()||", MaxTerms/2-1) + "global()",

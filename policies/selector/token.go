@@ -130,6 +130,9 @@ func word(rest string, afterLabel bool) (k kind, value string, length int, err s
 			if value = identifier(inner); value == "" {
 				return 0, "", 0, "has( needs the name of a label"
 			}
+			if len(value) > maxLabel {
+				return 0, "", 0, tooLong(value)
+			}
 			inner = strings.TrimLeft(inner[len(value):], space)
 		}
 		if !strings.HasPrefix(inner, ")") {
@@ -140,7 +143,17 @@ func word(rest string, afterLabel bool) (k kind, value string, length int, err s
 	if value = identifier(rest); value == "" {
 		return 0, "", 0, fmt.Sprintf("unexpected character %q", []rune(rest)[0])
 	}
+	if len(value) > maxLabel {
+		return 0, "", 0, tooLong(value)
+	}
 	return label, value, len(value), ""
+}
+
+// maxLabel is the length of the longest name of a label that Calico's parser takes.
+const maxLabel = 512
+
+func tooLong(label string) string {
+	return fmt.Sprintf("the label %.30s… has %d bytes; at most %d are allowed", label, len(label), maxLabel)
 }
 
 // words matches an operator's words with any space, or none, between them.
