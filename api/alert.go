@@ -78,28 +78,39 @@ type VerdictAlertSpec struct {
 }
 
 // Event is one record of the vulnerability data set: a scan of a (reference,
-// digest), or a change of its result for another reason. As JSON lines it is
-// what `assay alerts --events` reads.
+// digest), a change of its result for another reason, or that it begins or ceases
+// to run. As JSON lines it is what `assay alerts --events` reads.
 type Event struct {
-	Time           string     `json:"time"` // of storing, RFC 3339
-	Registry       string     `json:"registry"`
-	Repository     string     `json:"repository"`
-	Tag            string     `json:"tag,omitempty"`
-	Digest         string     `json:"digest,omitempty"`
-	Image          string     `json:"image"`
-	Result         Result     `json:"result"`
-	PreviousResult Result     `json:"previous_result,omitempty"`
-	Changed        bool       `json:"changed"`
-	MaxCVSSScore   *float64   `json:"max_cvss_score,omitempty"` // after exceptions; absent when none
-	CVE            []string   `json:"cve"`
-	Package        []string   `json:"package"`
-	Fixable        bool       `json:"fixable"` // some vulnerability has a fixed version
-	KEV            bool       `json:"kev"`     // some vulnerability is known to be exploited
-	EPSS           *float64   `json:"epss,omitempty"`
-	Source         string     `json:"source,omitempty"`
-	Error          string     `json:"error,omitempty"`
-	Instances      []Instance `json:"instances"`
+	Time           string    `json:"time"` // of storing, RFC 3339
+	Type           EventType `json:"type,omitempty"`
+	Registry       string    `json:"registry"`
+	Repository     string    `json:"repository"`
+	Tag            string    `json:"tag,omitempty"`
+	Digest         string    `json:"digest,omitempty"`
+	Image          string    `json:"image"`
+	Result         Result    `json:"result"`
+	PreviousResult Result    `json:"previous_result,omitempty"`
+	Changed        bool      `json:"changed"`
+	MaxCVSSScore   *float64  `json:"max_cvss_score,omitempty"` // after exceptions; absent when none
+	CVE            []string  `json:"cve"`
+	Package        []string  `json:"package"`
+	Fixable        bool      `json:"fixable"` // some vulnerability has a fixed version
+	KEV            bool      `json:"kev"`     // some vulnerability is known to be exploited
+	EPSS           *float64  `json:"epss,omitempty"`
+	Source         string    `json:"source,omitempty"`
+	Error          string    `json:"error,omitempty"`
+	// Instances are those that run; of a PodDetection those that begin, none where the image ceases to run.
+	Instances []Instance `json:"instances"`
 }
+
+// EventType says what an event is, in Calico's words.
+type EventType string
+
+// Types of events.
+const (
+	ImageDetection EventType = "image_detection" // a scan, also one that failed, or a change of result
+	PodDetection   EventType = "pod_detection"   // an image begins to run in a namespace of a cluster, or ceases to run anywhere
+)
 
 // Instance is a container that ran the image at the time of an event.
 type Instance struct {
@@ -107,6 +118,7 @@ type Instance struct {
 	Namespace string `json:"namespace,omitempty"`
 	Pod       string `json:"pod,omitempty"`
 	Container string `json:"container,omitempty"`
+	Node      string `json:"node,omitempty"`
 }
 
 // Alert is one alert that fires.

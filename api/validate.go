@@ -81,6 +81,11 @@ func (e Event) Validate() error {
 	if _, err := time.Parse(time.RFC3339, e.Time); err != nil {
 		return fmt.Errorf("time must be RFC 3339, not %.60q", e.Time)
 	}
+	switch e.Type {
+	case "", ImageDetection, PodDetection:
+	default:
+		return fmt.Errorf("type must be %s or %s, not %.60q", ImageDetection, PodDetection, e.Type)
+	}
 	switch e.Result {
 	case Pass, Warned, Fail, Unknown:
 		return nil

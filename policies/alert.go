@@ -46,11 +46,12 @@ func (c checker) alert(a *Alert) {
 	c.alertMetric(*s)
 	for i, f := range s.AggregateBy {
 		path := fmt.Sprintf("spec.aggregateBy[%d]", i)
-		if _, ok := query.Lookup(f); !ok {
+		field, ok := query.Resolve(f)
+		if !ok {
 			c.at(path, "unknown field %q; known are %s", f, fieldNames())
 		}
-		if slices.Contains(s.AggregateBy[:i], f) {
-			c.at(path, "%s is given twice", f)
+		if _, twice := aggregated(s.AggregateBy[:i], f); ok && twice {
+			c.at(path, "%s is given twice", field.Name)
 		}
 	}
 	c.template("spec.summary", s.Summary, *s)
@@ -90,7 +91,7 @@ func (c checker) alertMetric(s api.GlobalAlertSpec) {
 	case s.Field != "" && s.Metric == "":
 		c.at("spec.field", "needs a metric")
 	case s.Field != "":
-		if _, ok := query.Lookup(s.Field); !ok {
+		if _, ok := query.Resolve(s.Field); !ok {
 			c.at("spec.field", "unknown field %q; known are %s", s.Field, fieldNames())
 		}
 	}
@@ -109,9 +110,10 @@ func fieldNames() string {
 func (c checker) template(path, text string, s api.GlobalAlertSpec) {
 	for _, m := range variable.FindAllStringSubmatchIndex(text, -1) {
 		name := text[m[2]:m[3]]
-		_, isField := query.Lookup(name)
+		_, isField := query.Resolve(name)
+		_, isKey := aggregated(s.AggregateBy, name)
 		switch {
-		case slices.Contains(s.AggregateBy, name), s.Metric != "" && name == s.Metric:
+		case isKey, s.Metric != "" && name == s.Metric:
 		case s.Metric == "" && len(s.AggregateBy) == 0 && isField:
 		default:
 			c.inside(path, m[0], "${%s} is neither in aggregateBy nor the metric", name)
@@ -142,15 +144,36 @@ func (c checker) alertQuery(a *Alert) {
 	a.query = node
 }
 
-// parts splits a template into texts and {"field": name}.
-func parts(text string) []any {
+// aggregated is the name under which a field, by whichever of its names, is in aggregateBy.
+func aggregated(by []string, name string) (key string, is bool) {
+	field, known := query.Resolve(name)
+	at := slices.IndexFunc(by, func(f string) bool { other, ok := query.Resolve(f); return known && ok && other.Name == field.Name })
+	if at < 0 {
+		return "", false
+	}
+	return by[at], true
+}
+
+// variableOf is how the evaluator names what a template has in ${name}.
+func variableOf(s api.GlobalAlertSpec, name string) string {
+	if key, is := aggregated(s.AggregateBy, name); is {
+		return key
+	}
+	if field, ok := query.Resolve(name); ok {
+		return field.Name
+	}
+	return name
+}
+
+// parts splits a template of an alert into texts and {"field": name}.
+func parts(s api.GlobalAlertSpec, text string) []any {
 	out := []any{}
 	at := 0
 	for _, m := range variable.FindAllStringSubmatchIndex(text, -1) {
 		if m[0] > at {
 			out = append(out, text[at:m[0]])
 		}
-		out = append(out, map[string]string{"field": text[m[2]:m[3]]})
+		out = append(out, map[string]string{"field": variableOf(s, text[m[2]:m[3]])})
 		at = m[1]
 	}
 	if at < len(text) {

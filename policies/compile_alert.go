@@ -48,7 +48,7 @@ func alertRow(s api.GlobalAlertSpec) map[string]any {
 	}
 	// Every member is there, since OPA checks the types of constants.
 	return map[string]any{
-		"severity": s.Severity, "lookback": d.Nanoseconds(), "summary": parts(summary), "description": parts(s.Description),
+		"severity": s.Severity, "lookback": d.Nanoseconds(), "summary": parts(s, summary), "description": parts(s, s.Description),
 		"aggregated": len(s.AggregateBy) > 0, "metric": s.Metric, "field": s.Field, "condition": s.Condition, "threshold": threshold,
 	}
 }
@@ -61,7 +61,7 @@ type alertGenerator struct {
 func (g *alertGenerator) alert(a *Alert) {
 	name := literal(a.Metadata.Name)
 	instances := query.UsesInstances(a.query) || slices.ContainsFunc(a.Spec.AggregateBy, func(f string) bool {
-		field, _ := query.Lookup(f)
+		field, _ := query.Resolve(f)
 		return field.Instance
 	})
 	conditions := []string{
@@ -96,7 +96,7 @@ func (g *alertGenerator) keys(name string, fields []string) {
 	var pairs, lines []string
 	bound := false
 	for k, f := range fields {
-		field, _ := query.Lookup(f)
+		field, _ := query.Resolve(f)
 		from, values := "e", "values"
 		if field.List {
 			values = "list_values"
@@ -107,7 +107,7 @@ func (g *alertGenerator) keys(name string, fields []string) {
 				bound = true
 			}
 		}
-		lines = append(lines, fmt.Sprintf("some value_%d in data.assay.alerts.%s(%s, %s)", k, values, from, literal(f)))
+		lines = append(lines, fmt.Sprintf("some value_%d in data.assay.alerts.%s(%s, %s)", k, values, from, literal(field.Name)))
 		pairs = append(pairs, fmt.Sprintf("%s: value_%d", literal(f), k))
 	}
 	instances := "_"

@@ -124,6 +124,14 @@ of_rule[name] contains alert(name, rule, {}, of.count, measure) if {
 	measure := measures(rule, of)
 }
 
+# event_fields(event) are what a template may name where an alert is about one event: of instances, what any has.
+event_fields(event) := object.union(
+	{f: text(v) | some f, v in event},
+	{f: concat(", ", {i[f] | some i in event.instances; i[f] != ""}) |
+		some f in ["cluster", "namespace", "pod", "container", "node"]
+	},
+)
+
 key_text(v) := "" if {
 	is_null(v)
 } else := text(v)
@@ -142,7 +150,7 @@ of_rule[name] contains alert if {
 	rule.metric == ""
 	some i, _ in compiled.hits[name]
 	event := data.assay.alerts.events[i]
-	fields := {f: text(v) | some f, v in event}
+	fields := event_fields(event)
 	alert := {
 		"name": name,
 		"severity": rule.severity,

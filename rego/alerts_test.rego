@@ -185,6 +185,10 @@ test_templates if {
 	summary([{"field": "nosuch"}, "|", {"field": "max_cvss_score"}, "|", {"field": "changed"}], {}) == "|9.8|true"
 	summary([{"field": "package"}], {}) == ""
 	summary([{"field": "cve"}], {"cve": ["b", "a"]}) == "b, a"
+	summary(
+		[{"field": "namespace"}, " ", {"field": "node"}, " ", {"field": "pod"}],
+		{"instances": [{"namespace": "b", "node": "n"}, {"namespace": "a", "node": ""}, {"namespace": "b"}]},
+	) == "a, b n "
 	summary([{"field": "instances"}], {"instances": [{"namespace": "a", "pod": "p"}]}) == `{"namespace":"a","pod":"p"}`
 	summary(["$", "{", {"field": "image"}, "}"], {"image": "${digest}"}) == "${${digest}}"
 }

@@ -466,7 +466,7 @@ func (s *Server) namesIn(ctx context.Context, cluster string, ref api.Reference,
 
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
-	f := store.EventFilter{Image: q.text("image"), Digest: q.text("digest"), Result: api.Result(q.oneOf("result", results...)), Changed: q.flag("changed"), Since: q.time("since"), Until: q.time("until")}
+	f := store.EventFilter{Image: q.text("image"), Digest: q.text("digest"), Result: api.Result(q.oneOf("result", results...)), Type: api.EventType(q.oneOf("type", string(api.ImageDetection), string(api.PodDetection))), Changed: q.flag("changed"), Since: q.time("since"), Until: q.time("until")}
 	p := q.page()
 	if err := q.err(); err != nil {
 		return err

@@ -84,7 +84,8 @@ func Disagree(list []Evidence) bool {
 }
 
 // disagreement writes an event where what was just stored says something else of the packages of
-// a digest than others do, once for each such state.
+// a digest than others do, once for each such state. It is no scan: whichever result the image has
+// stays, and the event counts to none.
 func (t *Tx) disagreement(ctx context.Context, digest string, listing int64) error {
 	list, disagree, err := t.evidence(ctx, digest)
 	if err != nil || !disagree {
@@ -102,9 +103,9 @@ func (t *Tx) disagreement(ctx context.Context, digest string, listing int64) err
 	if err := t.one(ctx, "SELECT COUNT(*) FROM (SELECT 1 FROM events WHERE digest = ? AND source = ? AND error = ? LIMIT 1) e", []any{digest, SourceOrigins, text}, &known); err != nil || known > 0 {
 		return err
 	}
-	_, err = t.exec(ctx, `INSERT INTO events (time, registry, repository, tag, digest, image, result, previous_result, changed, max_cvss_score, cve, package, fixable, kev, epss, source, error, instances)
-		SELECT CAST(? AS TEXT), l.registry, l.repository, l.tag, l.digest, l.image, CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END, l.result, FALSE, l.max_cvss,
-		CAST('[]' AS `+t.json()+`), CAST('[]' AS `+t.json()+`), l.fixable, l.kev, l.epss, CAST(? AS TEXT), CAST(? AS TEXT), CAST('[]' AS `+t.json()+`) FROM listings l WHERE l.id = ?`,
+	_, err = t.exec(ctx, `INSERT INTO events (time, registry, repository, tag, digest, image, result, previous_result, changed, max_cvss_score, cve, package, fixable, kev, epss, source, error, instances, listing_id)
+		SELECT CAST(? AS TEXT), l.registry, l.repository, l.tag, l.digest, l.image, 'Unknown', l.result, FALSE, NULL,
+		CAST('[]' AS `+t.json()+`), CAST('[]' AS `+t.json()+`), l.fixable, l.kev, l.epss, CAST(? AS TEXT), CAST(? AS TEXT), CAST('[]' AS `+t.json()+`), l.id FROM listings l WHERE l.id = ?`,
 		t.at, SourceOrigins, text, listing)
 	return err
 }

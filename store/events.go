@@ -12,7 +12,7 @@ import (
 )
 
 // eventColumns are those that scanEvent reads.
-const eventColumns = "events.time, events.registry, events.repository, events.tag, events.digest, events.image, events.result, events.previous_result, events.changed, " +
+const eventColumns = "events.time, events.type, events.registry, events.repository, events.tag, events.digest, events.image, events.result, events.previous_result, events.changed, " +
 	"events.max_cvss_score, events.cve, events.package, events.fixable, events.kev, events.epss, events.source, events.error, events.instances"
 
 // Dialect is that of the database, as package engine/pushdown names it.
@@ -43,7 +43,7 @@ func (s *Store) SelectRows(ctx context.Context, query string, args []any, fn fun
 func scanEvent(scan func(...any) error, more ...any) (e api.Event, err error) {
 	var tag, digest, previous, source, fault sql.NullString
 	var cve, packages, instances []byte
-	if err := scan(append(more, &e.Time, &e.Registry, &e.Repository, &tag, &digest, &e.Image, &e.Result, &previous, &e.Changed, &e.MaxCVSSScore,
+	if err := scan(append(more, &e.Time, &e.Type, &e.Registry, &e.Repository, &tag, &digest, &e.Image, &e.Result, &previous, &e.Changed, &e.MaxCVSSScore,
 		&cve, &packages, &e.Fixable, &e.KEV, &e.EPSS, &source, &fault, &instances)...); err != nil {
 		return e, err
 	}

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/assay-dev/assay/api"
@@ -63,6 +66,7 @@ func (t *Tx) SetInstances(ctx context.Context, cluster, node string, list []Inst
 // place stores containers and removes others; before has the listings of those that were there.
 func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]int64, set []Instance, removed []InstanceKey) error {
 	touched := map[int64]bool{}
+	moved := moves{cluster: cluster, began: map[InstanceKey]int64{}, ended: map[InstanceKey]int64{}}
 	for _, i := range set {
 		ref, err := api.ParseReference(i.Image)
 		if err != nil {
@@ -76,6 +80,10 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 		old, there := before[k]
 		if !there {
 			t.holds("", "", rowBytes)
+			// A Pod that comes from another node is there already.
+			if err := t.one(ctx, "SELECT COALESCE(listing_id, 0) FROM instances WHERE cluster = ? AND namespace = ? AND pod = ? AND container = ?", []any{cluster, k.Namespace, k.Pod, k.Container}, &old); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
 		}
 		if old != listing {
 			t.holds(i.Digest, ref.Canonical(), 0)
@@ -96,9 +104,13 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 		if err := t.observed(ctx, clusterSpace(cluster), ref, i.Digest, seen); err != nil {
 			return err
 		}
+		if seen == t.at { // else the same container was only found to be of another listing
+			moved.replace(k, old, listing)
+		}
 	}
 	for _, k := range removed {
 		touched[before[k]] = true
+		moved.replace(k, before[k], 0)
 		if _, err := t.exec(ctx, "DELETE FROM instances WHERE cluster = ? AND namespace = ? AND pod = ? AND container = ?", cluster, k.Namespace, k.Pod, k.Container); err != nil {
 			return err
 		}
@@ -117,10 +129,81 @@ func (t *Tx) place(ctx context.Context, cluster string, before map[InstanceKey]i
 			return err
 		}
 	}
+	if err := t.detected(ctx, seq, moved); err != nil {
+		return err
+	}
 	if len(touched) == 0 {
 		return nil
 	}
 	return t.changed(ctx, InstancesChanged, cluster)
+}
+
+// moves are the containers of a cluster that began to run a listing, and those that no longer do.
+type moves struct {
+	cluster      string
+	began, ended map[InstanceKey]int64
+}
+
+// replace says that a container ran one listing before, and runs another one now; 0 is none.
+func (m *moves) replace(k InstanceKey, before, now int64) {
+	if _, known := m.ended[k]; !known { // what was there first, where it is named twice
+		m.ended[k] = before
+	}
+	m.began[k] = now
+}
+
+// detected has events written for what began to run in a namespace, and for what ceased to run anywhere.
+func (t *Tx) detected(ctx context.Context, seq int64, m moves) error {
+	type place struct {
+		listing   int64
+		namespace string
+	}
+	came, went := map[place]int{}, map[place]int{}
+	lost := map[int64]bool{}
+	for k, listing := range m.began {
+		came[place{listing, k.Namespace}]++
+	}
+	for k, listing := range m.ended {
+		went[place{listing, k.Namespace}]++
+		lost[listing] = lost[listing] || listing != m.began[k]
+	}
+	work := func(listing int64, cause, cluster, namespace string) error {
+		_, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, at, cause, cluster, namespace) VALUES (?, ?, ?, ?, ?, ?)", seq, listing, t.at, cause, cluster, namespace)
+		return err
+	}
+	places := slices.SortedFunc(maps.Keys(came), func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.listing, b.listing), cmp.Compare(a.namespace, b.namespace))
+	})
+	for _, at := range places {
+		if at.listing == 0 {
+			continue
+		}
+		n := came[at]
+		var now int
+		if err := t.one(ctx, "SELECT COUNT(*) FROM instances WHERE listing_id = ? AND cluster = ? AND namespace = ?", []any{at.listing, m.cluster, at.namespace}, &now); err != nil {
+			return err
+		}
+		if now-n+went[at] == 0 { // none was there before
+			if err := work(at.listing, causeBegins, m.cluster, at.namespace); err != nil {
+				return err
+			}
+		}
+	}
+	for _, listing := range slices.Sorted(maps.Keys(lost)) {
+		if listing == 0 || !lost[listing] {
+			continue
+		}
+		var now int
+		if err := t.one(ctx, "SELECT COUNT(*) FROM instances WHERE listing_id = ?", []any{listing}, &now); err != nil {
+			return err
+		}
+		if now == 0 {
+			if err := work(listing, causeCeases, "", ""); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // listingOf is the row of the image of an instance. The digest may be that of an index: the image's

@@ -776,6 +776,7 @@ func (s *Store) Names(ctx context.Context, name string, limit int) (list []NameO
 type EventFilter struct {
 	Image, Digest string
 	Result        api.Result
+	Type          api.EventType
 	Changed       *bool
 	Since, Until  time.Time
 }
@@ -797,7 +798,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter, p Page) (list List[St
 		return list, err
 	}
 	var c conditions
-	for _, x := range []struct{ column, value string }{{"image", f.Image}, {"digest", f.Digest}, {"result", string(f.Result)}} {
+	for _, x := range []struct{ column, value string }{{"image", f.Image}, {"digest", f.Digest}, {"result", string(f.Result)}, {"type", string(f.Type)}} {
 		if x.value != "" {
 			c.add("events."+x.column+" = ?", clean(x.value))
 		}

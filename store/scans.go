@@ -33,6 +33,20 @@ type Added struct {
 // out. A scan is the same when reference, digest, time, source, database and origin are; that
 // is of its Scope. When its packages were found is at most now.
 func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
+	return t.addScan(ctx, scan, "")
+}
+
+// AddMatch stores, as [Tx.AddScan] does, what the server's own matching of an SBOM gave: the first
+// matching belongs to the upload of the SBOM, and both are one event; one again that changes
+// nothing is at most one event a day (docs/design/033).
+func (t *Tx) AddMatch(ctx context.Context, scan api.Scan, first bool) (Added, error) {
+	if first {
+		return t.addScan(ctx, scan, causeMatch)
+	}
+	return t.addScan(ctx, scan, causeRematch)
+}
+
+func (t *Tx) addScan(ctx context.Context, scan api.Scan, cause string) (Added, error) {
 	ref, err := api.ParseReference(scan.Image)
 	if err != nil {
 		return Added{}, err
@@ -123,7 +137,7 @@ func (t *Tx) AddScan(ctx context.Context, scan api.Scan) (Added, error) {
 			return added, err
 		}
 	}
-	if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, scan_id, at) VALUES (?, ?, ?, ?)", t.seq, added.Listing, added.ID, t.at); err != nil {
+	if _, err := t.exec(ctx, "INSERT INTO work (seq, listing_id, scan_id, at, cause) VALUES (?, ?, ?, ?, ?)", t.seq, added.Listing, added.ID, t.at, cause); err != nil {
 		return added, err
 	}
 	if newest { // the digest counts under its other names too

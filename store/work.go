@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 
 	"github.com/assay-dev/assay/api"
@@ -16,8 +14,10 @@ type Task struct {
 	Digest  string
 	// Result is what was computed last, "" for what never was.
 	Result api.Result
-	// Scans are those that make it necessary, each of which becomes an event.
+	// Scans are those that make it necessary, of which events are written.
 	Scans []TaskScan
+	// Detections are that the image began or ceased to run, each of which becomes an event.
+	Detections []Detection
 	// Views are those that must be classified: where all evidence is of all clusters, one of "".
 	Views []TaskView
 }
@@ -36,7 +36,24 @@ type TaskView struct {
 type TaskScan struct {
 	ID            int64
 	Source, Error string
+	// cause is how it came about; identity and origin are whose it is, received is when its SBOM came.
+	cause, identity, received string
+	origin                    int64
 }
+
+// Detection is that an image began to run in a namespace of a cluster, or ceased to run anywhere.
+type Detection struct {
+	Begins             bool
+	Cluster, Namespace string
+}
+
+// Causes of work: a scan that is the server's own matching, for the first time or again, and detections.
+const (
+	causeMatch   = "match"
+	causeRematch = "rematch"
+	causeBegins  = "begins"
+	causeCeases  = "ceases"
+)
 
 // Verdict is what the engine says of a [Task].
 type Verdict struct {
@@ -74,13 +91,15 @@ func (t *Tx) Tasks(ctx context.Context, seen int64, limit int, ways []api.Way) (
 		}
 	}
 	at := map[int64]int{}
-	err = t.each(ctx, `SELECT w.id, l.id, l.image, l.digest, l.result, COALESCE(w.scan_id, 0), COALESCE(s.source, ''), COALESCE(s.error, '')
-		FROM work w JOIN listings l ON l.id = w.listing_id LEFT JOIN scans s ON s.id = w.scan_id WHERE w.seq <= ? ORDER BY w.id LIMIT ?`, []any{seen, limit},
+	err = t.each(ctx, `SELECT w.id, l.id, l.image, l.digest, l.result, COALESCE(w.scan_id, 0), COALESCE(s.source, ''), COALESCE(s.error, ''),
+		w.cause, w.cluster, w.namespace, COALESCE(s.identity, ''), COALESCE(s.origin_id, 0), COALESCE(b.received, '')
+		FROM work w JOIN listings l ON l.id = w.listing_id LEFT JOIN scans s ON s.id = w.scan_id LEFT JOIN sboms b ON b.image_id = s.image_id WHERE w.seq <= ? ORDER BY w.id LIMIT ?`, []any{seen, limit},
 		func(scan func(...any) error) error {
 			var id int64
 			var next Task
 			var s TaskScan
-			if err := scan(&id, &next.Listing, &next.Image, &next.Digest, &next.Result, &s.ID, &s.Source, &s.Error); err != nil {
+			var d Detection
+			if err := scan(&id, &next.Listing, &next.Image, &next.Digest, &next.Result, &s.ID, &s.Source, &s.Error, &s.cause, &d.Cluster, &d.Namespace, &s.identity, &s.origin, &s.received); err != nil {
 				return err
 			}
 			done = append(done, id)
@@ -90,7 +109,11 @@ func (t *Tx) Tasks(ctx context.Context, seen int64, limit int, ways []api.Way) (
 				at[next.Listing] = n
 				tasks = append(tasks, next)
 			}
-			if s.ID != 0 {
+			switch {
+			case s.cause == causeBegins || s.cause == causeCeases:
+				d.Begins = s.cause == causeBegins
+				tasks[n].Detections = append(tasks[n].Detections, d)
+			case s.ID != 0:
 				tasks[n].Scans = append(tasks[n].Scans, s)
 			}
 			return nil
@@ -104,53 +127,20 @@ func (t *Tx) Tasks(ctx context.Context, seen int64, limit int, ways []api.Way) (
 // Classified writes what the engine said, with the events, and ends the work.
 // Nothing else writes results.
 func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) error {
-	running, err := t.running(ctx, verdicts)
-	if err != nil {
-		return err
-	}
 	if err := t.show(ctx, verdicts); err != nil {
 		return err
 	}
-	var rows, events [][]any
+	var rows [][]any
 	changed := false
 	for _, v := range verdicts {
 		at, differs := v.worst()
 		said, view := v.Said[at], v.Views[at]
-		score := -1.0
-		if said.MaxCVSS != nil {
-			score = *said.MaxCVSS
-		}
 		var image any
 		if view.piece != nil {
 			image = view.piece.image
 		}
-		rows = append(rows, []any{v.Listing, string(said.Result), said.MaxCVSS, score, image, view.failed.error, differs})
-		instances := "[]"
-		if list := running[v.Listing]; len(list) > 0 {
-			text, err := json.Marshal(list)
-			if err != nil {
-				return fmt.Errorf("writing the instances: %w", err)
-			}
-			instances = string(text)
-		}
-		previous := v.Result
-		moved := said.Result != previous
-		changed = changed || moved
-		event := func(source, fault string, result api.Result, score *float64, differs bool) {
-			events = append(events, []any{v.Listing, string(result), string(previous), differs, score, source, fault, instances})
-		}
-		told := false
-		for _, s := range v.Scans {
-			if s.Error != "" { // the digest keeps the result of its last good scan
-				event(s.Source, s.Error, api.Unknown, nil, previous == "")
-				continue
-			}
-			event(s.Source, "", said.Result, said.MaxCVSS, moved)
-			previous, moved, told = said.Result, false, true
-		}
-		if moved && !told && previous != "" {
-			event("", "", said.Result, said.MaxCVSS, true)
-		}
+		rows = append(rows, []any{v.Listing, string(said.Result), said.MaxCVSS, orNone(said.MaxCVSS), image, view.failed.error, differs})
+		changed = changed || said.Result != v.Result
 	}
 	for chunk := range slices.Chunk(rows, 500) {
 		clause, args := values("v", []string{"id", "result", "max_cvss", "score", "image_id", "error", "differs"}, []string{"BIGINT", "TEXT", "DOUBLE PRECISION", "DOUBLE PRECISION", "BIGINT", "TEXT", "BOOLEAN"}, chunk)
@@ -159,19 +149,8 @@ func (t *Tx) Classified(ctx context.Context, verdicts []Verdict, done []int64) e
 			return err
 		}
 	}
-	for chunk := range slices.Chunk(events, 500) {
-		clause, args := values("v", []string{"id", "result", "previous", "changed", "score", "source", "error", "instances"},
-			[]string{"BIGINT", "TEXT", "TEXT", "BOOLEAN", "DOUBLE PRECISION", "TEXT", "TEXT", t.json()}, chunk)
-		empty := "CAST('[]' AS " + t.json() + ")"
-		if _, err := t.exec(ctx, `INSERT INTO events (time, registry, repository, tag, digest, image, result, previous_result, changed, max_cvss_score,
-			cve, package, fixable, kev, epss, source, error, instances) WITH `+clause+`
-			SELECT CAST(? AS TEXT), l.registry, l.repository, l.tag, l.digest, l.image, v.result, v.previous, v.changed, v.score,
-			CASE WHEN v.error = '' THEN COALESCE(CAST(d.cve AS `+t.json()+`), `+empty+`) ELSE `+empty+` END,
-			CASE WHEN v.error = '' THEN COALESCE(CAST(d.package AS `+t.json()+`), `+empty+`) ELSE `+empty+` END,
-			l.fixable, l.kev, l.epss, CASE WHEN v.source = '' THEN l.source ELSE v.source END, v.error, v.instances
-			FROM v JOIN listings l ON l.id = v.id LEFT JOIN image_documents d ON d.image_id = l.image_id`, append(args, t.at)...); err != nil {
-			return err
-		}
+	if err := t.tell(ctx, verdicts); err != nil {
+		return err
 	}
 	for chunk := range slices.Chunk(done, 5000) {
 		args := make([]any, len(chunk))
@@ -203,11 +182,11 @@ func (t *Tx) running(ctx context.Context, verdicts []Verdict) (map[int64][]api.I
 		for i, v := range chunk {
 			args[i] = v.Listing
 		}
-		err := t.each(ctx, `SELECT listing_id, cluster, namespace, pod, container FROM instances WHERE listing_id IN (`+marks(len(args))+`)
+		err := t.each(ctx, `SELECT listing_id, cluster, namespace, pod, container, node FROM instances WHERE listing_id IN (`+marks(len(args))+`)
 			ORDER BY listing_id, cluster, namespace, pod, container`, args, func(scan func(...any) error) error {
 			var id int64
 			var i api.Instance
-			err := scan(&id, &i.Cluster, &i.Namespace, &i.Pod, &i.Container)
+			err := scan(&id, &i.Cluster, &i.Namespace, &i.Pod, &i.Container, &i.Node)
 			found[id] = append(found[id], i)
 			return err
 		})

@@ -31,7 +31,7 @@ func (w *writer) groupQuery(r *rule, since, until string) string {
 	where := []string{w.ordered("events.time") + " > " + w.marks([]any{since}), w.ordered("events.time") + " <= " + w.marks([]any{until})}
 	perInstance := false
 	for i, name := range r.Spec.AggregateBy {
-		field, _ := query.Lookup(name)
+		field, _ := query.Resolve(name)
 		key := w.column(field)
 		if field.List {
 			member := fmt.Sprintf("member_%d", i)
@@ -94,7 +94,7 @@ func (r *rule) group(scan func(...any) error) (group, error) {
 	row := []any{&g.Count}
 	keys := make([]any, len(r.Spec.AggregateBy))
 	for i, name := range r.Spec.AggregateBy {
-		switch field, _ := query.Lookup(name); field.Type {
+		switch field, _ := query.Resolve(name); field.Type {
 		case query.Number:
 			keys[i] = new(sql.Null[float64])
 		case query.Bool:

@@ -88,18 +88,21 @@ func hits(t *testing.T, s *pushdowntest.Store, r *pushdown.Rules) string {
 func TestAbsentValues(t *testing.T) {
 	full := event("full")
 	full.MaxCVSSScore, full.Source, full.CVE, full.Changed = new(7.5), "registry", []string{"CVE-1", "CVE-2"}, true
-	full.Instances = []api.Instance{{Namespace: "prod", Cluster: "east"}, {Namespace: "dev", Cluster: "west"}}
+	full.Type = api.PodDetection
+	full.Instances = []api.Instance{{Namespace: "prod", Cluster: "east", Node: "n1"}, {Namespace: "dev", Cluster: "west"}}
 	stores := both(t, full, event("none"))
 	for query, want := range map[string]string{
 		`source = registry`: "full", `source != registry`: "none", `NOT source = registry`: "none", `NOT source != registry`: "full",
 		`source = x`: "", `source != x`: "full none", `source < z`: "full", `NOT source < z`: "none", `source IN {x, registry}`: "full",
 		`source NOTIN {x}`: "full none", `source NOTIN {"reg*"}`: "none", `source NOTIN {"*x"}`: "full none", `source EMPTY`: "none", `NOT source EMPTY`: "full",
 		`max_cvss_score >= 7.5`: "full", `max_cvss_score < 7.5`: "", `NOT max_cvss_score >= 7.5`: "none", `max_cvss_score != 0`: "full none", `max_cvss_score IN {7.5, 8}`: "full",
-		`cve = CVE-1`: "full", `cve != CVE-1`: "none", `cve != CVE-3`: "full none", `cve > CVE-1`: "full", `cve NOTIN {"CVE-?"}`: "none", `cve EMPTY`: "none",
-		`cve = CVE-1 AND cve = CVE-2`: "full", `NOT (cve = CVE-1 AND cve = CVE-3)`: "full none",
+		`cve = "CVE-1"`: "full", `cve != "CVE-1"`: "none", `cve != "CVE-3"`: "full none", `cve > "CVE-1"`: "full", `cve NOTIN {"CVE-?"}`: "none", `cve EMPTY`: "none",
+		`cve = "CVE-1" AND cve = "CVE-2"`: "full", `NOT (cve = "CVE-1" AND cve = "CVE-3")`: "full none",
 		`changed = true`: "full", `changed != true`: "none", `changed IN {true, false}`: "full none", `kev = false`: "full none",
 		`namespace = prod`: "full", `namespace != prod`: "full none", `namespace = prod AND cluster = east`: "full", `namespace = prod AND cluster = west`: "",
 		`NOT (namespace = prod OR namespace = dev)`: "none", `pod = x`: "", `pod != x`: "full none", `namespace EMPTY`: "none",
+		`type = pod_detection`: "full", `NOT type = pod_detection`: "none", `type IN {"image*"}`: "", `type EMPTY`: "none",
+		`node_name = n1`: "full", `node = n1 AND namespace = dev`: "", `node EMPTY`: "full none", `cluster_name = east AND image_tag = full`: "full",
 		`time >= "2026-06-01T11:59:00Z"`: "full none", `time > "2026-06-01T13:59:00+02:00"`: "",
 		`tag = none OR source = registry AND changed = true`: "full none", `(tag = none OR source = registry) AND changed = true`: "full",
 	} {
@@ -294,7 +297,7 @@ func TestWindow(t *testing.T) {
 func TestKeys(t *testing.T) {
 	e := event("x")
 	e.CVE, e.Package, e.EPSS = []string{"a", "b", "a"}, []string{"p", "q"}, new(0.5)
-	e.Instances = []api.Instance{{Namespace: "prod", Pod: "1"}, {Namespace: "prod", Pod: "2"}, {Namespace: "dev"}, {Pod: "3"}}
+	e.Instances = []api.Instance{{Namespace: "prod", Pod: "1", Node: "n"}, {Namespace: "prod", Pod: "2"}, {Namespace: "dev"}, {Pod: "3"}}
 	bare := event("bare")
 	bare.CVE, bare.Package, bare.Instances = nil, nil, nil // null, as JSON
 	stores := both(t, e, bare)
@@ -310,6 +313,8 @@ func TestKeys(t *testing.T) {
 		{`namespace = prod`, []string{"pod", "cve"}, `{"cve":"a","pod":"1"} 1 {"cve":"a","pod":"2"} 1 {"cve":"b","pod":"1"} 1 {"cve":"b","pod":"2"} 1`},
 		{"", []string{"cve"}, `{"cve":"a"} 1 {"cve":"b"} 1`},
 		{`cve = a`, []string{"cve", "package"}, `{"cve":"a","package":"p"} 1 {"cve":"a","package":"q"} 1 {"cve":"b","package":"p"} 1 {"cve":"b","package":"q"} 1`},
+		{"", []string{"image_tag", "type"}, `{"image_tag":"bare","type":""} 1 {"image_tag":"x","type":""} 1`},
+		{`pod = 1`, []string{"cluster_name", "node_name"}, `{"cluster_name":"","node_name":"n"} 1`},
 		{"", []string{"kev", "epss", "source"}, `{"epss":"","kev":"false","source":""} 1 {"epss":"0.5","kev":"false","source":""} 1`},
 	} {
 		r := rules(t, map[string]api.GlobalAlertSpec{"a": {Query: c.query, AggregateBy: c.by}})

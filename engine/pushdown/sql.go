@@ -125,7 +125,7 @@ func (w *writer) column(f query.Field) string {
 	switch {
 	case f.Instance:
 		return "(instance.value ->> '" + f.Name + "')"
-	case slices.Contains([]string{"tag", "digest", "previous_result", "source", "error"}, f.Name):
+	case slices.Contains([]string{"type", "tag", "digest", "previous_result", "source", "error"}, f.Name):
 		return "NULLIF(events." + f.Name + ", '')"
 	}
 	return "events." + f.Name

@@ -31,28 +31,29 @@ type Field struct {
 // Fields lists the data set.
 func Fields() []Field {
 	return []Field{
-		{Name: "time", Type: Time},
+		{Name: "time", Type: Time}, {Name: "type"},
 		{Name: "registry"}, {Name: "repository"}, {Name: "tag"}, {Name: "digest"}, {Name: "image"},
 		{Name: "result"}, {Name: "previous_result"}, {Name: "source"}, {Name: "error"},
 		{Name: "changed", Type: Bool}, {Name: "fixable", Type: Bool}, {Name: "kev", Type: Bool},
 		{Name: "max_cvss_score", Type: Number}, {Name: "epss", Type: Number},
 		{Name: "cve", List: true}, {Name: "package", List: true},
 		{Name: "cluster", Instance: true}, {Name: "namespace", Instance: true},
-		{Name: "pod", Instance: true}, {Name: "container", Instance: true},
+		{Name: "pod", Instance: true}, {Name: "container", Instance: true}, {Name: "node", Instance: true},
 	}
 }
 
 // Resolve finds a field by its name, or by the name that it has in Calico's
 // vulnerability data set. The result has Assay's name.
 func Resolve(name string) (Field, bool) {
-	switch name {
-	case "image_tag":
-		name = "tag"
-	case "cluster_name":
-		name = "cluster"
+	if ours, theirs := vendors[name]; theirs {
+		name = ours
 	}
 	return Lookup(name)
 }
+
+// vendors are the names of fields that only Calico's data set has, with ours. Its validator compares them with = alone
+// (sets it does not look into).
+var vendors = map[string]string{"image_tag": "tag", "cluster_name": "cluster", "node_name": "node", "type": "type"}
 
 // Lookup finds a field by name.
 func Lookup(name string) (Field, bool) {

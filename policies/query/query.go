@@ -4,10 +4,10 @@
 //	registry = "quay.io/tigera" AND (result = Fail OR max_cvss_score >= 9) AND NOT cve IN {"CVE-2021-*"}
 //
 // Keys and values are identifiers, strings in quotes or numbers; keywords may be
-// in either case. All that Calico's grammar accepts over the fields of its
-// vulnerability data set that an event has is accepted, apart from an empty
-// operand of OR and empty parentheses; so are values without quotes that are made
-// of the characters of references and CVE ids, numbers in sets, and && and ||.
+// in either case. All that Calico's grammar and validator accept over the fields of its
+// vulnerability data set is accepted, apart from an empty operand of OR and empty
+// parentheses; so are other comparisons of the fields that have a name here, numbers
+// in sets, and && and ||.
 // "key EMPTY" holds where the field is absent. Time is linear in the length.
 package query
 
@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/assay-dev/assay/api"
 )
 
 // Node is a parsed query: one of the types of this package. A nil Node holds for
@@ -212,6 +214,8 @@ func (p *parser) comparison(key token) (Node, *Error) {
 		return empty(field, op.at)
 	case op.kind != operator:
 		return nil, &Error{op.at, fmt.Sprintf("expected =, !=, <, <=, >, >=, IN, NOTIN or EMPTY after %s, found %s", key.text, op)}
+	case vendors[key.text] != "" && op.text != "=":
+		return nil, &Error{op.at, onlyEqual(key.text, field)}
 	case field.Type == Bool && op.text != "=" && op.text != "!=":
 		return nil, &Error{op.at, fmt.Sprintf("%s is true or false: compare it with = or !=", field.Name)}
 	}
@@ -230,7 +234,19 @@ func (p *parser) comparison(key token) (Node, *Error) {
 		!slices.Contains([]string{"Pass", "Warn", "Fail", "Unknown"}, t.text) {
 		return nil, &Error{t.at, fmt.Sprintf("%s is Pass, Warn, Fail or Unknown, not %.60q", field.Name, t.text)}
 	}
+	if field.Name == "type" && t.text != string(api.ImageDetection) && t.text != string(api.PodDetection) {
+		return nil, &Error{t.at, fmt.Sprintf("type is %s or %s, not %.60q", api.ImageDetection, api.PodDetection, t.text)}
+	}
 	return Compare{Field: field, Op: op.text, Value: value}, nil
+}
+
+// onlyEqual says how a name of Calico's is compared.
+func onlyEqual(name string, field Field) string {
+	text := name + " takes = and IN only, as in Calico"
+	if field.Name != name {
+		text += "; " + field.Name + " takes every comparison"
+	}
+	return text
 }
 
 // empty holds where a field is absent, in terms of the other nodes: a text that

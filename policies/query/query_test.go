@@ -54,20 +54,20 @@ func TestParse(t *testing.T) {
 		" \n ":                   "true",
 		`registry = "quay.io/x"`: "(registry = quay.io/x)",
 		`"registry"='quay.io/x'`: "(registry = quay.io/x)",
-		"result=Fail AND repository != node or tag<v3":              "(or (and (result = Fail) (repository != node)) (tag < v3))",
-		"not result = Fail and NOT NOT kev = true":                  "(and (not (result = Fail)) (kev = true))",
-		"NOT (result = Fail OR result = Warn)":                      "(not (or (result = Fail) (result = Warn)))",
-		"max_cvss_score >= 7.0 AND epss < .5":                       "(and (max_cvss_score >= 7) (epss < 0.5))",
-		`max_cvss_score > "9"`:                                      "(max_cvss_score > 9)",
-		`cve IN {"CVE-2021-*", CVE-2022-1}`:                         "(cve in true ~CVE-2021-* CVE-2022-1)",
-		"package notin {'log4j-core'}":                              "(package in false log4j-core)",
-		"registry IN ${hosts}":                                      "(registry in true a ~b*)",
-		"registry IN {x, ${hosts}}":                                 "(registry in true x a ~b*)",
-		`repository = "a\"b\\c"`:                                    `(repository = a"b\c)`,
-		`repository = "a*"`:                                         "(repository = a*)",
-		`time > "2026-01-31T01:00:00+01:00"`:                        "(time > 2026-01-31T00:00:00Z)",
-		"changed = FALSE AND namespace = prod":                      "(and (changed = false) (namespace = prod))",
-		"image = registry.example.com:5000/a/b:1.2@x AND kev!=true": "(and (image = registry.example.com:5000/a/b:1.2@x) (kev != true))",
+		"result=Fail AND repository != node or tag<v3": "(or (and (result = Fail) (repository != node)) (tag < v3))",
+		"not result = Fail and NOT NOT kev = true":     "(and (not (result = Fail)) (kev = true))",
+		"NOT (result = Fail OR result = Warn)":         "(not (or (result = Fail) (result = Warn)))",
+		"max_cvss_score >= 7.0 AND epss < .5":          "(and (max_cvss_score >= 7) (epss < 0.5))",
+		`max_cvss_score > "9"`:                         "(max_cvss_score > 9)",
+		`cve IN {"CVE-2021-*", 'CVE-2022-1'}`:          "(cve in true ~CVE-2021-* CVE-2022-1)",
+		"package notin {'log4j-core'}":                 "(package in false log4j-core)",
+		"registry IN ${hosts}":                         "(registry in true a ~b*)",
+		"registry IN {x, ${hosts}}":                    "(registry in true x a ~b*)",
+		`repository = "a\"b\\c"`:                       `(repository = a"b\c)`,
+		`repository = "a*"`:                            "(repository = a*)",
+		`time > "2026-01-31T01:00:00+01:00"`:           "(time > 2026-01-31T00:00:00Z)",
+		"changed = FALSE AND namespace = prod":         "(and (changed = false) (namespace = prod))",
+		"tag = v1_2 AND kev!=true":                     "(and (tag = v1_2) (kev != true))",
 		// As in Calico.
 		"tag = AND or tag=in":                                        "(or (tag = AND) (tag = in))",
 		"cve IN {not, and}":                                          "(cve in true not and)",
@@ -80,8 +80,12 @@ func TestParse(t *testing.T) {
 		"NOT tag EMPTY OR epss empty":                                "(or (not (tag in false ~*)) (not (epss >= 0)))",
 		"cve EMPTY AND pod EMPTY":                                    "(and (cve in false ~*) (pod in false ~*))",
 		"tag = 1.27 AND tag = 7":                                     "(and (tag = 1.27) (tag = 7))",
-		"time >= 2026-01-31":                                         "(time >= 2026-01-31T00:00:00Z)",
+		"time >= '2026-01-31'":                                       "(time >= 2026-01-31T00:00:00Z)",
 		"previous_result = '' or result < 'M'":                       "(or (previous_result = ) (result < M))",
+		`image_tag IN {"v1", "v2*"} AND node_name = n1`:              "(and (tag in true v1 ~v2*) (node = n1))",
+		"type = pod_detection AND NOT type IN {'image_*'}":           "(and (type = pod_detection) (not (type in true ~image_*)))",
+		"image_tag NOTIN {v1} AND cluster_name EMPTY":                "(and (tag in false v1) (cluster in false ~*))",
+		"tag IN {7, .5, 1., 2e3}":                                    "(tag in true 7 .5 1. 2e3)",
 		"max_cvss_score IN {7, 8.50, 1e1}":                           "(max_cvss_score in true 7 8.5 10)",
 	} {
 		n, err := Parse(in, substitutions)
@@ -94,13 +98,41 @@ func TestParse(t *testing.T) {
 	for in, offset := range map[string]int{
 		"nosuch = 1": 0, "cvss = 1": 0, "result": 6, "result =": 8, "result = AND": 9, "tag =": 5, "tag = (": 6, "result = Fail result = Warn": 14, "(result = Fail": 14,
 		"result = Fail)": 13, "max_cvss_score = high": 17, "kev = 1": 6, "kev < true": 4, "time = now": 7, "registry IN {}": 13, "registry IN {a b}": 15,
-		"registry IN ${nosuch}": 12, "registry = ${hosts}": 11, "registry IN {a,}": 15, `registry = "a`: 11, "registry ! a": 9, "! (": 3, "kev = true &": 11, "registry = §": 11, `registry = "a\qb"`: 13, "registry = `a": 11, "registry = \"\\xff\"": 11, "/* x": 0, "kev EMPTY": 4, "time empty": 5, "result = Failed": 9, "previous_result != fail": 19, "epss > 50": 7, "max_cvss_score = 0x7": 17, "max_cvss_score < -1": 17, "tag EMPTY EMPTY": 10, "tag = &&": 6, "registry IN ${none}": 12, "registry IN ${Twice}": 12, "registry IN (a)": 12, "tag a": 4, "node_name = x": 0, "AND": 0, "NOT": 3, "${hosts}": 0, "registry IN ${hosts": 12,
+		"registry IN ${nosuch}": 12, "registry = ${hosts}": 11, "registry IN {a,}": 15, `registry = "a`: 11, "registry ! a": 9, "! (": 3, "kev = true &": 11, "registry = §": 11, `registry = "a\qb"`: 13, "registry = `a": 11, "registry = \"\\xff\"": 11, "/* x": 0, "kev EMPTY": 4, "time empty": 5, "result = Failed": 9, "previous_result != fail": 19, "epss > 50": 7, "max_cvss_score = 0x7": 17, "max_cvss_score < -1": 17, "tag EMPTY EMPTY": 10, "tag = &&": 6, "registry IN ${none}": 12, "registry IN ${Twice}": 12, "registry IN (a)": 12, "tag a": 4, "AND": 0, "NOT": 3, "${hosts}": 0, "registry IN ${hosts": 12,
 	} {
 		_, err := Parse(in, substitutions)
 		if err == nil {
 			t.Errorf("%q is accepted", in)
 		} else if err.Offset != offset {
 			t.Errorf("%q: offset %d, want %d (%s)", in, err.Offset, offset, err.Message)
+		}
+	}
+}
+
+// What Calico's validator refuses of its own names, and its parser of values without quotes, is refused with what to do.
+func TestAsCalicoRefuses(t *testing.T) {
+	for in, want := range map[string]string{
+		"image_tag != v1":             "offset 10: image_tag takes = and IN only, as in Calico; tag takes every comparison",
+		"cluster_name > a":            "offset 13: cluster_name takes = and IN only, as in Calico; cluster takes every comparison",
+		"node_name <= a":              "offset 10: node_name takes = and IN only, as in Calico; node takes every comparison",
+		"type != pod_detection":       "offset 5: type takes = and IN only, as in Calico",
+		"type = pod":                  `offset 7: type is image_detection or pod_detection, not "pod"`,
+		"tag IN {b*, ?c}":             `offset 8: put "b*" in quotes: what has none is letters, digits and _, or a number`,
+		"tag IN {b, ?c}":              `offset 11: put "?c" in quotes: what has none is letters, digits and _, or a number`,
+		"tag = b.c":                   `offset 6: put "b.c" in quotes: what has none is letters, digits and _, or a number`,
+		"cve = CVE-2021-44228":        `offset 6: put "CVE-2021-44228" in quotes: what has none is letters, digits and _, or a number`,
+		"tag = 1.2.3 AND kev = true":  `offset 6: put "1.2.3" in quotes: what has none is letters, digits and _, or a number`,
+		"tag = 7a":                    `offset 6: put "7a" in quotes: what has none is letters, digits and _, or a number`,
+		"max_cvss_score > -1":         `offset 17: put "-1" in quotes: what has none is letters, digits and _, or a number`,
+		"time > 2026-01-31":           `offset 7: put "2026-01-31" in quotes: what has none is letters, digits and _, or a number`,
+		"registry = quay.io/tigera":   `offset 11: put "quay.io/tigera" in quotes: what has none is letters, digits and _, or a number`,
+		"registry = registry:5000/é*": `offset 11: put "registry:5000/é*" in quotes: what has none is letters, digits and _, or a number`,
+	} {
+		_, err := Parse(in, nil)
+		if err == nil {
+			t.Errorf("%q is accepted", in)
+		} else if err.Error() != want {
+			t.Errorf("%q: %s\nwant %s", in, err, want)
 		}
 	}
 }
@@ -126,7 +158,7 @@ func TestParseAtTheBounds(t *testing.T) {
 
 func TestUnknownField(t *testing.T) {
 	for name, want := range map[string]string{
-		"registyr": "registry", "results": "result", "max_cvs_score": "max_cvss_score", "cvss": "max_cvss_score", "CVE": "cve", "repo": "repository", "xyzzy": "", "node_name": "", strings.Repeat("x", 5000): "",
+		"registyr": "registry", "results": "result", "max_cvs_score": "max_cvss_score", "cvss": "max_cvss_score", "CVE": "cve", "repo": "repository", "xyzzy": "", strings.Repeat("x", 5000): "",
 	} {
 		_, err := Parse(name+" = x", nil)
 		if err == nil {

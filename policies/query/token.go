@@ -2,6 +2,7 @@ package query
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,9 +100,9 @@ func tokenize(src string) ([]token, *Error) {
 				add(operator, op, n)
 			}
 		default:
-			n := strings.IndexFunc(rest, func(r rune) bool { return !wordRune(r) })
-			if n < 0 {
-				n = len(rest)
+			n := wordLength(rest)
+			if whole := rest[:valueLength(rest)]; len(whole) > n {
+				return nil, &Error{at, fmt.Sprintf("put %.60q in quotes: what has none is letters, digits and _, or a number", whole)}
 			}
 			if n == 0 {
 				r, _ := utf8.DecodeRuneInString(rest)
@@ -130,10 +131,30 @@ func comment(s string) (length int, is bool) {
 	return 0, false
 }
 
-// wordRune says what may stand in a value without quotes: what identifiers,
-// CVE ids, image references and wildcards are made of.
-func wordRune(r rune) bool {
-	return unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_-./:@*?+", r)
+// wordLength is the length of the identifier or number that a text starts with, which need no quotes.
+func wordLength(s string) int {
+	if n := len(number.FindString(s)); n > 0 {
+		return n
+	}
+	n := strings.IndexFunc(s, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	if n < 0 {
+		n = len(s)
+	}
+	return n
+}
+
+// number is what Calico's parser takes for one, but for octal, hexadecimal and binary ones.
+var number = regexp.MustCompile(`^(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?`)
+
+// valueLength is that of what one would read as one value, such as a CVE id, a reference or a wildcard.
+func valueLength(s string) int {
+	n := strings.IndexFunc(s, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_-./:@*?+", r)
+	})
+	if n < 0 {
+		return len(s)
+	}
+	return n
 }
 
 // unquote reads a string in quotes with the escapes of Go, or in back quotes

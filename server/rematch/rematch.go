@@ -326,7 +326,7 @@ func (r *Rematch) matchPiece(ctx context.Context, piece int64) error {
 			return err
 		}
 		// It says what whoever handed the SBOM in said then, and no more.
-		if _, err := t.By(kept.Identity).AddScan(ctx, scan); err != nil {
+		if _, err := t.By(kept.Identity).AddMatch(ctx, scan, kept.State.MatchedAt == ""); err != nil {
 			return err
 		}
 		written = true

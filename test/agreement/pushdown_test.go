@@ -285,8 +285,11 @@ func (g *wild) term(s *api.GlobalAlertSpec) string {
 	if strings.Contains(v, quote) {
 		quote = "'"
 	}
-	result := strings.HasSuffix(f.Name, "result")
-	if g.chance(50) && !strings.Contains(v, `\`) && !(result && api.Result(v) != api.Fail) {
+	if f.Name == "type" && g.chance(50) {
+		return f.Name + " = " + pick(g, "image_detection", "pod_detection")
+	}
+	result := strings.HasSuffix(f.Name, "result") || f.Name == "type"
+	if g.chance(50) && !strings.Contains(v, `\`) && !(result && (api.Result(v) != api.Fail || f.Name == "type")) {
 		op := pick(g, " = ", " != ", " = ", " < ", " <= ", " > ", " >= ")
 		return f.Name + op + quote + v + quote
 	}

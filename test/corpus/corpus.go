@@ -37,6 +37,7 @@ func Generate(seed uint64) Case {
 	for range 6 + g.IntN(5) {
 		c.Reviews = append(c.Reviews, g.review())
 	}
+	detections(seed, &c)
 	return c
 }
 

@@ -2,6 +2,7 @@ package corpus
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -234,3 +235,51 @@ func (g *gen) query(depth int, subs []api.Substitution) string {
 }
 
 var instanceFields = []string{"cluster", "namespace", "pod", "container"}
+
+// vendorNames are those that Calico has for fields.
+var vendorNames = map[string]string{"tag": "image_tag", "cluster": "cluster_name", "node": "node_name"}
+
+// detections give events types and nodes, and alerts the fields and names that are about these, from choices of
+// their own: all else of a case stays what it was before there were any.
+func detections(seed uint64, c *Case) {
+	g := &gen{Rand: rand.New(rand.NewPCG(seed, 0xde7ec7))}
+	for i := range c.Events {
+		e := &c.Events[i]
+		if g.chance(80) {
+			e.Type = one(g, []api.EventType{api.ImageDetection, api.PodDetection})
+		}
+		for k := range e.Instances {
+			if g.chance(70) {
+				e.Instances[k].Node = one(g, []string{"n1", "n2"})
+			}
+		}
+	}
+	for i := range c.World.Alerts {
+		s := &c.World.Alerts[i].Spec
+		if g.chance(40) {
+			term := one(g, []string{
+				`type = pod_detection`, `NOT type = "image_detection"`, `type IN {"*_detection"}`, `type NOTIN {image_detection}`, `image_tag = "1.0"`, `image_tag IN {"1*", latest}`,
+				`cluster_name = east`, `NOT cluster_name IN {"w*st"}`, `node_name = n1`, `node != n1`, `node IN {"n?"} AND namespace = prod`,
+			})
+			if s.Query != "" {
+				term = "(" + s.Query + ")" + one(g, []string{" AND ", " OR "}) + "(" + term + ")"
+			}
+			s.Query = term
+		}
+		names := s.AggregateBy
+		for k, f := range names {
+			if other, is := vendorNames[f]; is && g.chance(50) {
+				names[k] = other
+				s.Summary = strings.ReplaceAll(s.Summary, "${"+f+"}", "${"+one(g, []string{f, other})+"}")
+			}
+		}
+		if len(names) > 0 && g.chance(30) {
+			f := one(g, []string{"type", "node", "node_name"})
+			s.AggregateBy = append(names, f)
+			s.Summary += " ${" + f + "}"
+		}
+		if len(names) == 0 && s.Metric == "" && g.chance(50) {
+			s.Summary += " ${" + one(g, []string{"type", "node_name", "cluster_name", "image_tag", "namespace", "pod"}) + "}"
+		}
+	}
+}

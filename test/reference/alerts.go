@@ -86,6 +86,14 @@ func fire(a api.GlobalAlert, events []api.Event, now time.Time) []api.Alert {
 		fields := map[string]string{}
 		for k, v := range b.key {
 			fields[k] = v
+			for other, name := range otherNames { // by whichever name it is asked for
+				if k == other {
+					fields[name] = v
+				}
+				if k == name {
+					fields[other] = v
+				}
+			}
 		}
 		if a.Spec.Metric == "" {
 			add(b.key, nil, len(b.events), fields)
@@ -263,7 +271,7 @@ func satisfies(condition string, order int) bool {
 func eventFields(e api.Event) map[string]string {
 	out := map[string]string{}
 	for _, f := range []string{
-		"time", "registry", "repository", "tag", "digest", "image", "result", "max_cvss_score", "cve", "package",
+		"time", "type", "registry", "repository", "tag", "digest", "image", "result", "max_cvss_score", "cve", "package",
 		"fixable", "kev", "epss", "source", "previous_result", "changed", "error",
 	} {
 		out[f] = strings.Join(valuesOf(e, nil, f), ", ")
@@ -273,7 +281,11 @@ func eventFields(e api.Event) map[string]string {
 		for i := range e.Instances {
 			values = append(values, valuesOf(e, &e.Instances[i], f)...)
 		}
-		out[f] = strings.Join(values, ", ")
+		slices.Sort(values)
+		out[f] = strings.Join(slices.Compact(values), ", ")
+	}
+	for other, name := range otherNames {
+		out[other] = out[name]
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -11,7 +12,10 @@ import (
 	"github.com/assay-dev/assay/api"
 )
 
-var instanceFields = []string{"cluster", "namespace", "pod", "container"}
+var instanceFields = []string{"cluster", "namespace", "pod", "container", "node"}
+
+// otherNames are those that Calico has for fields.
+var otherNames = map[string]string{"image_tag": "tag", "cluster_name": "cluster", "node_name": "node"}
 
 // valuesOf gives the values of a field as text: none where it is absent, all
 // members of a list. The instance may be nil.
@@ -28,9 +32,14 @@ func valuesOf(e api.Event, i *api.Instance, field string) []string {
 		}
 		return []string{formatFloat(*f)}
 	}
+	if name, other := otherNames[field]; other {
+		field = name
+	}
 	switch field {
 	case "time":
 		return []string{e.Time}
+	case "type":
+		return optional(string(e.Type))
 	case "registry":
 		return []string{e.Registry}
 	case "repository":
@@ -76,6 +85,8 @@ func valuesOf(e api.Event, i *api.Instance, field string) []string {
 		return optional(i.Pod)
 	case "container":
 		return optional(i.Container)
+	case "node":
+		return optional(i.Node)
 	}
 	panic("field " + field)
 }
@@ -179,7 +190,7 @@ func wildcard(pattern string) *regexp.Regexp {
 
 // aboutInstances says whether a term about the running instances stands in the query.
 func (q query) aboutInstances() bool {
-	return slices.Contains(instanceFields, q.field) || slices.ContainsFunc(q.kids, query.aboutInstances)
+	return slices.Contains(instanceFields, cmp.Or(otherNames[q.field], q.field)) || slices.ContainsFunc(q.kids, query.aboutInstances)
 }
 
 var queryToken = regexp.MustCompile(`^(?:"[^"]*"|'[^']*'|\$\{[^}]*\}|<=|>=|!=|[(){},=<>]|[^\s(){},=<>!"']+)`)

@@ -27,7 +27,7 @@ type Store struct {
 	dialect string
 }
 
-const columns = "time, registry, repository, tag, digest, image, result, previous_result, changed, max_cvss_score, " +
+const columns = "time, type, registry, repository, tag, digest, image, result, previous_result, changed, max_cvss_score, " +
 	"cve, package, fixable, kev, epss, source, error, instances"
 
 // SQLite opens an empty store in a file of the test.
@@ -56,7 +56,7 @@ func open(t testing.TB, dialect, driver, source string) *Store {
 		}
 	})
 	s := &Store{db, dialect}
-	schema := `CREATE TABLE events (id INTEGER PRIMARY KEY, time TEXT NOT NULL, registry TEXT NOT NULL, repository TEXT NOT NULL,
+	schema := `CREATE TABLE events (id INTEGER PRIMARY KEY, time TEXT NOT NULL, type TEXT, registry TEXT NOT NULL, repository TEXT NOT NULL,
 		tag TEXT, digest TEXT, image TEXT NOT NULL, result TEXT NOT NULL, previous_result TEXT, changed BOOLEAN NOT NULL,
 		max_cvss_score DOUBLE PRECISION, cve JSON NOT NULL, package JSON NOT NULL, fixable BOOLEAN NOT NULL, kev BOOLEAN NOT NULL,
 		epss DOUBLE PRECISION, source TEXT, error TEXT, instances JSON NOT NULL);
@@ -100,7 +100,7 @@ func (s *Store) Replace(t testing.TB, events []api.Event) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := insert.Exec(documents.Time(at), e.Registry, e.Repository, absent(e.Tag), absent(e.Digest), e.Image, string(e.Result), absent(string(e.PreviousResult)),
+		if _, err := insert.Exec(documents.Time(at), absent(string(e.Type)), e.Registry, e.Repository, absent(e.Tag), absent(e.Digest), e.Image, string(e.Result), absent(string(e.PreviousResult)),
 			e.Changed, e.MaxCVSSScore, list(t, e.CVE), list(t, e.Package), e.Fixable, e.KEV, e.EPSS, absent(e.Source), absent(e.Error), list(t, e.Instances)); err != nil {
 			t.Fatal(err)
 		}
@@ -162,13 +162,13 @@ func (s *Store) SelectEvents(ctx context.Context, since, until time.Time, where 
 	args = append([]any{documents.Time(since), documents.Time(until)}, args...)
 	return s.SelectRows(ctx, query, args, func(scan func(...any) error) error {
 		var e api.Event
-		var tag, digest, previous, source, fault sql.NullString
+		var kind, tag, digest, previous, source, fault sql.NullString
 		var cve, pkg, instances []byte
-		if err := scan(&e.Time, &e.Registry, &e.Repository, &tag, &digest, &e.Image, &e.Result, &previous, &e.Changed, &e.MaxCVSSScore,
+		if err := scan(&e.Time, &kind, &e.Registry, &e.Repository, &tag, &digest, &e.Image, &e.Result, &previous, &e.Changed, &e.MaxCVSSScore,
 			&cve, &pkg, &e.Fixable, &e.KEV, &e.EPSS, &source, &fault, &instances); err != nil {
 			return err
 		}
-		e.Tag, e.Digest, e.PreviousResult, e.Source, e.Error = tag.String, digest.String, api.Result(previous.String), source.String, fault.String
+		e.Type, e.Tag, e.Digest, e.PreviousResult, e.Source, e.Error = api.EventType(kind.String), tag.String, digest.String, api.Result(previous.String), source.String, fault.String
 		for text, into := range map[*[]byte]any{&cve: &e.CVE, &pkg: &e.Package, &instances: &e.Instances} {
 			if err := json.Unmarshal(*text, into); err != nil {
 				return err
