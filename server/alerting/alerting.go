@@ -124,12 +124,12 @@ func (a *Alerting) Evaluate(ctx context.Context) error {
 	present := map[string]bool{}
 	for _, r := range rules {
 		present[r.name] = true
-		now := a.Now()
 		before := known[r.name]
-		if now.Sub(before.Evaluated) < r.period {
+		at, due := next(before.Evaluated, a.Now(), r.period)
+		if !due {
 			continue
 		}
-		firing, err := a.firing(ctx, r, now)
+		firing, err := a.firing(ctx, r, at)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -149,7 +149,7 @@ func (a *Alerting) Evaluate(ctx context.Context) error {
 					return err
 				}
 			}
-			return t.SetAlertRule(ctx, store.AlertRule{Name: r.name, Evaluated: a.Now(), Error: fault})
+			return t.SetAlertRule(ctx, store.AlertRule{Name: r.name, Evaluated: at, Error: fault})
 		})
 		if err != nil {
 			return err
@@ -172,6 +172,16 @@ func (a *Alerting) Evaluate(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(failed...)
+}
+
+// next is the moment to evaluate a rule at, and whether it has come: a period after it was last, so that
+// windows as long as the period meet, however late it is looked at; now where more than a period was missed.
+func next(last, now time.Time, period time.Duration) (at time.Time, due bool) {
+	at = last.Add(period)
+	if now.Sub(at) >= period {
+		at = now
+	}
+	return at, !now.Before(at)
 }
 
 // Idle says that there is no rule, and none that is gone with alerts that fire.
@@ -298,8 +308,7 @@ func (a *Alerting) repeat(ctx context.Context) error {
 // maxWorkloads is how many workloads the text of an alert names.
 const maxWorkloads = 10
 
-// verdicts are the alerts of a rule for new vulnerabilities. The engine says which of
-// them count, the rule which of those it is about.
+// verdicts are the alerts of a rule for new vulnerabilities.
 func (a *Alerting) verdicts(ctx context.Context, r rule, now time.Time) ([]api.Alert, error) {
 	var found []store.Found
 	err := a.Store.View(ctx, func(t *store.Tx) error {
@@ -312,11 +321,17 @@ func (a *Alerting) verdicts(ctx context.Context, r rule, now time.Time) ([]api.A
 	if err != nil {
 		return nil, err
 	}
+	return Verdicts(ctx, a.Engine, r.compiled, found, now)
+}
+
+// Verdicts are the alerts of a VerdictAlert, compiled, for what scans found in images of its results. The
+// engine says which vulnerabilities count, the rule which of those it is about.
+func Verdicts(ctx context.Context, e *engine.Engine, compiled *pushdown.Rules, found []store.Found, now time.Time) ([]api.Alert, error) {
 	var events []api.Event
 	type key struct{ cve, digest string }
 	where := map[key]map[string]bool{}
 	for _, f := range found {
-		raw, err := a.Engine.ExplainClassification(ctx, f.Event.Image, f.Event.Digest, now)
+		raw, err := e.ExplainClassification(ctx, f.Event.Image, f.Event.Digest, now)
 		if err != nil {
 			return nil, err
 		}
@@ -336,22 +351,22 @@ func (a *Alerting) verdicts(ctx context.Context, r rule, now time.Time) ([]api.A
 			if len(events) == pushdown.MaxRows {
 				return nil, fmt.Errorf("more than %d findings: its query or its results must be narrower", pushdown.MaxRows)
 			}
-			e := f.Event
-			e.Time, e.CVE, e.Package = now.UTC().Format(time.RFC3339Nano), []string{v.ID}, packages
-			if e.Instances == nil {
-				e.Instances = []api.Instance{}
+			event := f.Event
+			event.Time, event.CVE, event.Package = now.UTC().Format(time.RFC3339Nano), []string{v.ID}, packages
+			if event.Instances == nil {
+				event.Instances = []api.Instance{}
 			}
-			events = append(events, e)
-			k := key{v.ID, e.Digest}
+			events = append(events, event)
+			k := key{v.ID, event.Digest}
 			if where[k] == nil {
 				where[k] = map[string]bool{}
 			}
-			for _, i := range e.Instances {
+			for _, i := range event.Instances {
 				where[k][strings.Trim(strings.Join([]string{i.Cluster, i.Namespace, i.Container}, "/"), "/")] = true
 			}
 		}
 	}
-	firing, err := r.compiled.Over(ctx, events, now)
+	firing, err := compiled.Over(ctx, events, now)
 	if err != nil {
 		return nil, err
 	}
