@@ -24,6 +24,8 @@ type ImageExplanation struct {
 	Database  string   `json:"database,omitempty"`
 	// Evidence is what the result rests on; absent where there is none.
 	Evidence *EvidenceUsed `json:"evidence,omitempty"`
+	// Unknown says why the result is Unknown; absent for another.
+	Unknown *UnknownCause `json:"unknown,omitempty"`
 	// Matched are the rules of enforcing policies that match, the one that decided first;
 	// Noted are those of policies in Warn and Audit mode.
 	Matched []MatchedRule `json:"matched"`
@@ -35,6 +37,12 @@ type ImageExplanation struct {
 	Exceptions []ExplainedException `json:"exceptions"`
 	// Counterfactual says what would admit a rejected image; absent for one that is allowed.
 	Counterfactual *Counterfactual `json:"counterfactual,omitempty"`
+}
+
+// UnknownCause is why a result is Unknown, and what would make it known: parts of sentences.
+type UnknownCause struct {
+	Why    string `json:"why"`
+	Remedy string `json:"remedy"`
 }
 
 // MatchedRule is a rule of a policy.

@@ -103,10 +103,21 @@ type ThresholdsSpec struct {
 	FailOnEPSS *float64 `json:"failOnEPSS,omitempty"`
 	// OnlyFixable counts only vulnerabilities that have a fixed version.
 	OnlyFixable bool `json:"onlyFixable,omitempty"`
+	// Unplaced says what packages of no known distribution make of an image that nothing
+	// makes Fail: UnplacedUnknown (default) or UnplacedIgnore. See [Scan.Unplaced].
+	Unplaced string `json:"unplaced,omitempty"`
 	// Grace leaves a vulnerability out until Days days (24 h each) after an
 	// event of its life. A vulnerability whose date is not known gets no grace.
 	Grace *Grace `json:"grace,omitempty"`
 }
+
+// What packages of which nothing could be looked up make of an image.
+const (
+	// UnplacedUnknown is Unknown: that they have no vulnerabilities is not known.
+	UnplacedUnknown = "Unknown"
+	// UnplacedIgnore is what the other packages make of it.
+	UnplacedIgnore = "Ignore"
+)
 
 // Grace is a number of days after a vulnerability's publication or after the
 // availability of its fix.

@@ -64,6 +64,12 @@ type Scan struct {
 	Base *BaseImage `json:"base,omitempty"`
 	// Packages is the number of packages in the SBOM.
 	Packages int `json:"packages"`
+	// Unplaced are those of the packages for which nothing could be looked up, by distribution;
+	// see [Unplaced]. Absent where there are none, and in scans of older versions.
+	Unplaced []Unplaced `json:"unplaced,omitempty"`
+	// Unscored is how many of Vulnerabilities have no CVSS v3 score, exceptions apart: none
+	// of these makes an image Warn or Fail by its score.
+	Unscored int `json:"unscored,omitempty"`
 	// SBOM says where the SBOM comes from; absent where it was made of the image, or was
 	// the input itself.
 	SBOM *AttestedSBOM `json:"sbom,omitempty"`
@@ -71,6 +77,26 @@ type Scan struct {
 	Error           string          `json:"error,omitempty"`
 	Warnings        []string        `json:"warnings,omitempty"`
 	Vulnerabilities []Vulnerability `json:"vulnerabilities"`
+}
+
+// Unplaced are packages of a Linux distribution (deb, rpm, apk and the like) that only its own
+// advisories speak of, and of which nothing was found for want of these.
+type Unplaced struct {
+	// Distro is the one that the vulnerability database does not have, such as "debian 99";
+	// absent where none is known that the packages are of.
+	Distro string `json:"distro,omitempty"`
+	// Packages is their number, at least 1.
+	Packages int `json:"packages"`
+}
+
+// Unscored is how many of some vulnerabilities have no CVSS v3 score.
+func Unscored(list []Vulnerability) (n int) {
+	for _, v := range list {
+		if v.CVSS == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // AttestedSBOM is the origin of an SBOM that was found beside the image in its registry.

@@ -7,10 +7,12 @@ import (
 	"time"
 )
 
-// Bounds on the layers of a scan.
+// Bounds on the lists of a scan.
 const (
 	maxLayers      = 1000
 	maxInstruction = 2000 // bytes
+	maxUnplaced    = 20
+	maxDistro      = 100 // bytes
 )
 
 // Validate checks what a scan that was read from a file must have for a
@@ -61,6 +63,15 @@ func (s Scan) Validate() error {
 	}
 	if b := s.Base; b != nil && (b.Digest != "" && !digestPattern.MatchString(b.Digest) || len(b.Name) > maxInstruction) {
 		add("base: digest %.80q is no digest, or the name is longer than %d bytes", b.Digest, maxInstruction)
+	}
+	if len(s.Unplaced) > maxUnplaced {
+		add("unplaced: there are %d, more than %d", len(s.Unplaced), maxUnplaced)
+	} else {
+		for i, u := range s.Unplaced {
+			if u.Packages < 1 || len(u.Distro) > maxDistro {
+				add("unplaced[%d]: packages %d is less than 1, or distro is longer than %d bytes", i, u.Packages, maxDistro)
+			}
+		}
 	}
 	for i, v := range s.Vulnerabilities {
 		if v.ID == "" {

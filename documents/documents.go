@@ -6,7 +6,8 @@
 //	                           CVEs, highest first; "a": the other ids of those CVEs that have
 //	                           some; "db": when the vulnerability database was built, "" if not
 //	                           known; "found": when the packages were determined, if not "at";
-//	                           "way": how it came to be known, if that is known
+//	                           "way": how it came to be known, if that is known; "unplaced": a list of
+//	                           [distribution or "", number of packages], where nothing could be looked up for some
 //	details[shard][digest]     cve → members, where a criterion needs more than the score
 //	names[name][tag]           {"digest", "at"}: the newest observation of a tag
 //	indexes[digest]            {"platforms": {"linux/amd64": digest}}, and "proven" where its bytes

@@ -117,6 +117,13 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 	if found := scan.FoundAt(); !found.Equal(scan.ScannedAt) {
 		doc["found"] = Time(found)
 	}
+	if len(scan.Unplaced) > 0 {
+		unplaced := make([]any, len(scan.Unplaced))
+		for i, u := range scan.Unplaced {
+			unplaced[i] = []any{u.Distro, json.Number(strconv.Itoa(u.Packages))}
+		}
+		doc["unplaced"] = unplaced
+	}
 	if scan.Way != "" {
 		doc["way"] = string(scan.Way)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/assay-dev/assay/documents"
 )
 
-// Annotate classifies an image, and writes into a scan of it the result, the maximum and,
-// at each vulnerability, the exception that covers it and whether it decides the result.
+// Annotate classifies an image, and writes into a scan of it the result, the maximum, the
+// number of records without score and, at each vulnerability, the exception that covers it and whether it decides the result.
 func (e *Engine) Annotate(ctx context.Context, image, digest string, scan *api.Scan, now time.Time) error {
 	raw, err := e.ExplainClassification(ctx, image, digest, now)
 	if err != nil {
@@ -39,6 +39,7 @@ func (e *Engine) Annotate(ctx context.Context, image, digest string, scan *api.S
 		return fmt.Errorf("%w: %w", ErrEvaluation, err)
 	}
 	scan.Result, scan.MaxCVSS = said.Result, said.MaxCVSS
+	scan.Unscored = api.Unscored(scan.Vulnerabilities)
 	decides := map[string]bool{}
 	for _, v := range said.Vulnerabilities {
 		decides[v.ID] = true

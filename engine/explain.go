@@ -127,7 +127,7 @@ func (w *whatIf) counterfactual(i int, image *api.ImageExplanation) (*api.Counte
 		out.AdmittedAs = fresh
 		out.Reason = "it has no result yet, and the policies refuse it whatever a scan finds"
 		if len(fresh) > 0 {
-			out.Reason = "it has no result yet: have it scanned, and it is admitted when the result is " + orList(fresh)
+			out.Reason = "it has no result yet: " + remedy(image) + "; it is admitted when the result is " + orList(fresh)
 		}
 		return out, nil
 	}
@@ -141,10 +141,21 @@ func (w *whatIf) counterfactual(i int, image *api.ImageExplanation) (*api.Counte
 		}
 	}
 	out.Reason = "no change of its packages, exceptions or scan admits it: the policies refuse it for its reference, workload or namespace"
-	if len(out.AdmittedAs) > 0 {
+	switch {
+	case len(out.AdmittedAs) > 0 && image.Unknown != nil:
+		out.Reason = remedy(image) + "; it is admitted when the result is " + orList(out.AdmittedAs)
+	case len(out.AdmittedAs) > 0:
 		out.Reason = "it is admitted only when its result is " + orList(out.AdmittedAs)
 	}
 	return out, nil
+}
+
+// remedy is what would give an image a result.
+func remedy(image *api.ImageExplanation) string {
+	if image.Unknown == nil {
+		return "have it scanned"
+	}
+	return image.Unknown.Remedy
 }
 
 func orList(results []api.Result) string {

@@ -116,7 +116,7 @@ spec:
 func TestExplainWithoutOptions(t *testing.T) {
 	s := shop(time.Hour)
 	for name, c := range map[string]struct{ policy, image, reason string }{
-		"never scanned":      {rejectFailed[:strings.Index(rejectFailed, "[Fail]")] + "[Fail, Unknown]}}]}", "nginx:1", "have it scanned, and it is admitted when the result is Pass or Warn"},
+		"never scanned":      {rejectFailed[:strings.Index(rejectFailed, "[Fail]")] + "[Fail, Unknown]}}]}", "nginx:1", "it has no result yet: have it scanned, so that its result is known; it is admitted when the result is Pass or Warn"},
 		"does not parse":     {strings.Replace(rejectFailed, "[Fail]", "[Unknown]", 1), "NGINX", "does not parse"},
 		"by its reference":   {strings.Replace(rejectFailed, "imageScanStatus: {operator: IsOneOf, values: [Fail]}", "imagePath: {operator: IsOneOf, values: [shop]}", 1), s.Image, "for its reference, workload or namespace"},
 		"only when it fails": {strings.Replace(rejectFailed, "[Fail]", "[Pass]", 1), "registry.example.com/clean:1", "it is admitted only when its result is Warn or Fail"},

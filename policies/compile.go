@@ -113,7 +113,7 @@ func (s *Set) thresholdsModule() string {
 	}
 	options := map[string]any{
 		"score_by_severity": t.ScoreBySeverity, "fail_on_kev": t.FailOnKEV, "fail_on_epss": epss,
-		"only_fixable": t.OnlyFixable, "grace": grace,
+		"only_fixable": t.OnlyFixable, "grace": grace, "ignore_unplaced": t.Unplaced == api.UnplacedIgnore,
 	}
 	if documents.NeedsOf(t, nil).All {
 		b.WriteString("# A switch looks at more than the score.\ndetailed := true\n\n")

@@ -325,6 +325,9 @@ func (c checker) thresholds(t api.ThresholdsSpec) {
 	if p := t.FailOnEPSS; p != nil && (*p < 0 || *p > 1) {
 		c.at("spec.failOnEPSS", "must be from 0.0 to 1.0, not %v", *p)
 	}
+	if t.Unplaced != "" {
+		c.oneOf("spec.unplaced", t.Unplaced, api.UnplacedUnknown, api.UnplacedIgnore)
+	}
 	if g := t.Grace; g != nil {
 		c.oneOf("spec.grace.from", g.From, api.FromPublished, api.FromFixAvailable)
 		if g.Days < 0 || g.Days > maxDays {

@@ -24,18 +24,18 @@ result := status(subject) if {
 # METADATA
 # title: explain
 # description: >-
-#   The result, the vulnerabilities that make it so, the origin of the evidence for
-#   them, and the exceptions that name a vulnerability of the image: those that reach
-#   it, and those that miss it by their end, tag, or digest.
+#   The result, and why it is Unknown where it is; the vulnerabilities that make it so, the
+#   origin of the evidence for them, and the exceptions that name a vulnerability of the
+#   image: those that reach it, and those that miss it by their end, tag, or digest.
 # entrypoint: true
 explain := object.union_n([result, grounds(subject, result), {"thresholds": {"warn": thresholds.warn, "fail": thresholds.fail}}]) if {
 	classified
 }
 
-explain := object.union(result, {
+explain := object.union_n([result, {"unknown": cause | timed; cause := unknown({}, result)}, {
 	"thresholds": {"warn": thresholds.warn, "fail": thresholds.fail},
 	"vulnerabilities": [], "exceptions": [],
-}) if {
+}]) if {
 	not classified
 }
 
@@ -47,11 +47,13 @@ classified if {
 # METADATA
 # description: >-
 #   grounds(s, judged) are what explains the status judged of a subject: {"vulnerabilities",
-#   "exceptions", "evidence"}, the last one only where there is evidence.
-grounds(s, judged) := object.union(
+#   "exceptions", "evidence", "unknown"}: evidence where there is some, and unknown,
+#   {"why", "remedy"}, where the result is.
+grounds(s, judged) := object.union_n([
 	{"vulnerabilities": over_threshold(s, judged), "exceptions": exceptions_of(s, judged)},
 	{"evidence": origin | origin := evidence.origin(s.name, judged.digest)},
-)
+	{"unknown": cause | cause := unknown(s, judged)},
+])
 
 # METADATA
 # title: blocking
@@ -178,7 +180,19 @@ of_digest(s, named, digest) := of_image(covering.keys(s, named, digest), digest,
 	true
 } else := {"result": "Unknown", "digest": digest}
 
-of_image(keys, digest, image) := {
+# Of packages of which nothing could be looked up it is not known that they have no vulnerabilities.
+of_image(keys, digest, image) := object.union(placed, {"result": "Unknown"}) if {
+	unplaced(image)
+	placed := of_placed(keys, digest, image)
+	placed.result != "Fail"
+} else := of_placed(keys, digest, image)
+
+unplaced(image) if {
+	image.unplaced
+	not thresholds.options.ignore_unplaced
+}
+
+of_placed(keys, digest, image) := {
 	"result": grade(highest), "max_cvss": highest,
 	"digest": digest, "scanned_at": image.at, "database": image.db,
 } if {
@@ -248,11 +262,28 @@ over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 # METADATA
 # description: >-
 #   unknown(s, judged) is why the status judged of a subject is Unknown, and what would
-#   make it known: {"why", "remedy"}. It is undefined where there is a scan.
-unknown(s, judged) := unscanned(s, judged) if {
+#   make it known: {"why", "remedy"}. It is undefined where the evidence gives a result.
+unknown(s, judged) := {
+	"why": concat("; ", [unplaced_text(of) | some of in array.slice(image.unplaced, 0, 3)]),
+	"remedy": "say what distribution its packages are of, as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds",
+} if {
 	judged.result == "Unknown"
-	not judged.scanned_at
+	image := evidence.of(s.name, judged.digest)
+	unplaced(image)
+} else := unscanned(s, judged) if {
+	judged.result == "Unknown"
+	not evident(s, judged)
 }
+
+evident(s, judged) if evidence.of(s.name, judged.digest)
+
+unplaced_text(of) := sprintf("nothing could be looked up for %v of no known distribution", [packages(of[1])]) if {
+	of[0] == ""
+} else := sprintf("nothing could be looked up for %v of %v, which the vulnerability database does not have", [packages(of[1]), of[0]])
+
+packages(n) := "1 package" if {
+	n == 1
+} else := sprintf("%v packages", [n])
 
 unscanned(s, judged) := {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"} if {
 	object.get(s, "name", "") == ""

@@ -270,6 +270,7 @@ test_explain_exceptions_that_miss if {
 test_explain_of_unknown if {
 	explained("nginx:2", plain({"any": {"CVE-1": [{}]}}), []) == {
 		"result": "Unknown", "thresholds": {"warn": 7, "fail": 9}, "vulnerabilities": [], "exceptions": [],
+		"unknown": scan_it("no scan of it is known, and not what its tag leads to"),
 	}
 	explained("nginx:new", {}, []).digest == other
 }
@@ -380,3 +381,62 @@ test_why_unknown if {
 nginx(more) := object.union({"name": "docker.io/library/nginx"}, more)
 
 scan_it(why) := {"why": why, "remedy": "have it scanned, so that its result is known"}
+
+# --- Packages of which nothing could be looked up ---
+
+# of_unplaced(score, unplaced, options) is what is said of an image with one vulnerability.
+of_unplaced(score, unplaced, options) := r if {
+	r := classification.explain with input as {"now": now, "image": "nginx:1"}
+		with data.assay.generated.thresholds as object.union(thresholds, options)
+		with data.assay.images as {"ab": {digest: {"at": now, "db": "", "ids": ["CVE-1"], "s": [score], "unplaced": unplaced}}}
+		with data.assay.names as names
+		with data.assay.indexes as {}
+		with data.assay.details as {"ab": {digest: {"CVE-1": [{"score": score, "fixed": true, "kev": false}]}}}
+		with data.assay.exceptions as {}
+}
+
+some_unplaced := [["", 2], ["debian 99", 1]]
+
+test_unplaced_packages_are_unknown if {
+	every options in [{}, {"options": {"ignore_unplaced": false}}, {"detailed": true}] {
+		every score, want in {9: "Fail", 8.9: "Unknown", 1: "Unknown"} {
+			r := of_unplaced(score, some_unplaced, options)
+			[r.result, r.max_cvss, r.scanned_at] == [want, score, now]
+		}
+	}
+}
+
+test_unplaced_packages_are_ignored if {
+	every options in [{}, {"detailed": true}] {
+		every score, want in {9: "Fail", 8.9: "Warn", 1: "Pass"} {
+			r := of_unplaced(score, some_unplaced, object.union(options, {"options": {"ignore_unplaced": true}}))
+			r.result == want
+			not r.unknown
+		}
+	}
+}
+
+test_why_unplaced if {
+	r := of_unplaced(8, [["", 2], ["debian 99", 1], ["a", 3], ["b", 4]], {})
+	r.vulnerabilities == []
+	r.unknown.why == concat("; ", [
+		"nothing could be looked up for 2 packages of no known distribution",
+		"nothing could be looked up for 1 package of debian 99, which the vulnerability database does not have",
+		"nothing could be looked up for 3 packages of a, which the vulnerability database does not have",
+	])
+	r.unknown.remedy == "say what distribution its packages are of, as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds"
+	not of_unplaced(9, some_unplaced, {}).unknown
+}
+
+# Of an index, the platform that nobody scanned is told of although another one was scanned.
+test_why_of_an_index_half_scanned if {
+	r := classification.explain with input as {"now": now, "image": "nginx:multi"}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.generated.settings.platforms as ["linux/amd64", "linux/arm64"]
+		with data.assay.images as {"ab": {digest: {"at": now, "db": "", "ids": [], "s": []}}}
+		with data.assay.names as {"docker.io/library/nginx": {"multi": {"digest": index}}}
+		with data.assay.indexes as {index: {"platforms": {"linux/amd64": digest, "linux/arm64": other}}}
+		with data.assay.exceptions as {}
+	[r.result, r.digest, r.scanned_at] == ["Unknown", other, now]
+	r.unknown == scan_it("no good scan of sha256:cd0000000000… is known, its image for one of the platforms linux/amd64, linux/arm64")
+}

@@ -174,7 +174,10 @@ test_exceptions_of_an_index_are_explained if {
 
 test_explain_of_what_is_not_classified if {
 	unknown := {"result": "Unknown", "thresholds": {"warn": 7, "fail": 9}, "vulnerabilities": [], "exceptions": []}
-	of_subject({"image": "NGINX"}, {}) == unknown
+	of_subject({"image": "NGINX"}, {}) == object.union(unknown, {"unknown": {
+		"why": "the reference cannot be read",
+		"remedy": "write one such as registry.example.com/shop/web:1.4",
+	}})
 	of_subject({"name": "docker.io/library/nginx", "tag": "1", "now": "today"}, {}) == unknown
 }
 

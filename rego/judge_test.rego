@@ -605,6 +605,16 @@ test_remedies if {
 	good_message == "good:1 (container side): policy a rule 3 rejects it: result Pass, last scanned 2026-05-31T12:00:00; to admit it, a policy or rule before it must allow the image"
 }
 
+# Packages of which nothing could be looked up are the reason, with their number.
+test_a_rejection_tells_of_unplaced_packages if {
+	image := object.union(images.ab[digest], {"ids": ["CVE-1"], "s": [8], "unplaced": [["", 12]]})
+	rejected(bad, ["status"], {"images": {"ab": {digest: image}}}) == concat("", [
+		"bad:1 (container web): policy a rule 3 rejects it: result Unknown, since nothing could be looked up for 12 packages of no known distribution, ",
+		"maximum CVSS 8, last scanned 2026-05-31T12:00:00; to admit it, ",
+		"say what distribution its packages are of, as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds",
+	])
+}
+
 # What the author of a policy says comes first.
 test_the_authors_message if {
 	worded := object.union(rule("a", 0, 3, "Reject", ["path"]), {"message": "ask #platform: https://wiki.example.com/images"})
@@ -748,7 +758,10 @@ test_explain_of_an_admission_review if {
 		with data.assay.generated.policies as {"rules": [], "hits": set(), "notes": set(), "offsets": []}
 		with data.assay.generated.custom as {}
 		with data.assay.revisions as {"policies": "r1"}
-	e.explain == [{"container": "odd", "image": "ODD", "normal": "ODD", "result": "Unknown", "matched": [], "noted": [], "vulnerabilities": [], "exceptions": []}]
+	e.explain == [{"container": "odd", "image": "ODD", "normal": "ODD", "result": "Unknown", "matched": [], "noted": [], "vulnerabilities": [], "exceptions": [], "unknown": {
+		"why": "the reference cannot be read",
+		"remedy": "write one such as registry.example.com/shop/web:1.4",
+	}}]
 }
 
 # Hits are evaluated for each image, whatever the module that holds them.

@@ -162,6 +162,7 @@ func (g *gen) thresholds() *api.Thresholds {
 	case 2:
 		t.Spec.Warn = ptr(one(g, []float64{0, 4, 9, 9.5}))
 	}
+	t.Spec.Unplaced = one(g, []string{"", "", api.UnplacedUnknown, api.UnplacedIgnore})
 	if !g.chance(55) { // a third of all cases
 		return t
 	}

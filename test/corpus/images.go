@@ -209,6 +209,9 @@ func (g *gen) scans() []api.Scan {
 			s.Image += ":" + one(g, tags)
 		}
 		s.Vulnerabilities = g.vulnerabilities()
+		if g.chance(15) {
+			s.Unplaced = some(g, 1+g.IntN(2), []api.Unplaced{{Packages: 3}, {Distro: "debian 99", Packages: 1}})
+		}
 		s.Result = one(g, []api.Result{api.Pass, api.Fail}) // a claim that nobody may believe
 		if g.chance(15) {
 			s.Error, s.Vulnerabilities, s.Result = "no such image", []api.Vulnerability{}, api.Unknown

@@ -363,7 +363,7 @@ spec:
 apiVersion: assay.dev/v1alpha1
 kind: Thresholds
 metadata: {name: default}
-spec: {warn: 6.5, fail: 8, scoreBySeverity: true, failOnKEV: true, failOnEPSS: 0.5, onlyFixable: true, grace: {days: 7, from: FixAvailable}}
+spec: {warn: 6.5, fail: 8, scoreBySeverity: true, failOnKEV: true, failOnEPSS: 0.5, onlyFixable: true, unplaced: Ignore, grace: {days: 7, from: FixAvailable}}
 ---
 apiVersion: assay.dev/v1alpha1
 kind: AdmissionSettings
@@ -496,6 +496,7 @@ func TestFaultyObjectsAreRefused(t *testing.T) {
 		{"VulnerabilityException", "x", `{cve: CVE-1, scope: any, justification: x, expires: never}`, "spec.expires"},
 		{"Thresholds", "default", `{warn: 9, fail: 8}`, "warn must not be over fail"},
 		{"Thresholds", "default", `{fail: 10.1}`, "less than or equal to 10"},
+		{"Thresholds", "default", `{unplaced: Pass}`, "spec.unplaced"},
 		{"Thresholds", "other", `{}`, "must be named default"},
 		{"AdmissionSettings", "other", `{}`, "must be named default"},
 		{"AdmissionSettings", "default", `{platforms: [linux]}`, "spec.platforms[0]"},

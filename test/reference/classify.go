@@ -172,7 +172,11 @@ func (w World) classifyManifest(s subject, digest string, now time.Time) verdict
 		v.result, threshold = api.Fail, fail
 	case top != nil && *top >= warn:
 		v.result, threshold = api.Warned, warn
-	default:
+	}
+	if v.result != api.Fail && len(scan.Unplaced) > 0 && spec.Unplaced != api.UnplacedIgnore {
+		v.result = api.Unknown
+	}
+	if v.result != api.Fail && v.result != api.Warned {
 		return v
 	}
 	slices.SortFunc(open, func(a, b listed) int {

@@ -77,6 +77,33 @@ func TestThresholds(t *testing.T) {
 	check(t, "by severity", w, "nginx", api.Fail, 9)
 }
 
+func TestUnplacedPackages(t *testing.T) {
+	for _, c := range []struct {
+		score float64
+		want  api.Result
+	}{{9, api.Fail}, {8.9, api.Unknown}, {1, api.Unknown}} {
+		s := scan("nginx", dig("a"), 0, vuln("CVE-2024-0001", c.score))
+		s.Unplaced = []api.Unplaced{{Packages: 2}, {Distro: "debian 99", Packages: 1}}
+		w := World{Scans: []api.Scan{s}}
+		check(t, "unplaced packages", w, "nginx", c.want, c.score)
+		w.Thresholds = thresholds(api.ThresholdsSpec{Unplaced: api.UnplacedUnknown, OnlyFixable: true})
+		check(t, "unplaced packages, of what counts", w, "nginx", api.Unknown, -1)
+		s.Unplaced = nil
+		ignored := World{Scans: []api.Scan{s}}
+		want, top := Classify(ignored, "nginx", "", now)
+		w.Thresholds = thresholds(api.ThresholdsSpec{Unplaced: api.UnplacedIgnore})
+		check(t, "ignored", w, "nginx", want, *top)
+	}
+	clean := scan("nginx", dig("a"), 0)
+	clean.Unplaced = []api.Unplaced{{Packages: 1}}
+	check(t, "nothing found", World{Scans: []api.Scan{clean}}, "nginx", api.Unknown, -1)
+	// A platform of an index is no better for it.
+	clean.Index, clean.Digest = &api.Index{Digest: dig("f"), Platforms: map[string]string{"linux/amd64": dig("a"), "linux/arm64": dig("b")}}, dig("a")
+	warned := scan("nginx", dig("b"), 0, vuln("CVE-2024-0001", 8))
+	w := World{Scans: []api.Scan{clean, warned}, Settings: &api.AdmissionSettings{Spec: api.AdmissionSettingsSpec{Platforms: []string{"linux/arm64", "linux/amd64"}}}}
+	check(t, "one platform of an index", w, "nginx@"+dig("f"), api.Unknown, -1)
+}
+
 func TestNewestObservationNeverAnOlderDigest(t *testing.T) {
 	failed := scan("nginx:1", dig("b"), time.Hour)
 	failed.Error = "no pull"
