@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Result is the classification of an image. It is always computed, never read
 // from a document that claims it.
@@ -87,6 +90,18 @@ type Unplaced struct {
 	Distro string `json:"distro,omitempty"`
 	// Packages is their number, at least 1.
 	Packages int `json:"packages"`
+}
+
+// String says it, and why.
+func (u Unplaced) String() string {
+	packages := "1 package"
+	if u.Packages != 1 {
+		packages = strconv.Itoa(u.Packages) + " packages"
+	}
+	if u.Distro == "" {
+		return "nothing could be looked up for " + packages + " of no known distribution"
+	}
+	return "nothing could be looked up for " + packages + " of " + u.Distro + ", which the vulnerability database does not have"
 }
 
 // Unscored is how many of some vulnerabilities have no CVSS v3 score.

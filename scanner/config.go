@@ -19,10 +19,11 @@ import (
 	"github.com/assay-dev/assay/scanner/pace"
 )
 
-// Matcher finds the vulnerabilities of an SBOM. It must be safe for
-// concurrent use when [Scanner.ScanAll] runs several scans side by side.
+// Matcher finds the vulnerabilities of an SBOM, and counts the packages of which nothing
+// could be looked up. It must be safe for concurrent use when [Scanner.ScanAll] runs
+// several scans side by side.
 type Matcher interface {
-	Match(ctx context.Context, s sbom.SBOM) ([]api.Vulnerability, error)
+	Match(ctx context.Context, s sbom.SBOM) ([]api.Vulnerability, []api.Unplaced, error)
 }
 
 // Defaults of the bounds in [Config].
@@ -51,6 +52,10 @@ type Config struct {
 	// As is the reference that names the image, whatever it was read from. It
 	// is for one input: [Scanner.ScanAll] refuses it beside several.
 	As string
+
+	// Distro is the distribution that the packages are of, such as "debian:12", whatever the
+	// image or SBOM says of itself. Absent: that which it says.
+	Distro string
 
 	// Keychain finds the credentials of a registry. Absent: [DefaultKeychain].
 	Keychain authn.Keychain
@@ -130,6 +135,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.As != "" {
 		if _, err := api.ParseReference(c.As); err != nil {
 			errs = append(errs, fmt.Errorf("naming the image: %w: %w", ErrInput, err))
+		}
+	}
+	if c.Distro != "" {
+		if _, err := parseDistro(c.Distro); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	for what, n := range map[string]int64{

@@ -206,9 +206,11 @@ type fakeMatcher struct {
 	calls atomic.Int64
 	err   error
 	panic bool
+	// unplaced is said of each SBOM.
+	unplaced []api.Unplaced
 }
 
-func (m *fakeMatcher) Match(_ context.Context, s sbom.SBOM) ([]api.Vulnerability, error) {
+func (m *fakeMatcher) Match(_ context.Context, s sbom.SBOM) ([]api.Vulnerability, []api.Unplaced, error) {
 	m.calls.Add(1)
 	if m.panic {
 		panic("the matcher broke")
@@ -217,7 +219,7 @@ func (m *fakeMatcher) Match(_ context.Context, s sbom.SBOM) ([]api.Vulnerability
 	for p := range s.Artifacts.Packages.Enumerate() {
 		out = append(out, api.Vulnerability{ID: "CVE-2026-1", Package: p.Name, Version: p.Version})
 	}
-	return out, m.err
+	return out, m.unplaced, m.err
 }
 
 var testTime = time.Date(2026, 8, 1, 12, 0, 0, 0, time.UTC)

@@ -240,6 +240,11 @@ func (s *Scanner) inventory(ctx context.Context, in Input, dir string, o *Outcom
 		return err
 	}
 	o.Scan.Warnings = append(o.Scan.Warnings, warnings...)
+	if s.cfg.Distro != "" {
+		if err := o.saysDistro(s.cfg.Distro); err != nil {
+			return err
+		}
+	}
 	o.Scan.Packages = o.SBOM.Artifacts.Packages.PackageCount()
 	o.Scan.Distro = distroText(o.SBOM)
 	o.Scan.Layers, o.Scan.Base = describeLayers(o.SBOM)
@@ -320,13 +325,14 @@ func (s *Scanner) match(ctx context.Context, o *Outcome, r *reporter) error {
 		return ErrNotMatched
 	}
 	r.stage(Matching, nil)
-	vulnerabilities, err := s.cfg.Matcher.Match(ctx, *o.SBOM)
+	vulnerabilities, unplaced, err := s.cfg.Matcher.Match(ctx, *o.SBOM)
 	if err != nil {
 		return fmt.Errorf("matching the packages: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	o.Scan.Unplaced = unplaced
 	if vulnerabilities != nil {
 		o.Scan.Vulnerabilities = vulnerabilities
 	}

@@ -196,13 +196,17 @@ func (t *Tx) failure(ctx context.Context, listing, origin int64, scan api.Scan) 
 
 // sanitized is a scan without what is computed, and without NUL, which PostgreSQL cannot hold.
 func sanitized(scan api.Scan) api.Scan {
-	scan.Result, scan.MaxCVSS = "", nil
+	scan.Result, scan.MaxCVSS, scan.Unscored = "", nil, 0
 	scan.Way = cmp.Or(scan.Way, api.Uploaded)
 	for _, s := range []*string{&scan.Source, &scan.Error, &scan.Platform, &scan.ConfigDigest, &scan.Distro} {
 		*s = clean(*s)
 	}
 	if scan.Base != nil && scan.Base.Found != api.BaseLabelled {
 		scan.Base = nil
+	}
+	scan.Unplaced = slices.Clone(scan.Unplaced)
+	for i := range scan.Unplaced {
+		scan.Unplaced[i].Distro = clean(scan.Unplaced[i].Distro)
 	}
 	scan.Vulnerabilities = slices.Clone(scan.Vulnerabilities)
 	for i := range scan.Vulnerabilities {

@@ -43,6 +43,9 @@ func (a *app) printExplanation(x api.Explanation) {
 			}
 			line(3, "%s rule %d at %s %s: %s", m.Policy, m.Rule, m.Source, verb, m.Action)
 		}
+		if u := image.Unknown; u != nil {
+			line(3, "the result is Unknown, since %s: %s", u.Why, u.Remedy)
+		}
 		for _, v := range image.Vulnerabilities {
 			line(3, "%s%s%s", v.ID, inBrackets(v.Score), packagesText(v.Packages))
 		}

@@ -42,6 +42,7 @@ type scanFlags struct {
 	failOn     string
 	as         string
 	platform   string
+	distro     string
 	parallel   int
 	quiet      bool
 	insecure   bool
@@ -72,6 +73,11 @@ its registry), or one of
 -o takes a format (table, json, sarif, cyclonedx, spdx-json, template), which goes
 to standard output, or FORMAT=FILE; anything else is a file for the JSON. It may
 be repeated.
+
+Packages of Debian, Red Hat, Alpine and the like are looked up by their distribution.
+Where none is known that they are of, or the vulnerability database does not have it, an
+image that nothing makes Fail is Unknown: --distro debian:12 says what it is, by ID and
+VERSION_ID of an /etc/os-release; unplaced: Ignore in the Thresholds leaves them out.
 
 --registry scans all repositories and tags of a registry, or those that
 --repository, --include and --exclude leave. Each image is scanned once, however
@@ -137,6 +143,7 @@ func (f *scanFlags) register(c *cobra.Command) {
 	fs.StringVar(&f.failOn, "fail-on", "fail", "result from which the exit status is 1: fail, warn or never")
 	fs.StringVar(&f.as, "as", "", "reference that names an input without a name")
 	fs.StringVar(&f.platform, "platform", "", "platform to take of an index, such as linux/arm64 (default linux/amd64)")
+	fs.StringVar(&f.distro, "distro", "", "distribution that the packages are of, such as debian:12, whatever the input says of itself")
 	fs.IntVar(&f.parallel, "parallel", 2, "images scanned side by side")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	fs.BoolVar(&f.insecure, "insecure-http", false, "talk plain HTTP to registries")
@@ -247,7 +254,7 @@ func (a *app) scanOnce(ctx context.Context, f *scanFlags, images []string, outpu
 	}
 	defer db.close()
 	s, err := scanner.New(scanner.Config{
-		Matcher: db.matcher, Database: db.info, Platform: f.platform, As: f.as, InsecureHTTP: f.insecure, Realms: f.realms.Realms,
+		Matcher: db.matcher, Database: db.info, Platform: f.platform, Distro: f.distro, As: f.as, InsecureHTTP: f.insecure, Realms: f.realms.Realms,
 		Timeout: f.timeout, MaxImageBytes: f.maxBytes, CacheDir: f.cacheDir, Stdin: a.in, Log: a.log, UserAgent: "assay/" + version(), Attestations: f.trust,
 	})
 	if err != nil {
@@ -386,6 +393,9 @@ func (a *app) readImages(f *scanFlags, args []string) ([]string, error) {
 			// x.tar is a reference too, but nobody means that one.
 			return nil, fmt.Errorf("%s is a file or a folder; did you mean %s:%s? For the image of that name write registry:%s", i, hint, i, i)
 		}
+	}
+	if f.distro != "" && len(images) > 1 {
+		return nil, fmt.Errorf("--distro says what one input is, and there are %d inputs", len(images))
 	}
 	if f.as != "" && len(images) > 1 {
 		return nil, fmt.Errorf("--as names one image, and there are %d inputs", len(images))

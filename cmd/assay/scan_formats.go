@@ -28,6 +28,12 @@ func writeSARIF(w io.Writer, doc api.ScanReport) error {
 		if s.Error != "" {
 			invocation.AddToolExecutionNotification(sarif.NewNotification().WithLevel("error").WithMessage(sarif.NewTextMessage(s.Image + ": " + s.Error)))
 		}
+		for _, u := range s.Unplaced {
+			invocation.AddToolExecutionNotification(sarif.NewNotification().WithLevel("warning").WithMessage(sarif.NewTextMessage(s.Image + ": " + u.String())))
+		}
+		if s.Unscored > 0 {
+			invocation.AddToolExecutionNotification(sarif.NewNotification().WithLevel("note").WithMessage(sarif.NewTextMessage(s.Image + ": " + unscoredText(s.Unscored))))
+		}
 		run.AddInvocation(invocation)
 		for _, v := range s.Vulnerabilities {
 			addSARIF(run, s, v)
@@ -96,7 +102,26 @@ func (a *app) writeSBOM(w io.Writer, format scanner.SBOMFormat, doc api.ScanRepo
 	}
 	list := cyclonedxVulnerabilities(bom, doc.Images[0])
 	bom.Vulnerabilities = &list
+	bom.Properties = properties(bom.Properties, doc.Images[0])
 	return cyclonedx.NewBOMEncoder(w, cyclonedx.BOMFileFormatJSON).SetPretty(true).SetEscapeHTML(false).Encode(bom)
+}
+
+// properties adds what CycloneDX has no member for: how much could not be looked up, or scored.
+func properties(was *[]cyclonedx.Property, s api.Scan) *[]cyclonedx.Property {
+	var more []cyclonedx.Property
+	for _, u := range s.Unplaced {
+		more = append(more, cyclonedx.Property{Name: "assay:unplaced", Value: u.String()})
+	}
+	if s.Unscored > 0 {
+		more = append(more, cyclonedx.Property{Name: "assay:unscored", Value: unscoredText(s.Unscored)})
+	}
+	if more == nil {
+		return was
+	}
+	if was != nil {
+		more = append(*was, more...)
+	}
+	return &more
 }
 
 func cyclonedxVulnerabilities(bom *cyclonedx.BOM, s api.Scan) []cyclonedx.Vulnerability {

@@ -170,6 +170,9 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 		fmt.Fprintf(w, "\n%s %s could not be scanned: %s\n", a.paint(w, red, "Error:"), printable(s.Image), printable(s.Error))
 		return
 	}
+	for _, u := range s.Unplaced {
+		fmt.Fprintf(w, "\n%s %s: %s\n", a.paint(w, yellow, "Warning:"), printable(s.Image), printable(u.String()))
+	}
 	if s.SBOM != nil {
 		fmt.Fprintf(w, "\n%s: %s\n", printable(s.Image), printable(attestedText(s.SBOM)))
 	}
@@ -208,6 +211,14 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 	if more := len(s.Vulnerabilities) - shownVulnerabilities; more > 0 {
 		fmt.Fprintf(w, "… and %d more; -o json shows all\n", more)
 	}
+	if s.Unscored > 0 {
+		fmt.Fprintln(w, unscoredText(s.Unscored))
+	}
+}
+
+// unscoredText counts what cannot make an image Warn or Fail by its score.
+func unscoredText(n int) string {
+	return fmt.Sprintf("%d %s no CVSS v3 score", n, plural(n, "finding has", "findings have"))
 }
 
 // attestedText says where an SBOM comes from that was not made here.

@@ -75,6 +75,9 @@ func (f *scanFlags) wanted(args []string) (bool, error) {
 	if f.as != "" {
 		return false, errors.New("--as names one image, not a registry")
 	}
+	if f.distro != "" {
+		return false, errors.New("--distro says what one image is, not a registry")
+	}
 	f.filter = "--include"
 	if filter := os.Getenv("REGISTRY_FILTER"); filter != "" && len(f.include) == 0 {
 		f.include, f.filter = []string{filter}, "REGISTRY_FILTER"
@@ -543,6 +546,9 @@ type tableSink struct {
 	app *app
 	w   io.Writer
 	t   table
+	// unscored are findings without a score, unplaced images with packages of which nothing
+	// could be looked up.
+	unscored, unplaced int
 }
 
 func newTableSink(a *app, w io.Writer) *tableSink {
@@ -558,6 +564,10 @@ func (k *tableSink) image(s api.Scan) error {
 			excepted++
 		}
 	}
+	k.unscored += s.Unscored
+	if len(s.Unplaced) > 0 {
+		k.unplaced++
+	}
 	digest := strings.TrimPrefix(s.Digest, "sha256:")
 	k.t.add(s.Image, string(s.Result), scoreText(s.MaxCVSS), strconv.Itoa(len(s.Vulnerabilities)), strconv.Itoa(excepted), strconv.Itoa(s.Packages), digest[:min(12, len(digest))])
 	return nil
@@ -565,5 +575,11 @@ func (k *tableSink) image(s api.Scan) error {
 
 func (k *tableSink) end() error {
 	k.t.write(k.w, k.app.resultColour(k.w))
+	if k.unplaced > 0 {
+		fmt.Fprintf(k.w, "%d %s packages of which nothing could be looked up; -o json says which\n", k.unplaced, plural(k.unplaced, "image has", "images have"))
+	}
+	if k.unscored > 0 {
+		fmt.Fprintln(k.w, unscoredText(k.unscored))
+	}
 	return nil
 }

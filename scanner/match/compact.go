@@ -17,11 +17,21 @@ import (
 // Version names what matches depend on beside the packages and the database: this
 // package, Grype, and Syft, whose packages it reads. Packages of another version, and
 // matches made by it, are made anew.
-const Version = "1 grype/v0.120.1 syft/v1.54.1"
+const Version = "2 grype/v0.120.1 syft/v1.54.1"
 
 // Packages are what matching needs of an SBOM: some 40 KB for 670 packages once they are
 // compressed, and read a hundred times faster than the SBOM.
-type Packages struct{ rows []row }
+type Packages struct {
+	rows []row
+	// distro is the distribution that the SBOM names, in words; "" where it names none.
+	distro string
+}
+
+// kept is how Packages are written.
+type kept struct {
+	Rows   []row
+	Distro string
+}
 
 // row is a package in an SBOM.
 type row struct {
@@ -78,7 +88,7 @@ func PackagesOf(s sbom.SBOM) (Packages, error) {
 		places[list[i].ID] = i
 	}
 	layers := layerOrder(s)
-	out := Packages{rows: make([]row, len(list))}
+	out := Packages{rows: make([]row, len(list)), distro: releaseText(s.Artifacts.LinuxDistribution)}
 	for i := range list {
 		p := &list[i]
 		text, err := encode(p)
@@ -191,7 +201,7 @@ func decode(text []byte) (pkg.Package, error) {
 func (p Packages) MarshalBinary() ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString(Version + "\n")
-	err := gob.NewEncoder(&out).Encode(p.rows)
+	err := gob.NewEncoder(&out).Encode(kept{p.rows, p.distro})
 	return out.Bytes(), err
 }
 
@@ -202,10 +212,11 @@ func (p *Packages) UnmarshalBinary(data []byte) error {
 	if !ok {
 		return fmt.Errorf("these are no packages of version %q", Version)
 	}
-	var rows []row
-	if err := gob.NewDecoder(bytes.NewReader(rest)).Decode(&rows); err != nil {
+	var k kept
+	if err := gob.NewDecoder(bytes.NewReader(rest)).Decode(&k); err != nil {
 		return fmt.Errorf("reading packages: %w", err)
 	}
+	rows := k.Rows
 	for i := range rows {
 		for _, related := range rows[i].Related {
 			for _, at := range related {
@@ -215,6 +226,6 @@ func (p *Packages) UnmarshalBinary(data []byte) error {
 			}
 		}
 	}
-	p.rows = rows
+	p.rows, p.distro = rows, k.Distro
 	return nil
 }

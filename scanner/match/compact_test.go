@@ -127,11 +127,12 @@ func TestCompact(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					got, searches, err := shared.MatchPackages(t.Context(), read)
+					found, err := shared.MatchPackages(t.Context(), read)
+					got := found.Vulnerabilities
 					if err != nil || len(got) != len(want[name]) || len(got) > 0 && !reflect.DeepEqual(got, want[name]) {
 						t.Errorf("%s, %s: %d matches, not %d (%v)", database, name, len(got), len(want[name]), err)
 					}
-					match.Noted(searches)
+					match.Noted(found.Searches)
 				})
 			}
 		}
@@ -141,8 +142,8 @@ func TestCompact(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, searches, err := shared.MatchPackages(t.Context(), packages); err != nil || len(searches) != 0 {
-				t.Errorf("%s, %s: %d searches are told again (%v)", database, name, len(searches), err)
+			if found, err := shared.MatchPackages(t.Context(), packages); err != nil || len(found.Searches) != 0 {
+				t.Errorf("%s, %s: %d searches are told again (%v)", database, name, len(found.Searches), err)
 			}
 		}
 	}
@@ -191,12 +192,12 @@ func TestSearches(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			before, searches, err := match.New(was.Provider).MatchPackages(t.Context(), packages)
+			before, err := match.New(was.Provider).MatchPackages(t.Context(), packages)
 			if err != nil {
 				t.Fatal(err)
 			}
 			again := map[string]bool{}
-			for _, search := range searches {
+			for _, search := range before.Searches {
 				if len(search.Keys) == 0 && search.Type != string(pkg.GoModulePkg) { // Grype leaves out main modules
 					t.Errorf("%s: nothing was looked up for %s %s", name, search.Type, search.Name)
 				}
@@ -204,7 +205,7 @@ func TestSearches(t *testing.T) {
 					again[search.Name+" "+search.Version+" "+search.Type] = true
 				}
 			}
-			after, _, err := match.New(is.Provider).MatchPackages(t.Context(), packages)
+			after, err := match.New(is.Provider).MatchPackages(t.Context(), packages)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,7 +216,7 @@ func TestSearches(t *testing.T) {
 				}
 				return out
 			}
-			a, b := collect(pointerless(before)), collect(pointerless(after))
+			a, b := collect(pointerless(before.Vulnerabilities)), collect(pointerless(after.Vulnerabilities))
 			for _, set := range []map[string][]string{a, b} {
 				for p := range set {
 					switch {
@@ -277,7 +278,7 @@ func FuzzPackages(f *testing.F) {
 		}
 		var p match.Packages
 		if p.UnmarshalBinary(data) == nil {
-			_, _, _ = m.MatchPackages(t.Context(), p) // an error, or matches; never a crash
+			_, _ = m.MatchPackages(t.Context(), p) // an error, or matches; never a crash
 		}
 		runtime.KeepAlive(p)
 	})

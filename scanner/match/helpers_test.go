@@ -159,7 +159,7 @@ func decode(t testing.TB, content []byte) sbom.SBOM {
 
 func matchAll(t testing.TB, db *vulndb.DB, s sbom.SBOM) []api.Vulnerability {
 	t.Helper()
-	v, err := match.New(db.Provider).Match(t.Context(), s)
+	v, _, err := match.New(db.Provider).Match(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,39 +40,49 @@ func New(provider vulnerability.Provider) *Matcher {
 	return &Matcher{provider: provider, memo: newMemo()}
 }
 
-// Match finds the vulnerabilities of an SBOM: the highest score first (those
-// without score last), then by id, package, version and PURL. A database that
-// cannot be read is an error, never an SBOM without vulnerabilities.
-func (m *Matcher) Match(ctx context.Context, s sbom.SBOM) ([]api.Vulnerability, error) {
+// Found is what matching gives.
+type Found struct {
+	// Vulnerabilities have the highest score first (those without score last), then are by
+	// id, package, version and PURL.
+	Vulnerabilities []api.Vulnerability
+	// Unplaced are the packages of which nothing could be looked up, the most first.
+	Unplaced []api.Unplaced
+	// Searches are what was looked up for those packages that [Noted] was not said of.
+	Searches []Search
+}
+
+// Match finds the vulnerabilities of an SBOM, and the packages of which nothing could be
+// looked up: see [Found]. A database that cannot be read is an error, never an SBOM
+// without vulnerabilities.
+func (m *Matcher) Match(ctx context.Context, s sbom.SBOM) ([]api.Vulnerability, []api.Unplaced, error) {
 	if m == nil || m.provider == nil {
-		return nil, ErrNoDatabase
+		return nil, nil, ErrNoDatabase
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	packages, err := PackagesOf(s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out, _, err := m.MatchPackages(ctx, packages)
-	return out, err
+	found, err := m.MatchPackages(ctx, packages)
+	return found.Vulnerabilities, found.Unplaced, err
 }
 
-// MatchPackages is Match of packages that were kept. It also tells what was looked
-// up for those packages that [Noted] was not said of.
+// MatchPackages is Match of packages that were kept.
 //
 // The matchers of Grype look at one package at a time, and their answers are remembered;
 // all that follows, across packages, is done by Grype each time.
-func (m *Matcher) MatchPackages(ctx context.Context, packages Packages) ([]api.Vulnerability, []Search, error) {
+func (m *Matcher) MatchPackages(ctx context.Context, packages Packages) (Found, error) {
 	if m == nil || m.provider == nil {
-		return nil, nil, ErrNoDatabase
+		return Found{}, ErrNoDatabase
 	}
 	known := m.memo.use()
 	list, entries := make([]pkg.Package, len(packages.rows)), make(map[pkg.ID]*entry, len(packages.rows))
 	for i, r := range packages.rows {
 		e, err := known.entry(r.Content)
 		if err != nil {
-			return nil, nil, err
+			return Found{}, err
 		}
 		list[i] = e.pkg
 		list[i].ID = idAt(i)
@@ -98,22 +108,25 @@ func (m *Matcher) MatchPackages(ctx context.Context, packages Packages) ([]api.V
 	vm := grype.VulnerabilityMatcher{VulnerabilityProvider: silent{m.provider}, Matchers: matchers, IgnoreRules: kernelHeaderRules()}
 	found, _, err := vm.FindMatchesContext(ctx, list, pkg.Context{})
 	if cerr := ctx.Err(); cerr != nil {
-		return nil, nil, cerr
+		return Found{}, cerr
 	}
 	if err = errors.Join(err, rec.err()); err != nil {
-		return nil, nil, fmt.Errorf("matching against the vulnerability database: %w", err)
+		return Found{}, fmt.Errorf("matching against the vulnerability database: %w", err)
 	}
 	out, err := convert(ctx, *found, rec, packages, known)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the vulnerability database: %w", err)
+		return Found{}, fmt.Errorf("reading the vulnerability database: %w", err)
 	}
-	var searches []Search
+	result := Found{Vulnerabilities: out}
+	if result.Unplaced, err = m.unplaced(ctx, list, packages.distro); err != nil {
+		return Found{}, fmt.Errorf("reading the vulnerability database: %w", err)
+	}
 	for _, e := range entries {
 		if !e.noted.Load() {
-			searches = append(searches, e.search())
+			result.Searches = append(result.Searches, e.search())
 		}
 	}
-	return out, searches, nil
+	return result, nil
 }
 
 // idAt is the id of the package at a place.

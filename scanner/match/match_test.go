@@ -96,7 +96,7 @@ func TestMatchSideBySide(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			got, err := m.Match(t.Context(), s)
+			got, _, err := m.Match(t.Context(), s)
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%v\n%v", err, names(got))
 			}
@@ -118,15 +118,15 @@ func (f failing) FindVulnerabilities(...vulnerability.Criteria) ([]vulnerability
 func TestMatchFails(t *testing.T) {
 	db, _ := testDatabase(t)
 	broken := errors.New("disk image is malformed")
-	if got, err := match.New(failing{db.Provider, broken}).Match(t.Context(), smallSBOM(debian12())); !errors.Is(err, broken) || got != nil {
+	if got, _, err := match.New(failing{db.Provider, broken}).Match(t.Context(), smallSBOM(debian12())); !errors.Is(err, broken) || got != nil {
 		t.Errorf("a broken database: %v, %d matches", err, len(got))
 	}
-	if _, err := match.New(nil).Match(t.Context(), smallSBOM(nil)); !errors.Is(err, match.ErrNoDatabase) {
+	if _, _, err := match.New(nil).Match(t.Context(), smallSBOM(nil)); !errors.Is(err, match.ErrNoDatabase) {
 		t.Errorf("no database: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := match.New(db.Provider).Match(ctx, smallSBOM(nil)); !errors.Is(err, context.Canceled) {
+	if _, _, err := match.New(db.Provider).Match(ctx, smallSBOM(nil)); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -148,7 +148,7 @@ func TestMatchDamagedWhileOpen(t *testing.T) {
 	if _, err := f.WriteAt(make([]byte, info.Size()-4096), 4096); err != nil {
 		t.Fatal(err)
 	}
-	got, err := match.New(db.Provider).Match(t.Context(), smallSBOM(debian12()))
+	got, _, err := match.New(db.Provider).Match(t.Context(), smallSBOM(debian12()))
 	if err == nil && !slices.Equal(names(got), want) {
 		t.Errorf("a damaged database gave %v", names(got))
 	}

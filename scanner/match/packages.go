@@ -22,9 +22,9 @@ func packagesOf(s sbom.SBOM) ([]pkg.Package, pkg.Context) {
 	if s.Artifacts.Packages == nil {
 		return nil, pkgContext
 	}
-	// An SBOM of Syft tells distribution and source packages outright. Others
-	// tell them in the PURLs alone, where Grype then reads them.
-	var enhancers []pkg.Enhancer
+	// An SBOM of Syft tells distribution and source packages outright. Others tell
+	// source packages, and perhaps the distribution, in the PURLs alone, where Grype then reads them.
+	enhancers := []pkg.Enhancer{upstreamsOfOthers}
 	if s.Artifacts.LinuxDistribution == nil {
 		enhancers = []pkg.Enhancer{upstreamsFromPURL, distroFromPURL}
 	}
@@ -102,6 +102,13 @@ func ofSystem(p *pkg.Package) bool {
 		return true
 	}
 	return false
+}
+
+// upstreamsOfOthers is upstreamsFromPURL for what Syft has no metadata of.
+func upstreamsOfOthers(out *pkg.Package, purl packageurl.PackageURL, p syftpkg.Package) {
+	if p.Metadata == nil {
+		upstreamsFromPURL(out, purl, p)
+	}
 }
 
 // upstreamsFromPURL reads the source package, as in "…?upstream=openssl@3.0.1".

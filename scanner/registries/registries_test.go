@@ -501,7 +501,9 @@ func (f keychainFunc) Resolve(r authn.Resource) (authn.Authenticator, error) { r
 // matches is a matcher that finds nothing.
 type matches struct{}
 
-func (matches) Match(context.Context, sbom.SBOM) ([]api.Vulnerability, error) { return nil, nil }
+func (matches) Match(context.Context, sbom.SBOM) ([]api.Vulnerability, []api.Unplaced, error) {
+	return nil, nil, nil
+}
 
 // scan runs once over a registry.
 func scan(t *testing.T, state string, with func(*Config)) (Summary, error) {

@@ -1,12 +1,14 @@
 package vulndb
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
 	"time"
 
 	v6 "github.com/anchore/grype/grype/db/v6"
+	"github.com/anchore/grype/grype/distro"
 	"github.com/anchore/grype/grype/vulnerability"
 	"gorm.io/gorm"
 )
@@ -50,6 +52,29 @@ func (p *dated) Published(ref vulnerability.Reference) (*time.Time, error) {
 		}
 	}
 	return nil, nil
+}
+
+// HasDistro says whether the database has a distribution, under whatever name and version
+// Grype takes it for where it searches for what affects a package.
+func (p *dated) HasDistro(d distro.Distro) (bool, error) {
+	if d.Type == distro.AlmaLinux { // what affects its packages are the records of the one it rebuilds
+		d.Type = distro.RedHat
+	}
+	for _, channel := range append([]string{""}, d.Channels...) {
+		found, err := p.reader.GetOperatingSystems(v6.OSSpecifier{
+			Name: d.Name(), MajorVersion: d.MajorVersion(), MinorVersion: d.MinorVersion(),
+			RemainingVersion: d.RemainingVersion(), LabelVersion: d.LabelVersion(), Channel: channel,
+		})
+		switch {
+		case errors.Is(err, v6.ErrMissingOSIdentification):
+			return false, nil // such as a release without a name
+		case err != nil:
+			return false, fmt.Errorf("looking up the distribution %s: %w", d.Name(), err)
+		case len(found) > 0:
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // private words a database file for Grype's reader so that each connection has

@@ -82,7 +82,7 @@ func BenchmarkFleet(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	found, err := match.New(db.Provider).Match(b.Context(), *bom)
+	found, _, err := match.New(db.Provider).Match(b.Context(), *bom)
 	if err != nil {
 		b.Fatal(err)
 	}

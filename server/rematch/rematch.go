@@ -310,7 +310,7 @@ func (r *Rematch) matchPiece(ctx context.Context, piece int64) error {
 	matched := store.Matched{Piece: piece, Checksum: scan.Database.Checksum, Built: scan.Database.Built, Matcher: match.Version, Compact: done.compact}
 	if err != nil {
 		scan.Error, matched.Fault = err.Error(), err.Error()
-		scan.Vulnerabilities = nil
+		scan.Vulnerabilities, scan.Unplaced = nil, nil
 	}
 	for _, s := range done.searches {
 		matched.Searches = append(matched.Searches, store.Searches{Package: store.Package{Name: s.Name, Version: s.Version, Type: s.Type}, Keys: s.Keys})
@@ -334,8 +334,21 @@ func (r *Rematch) matchPiece(ctx context.Context, piece int64) error {
 	})
 	if werr == nil && written {
 		match.Noted(done.searches)
+		r.tell(kept, scan)
 	}
 	return errors.Join(err, werr)
+}
+
+// tell lists, after an upgrade, the images of which an older version did not say that nothing
+// could be looked up for some of their packages: unless the Thresholds ignore it, those that
+// nothing makes Fail are Unknown from now on.
+func (r *Rematch) tell(kept store.SBOM, scan api.Scan) {
+	if kept.State.MatchedAt == "" || kept.State.Matcher == match.Version {
+		return
+	}
+	for _, u := range scan.Unplaced {
+		r.Log.Warn("since the upgrade an image is Unknown where nothing makes it Fail: "+u.String(), "image", scan.Image, "digest", scan.Digest, "scope", scan.Scope.String())
+	}
 }
 
 // outcome is what matching found out beside the vulnerabilities.
@@ -359,7 +372,8 @@ func (r *Rematch) scan(ctx context.Context, piece int64, kept store.SBOM) (scan 
 			return scan, done, err
 		}
 	}
-	scan.Vulnerabilities, done.searches, err = r.match.MatchPackages(ctx, packages)
+	found, err := r.match.MatchPackages(ctx, packages)
+	scan.Vulnerabilities, scan.Unplaced, done.searches = found.Vulnerabilities, found.Unplaced, found.Searches
 	return scan, done, err
 }
 

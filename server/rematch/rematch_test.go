@@ -213,7 +213,7 @@ func (f *fleet) differences(ctx context.Context) (list []string, all map[string]
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		want, err := match.New(db.Provider).Match(ctx, *bom)
+		want, _, err := match.New(db.Provider).Match(ctx, *bom)
 		if err != nil {
 			f.t.Fatal(err)
 		}
