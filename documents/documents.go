@@ -9,7 +9,9 @@
 //	                           "way": how it came to be known, if that is known; "unplaced": a list of
 //	                           [distribution or "", number of packages], where nothing could be looked up for some
 //	details[shard][digest]     cve → members, where a criterion needs more than the score
-//	names[name][tag]           {"digest", "at"}: the newest observation of a tag
+//	names[name][tag]           {"digest", "at"}: the newest observation of a tag, and "failed": {"at",
+//	                           "error"} where the last scan of it failed; at "@" with the digits of a
+//	                           digest ([DigestKey]), "failed" of scans under the name of that digest
 //	indexes[digest]            {"platforms": {"linux/amd64": digest}}, and "proven" where its bytes
 //	                           are known, else "found" ([Index])
 //	spaces[space].evidence     [shard][digest] → a list of evidence of bounded scopes ([Piece]): image
@@ -99,6 +101,7 @@ func Data(scans []api.Scan, exceptions []api.VulnerabilityException, needs Needs
 	addEvidence(data, scans, needs)
 	addIndexes(data, scans)
 	addNames(data, scans)
+	addFailures(data, scans)
 	addClusters(data, scans)
 	return data
 }

@@ -2,7 +2,10 @@ package documents
 
 import (
 	"reflect"
+	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"github.com/assay-dev/assay/api"
 )
@@ -44,5 +47,54 @@ func TestGroups(t *testing.T) {
 	want := [][]string{{"CVE-2021-0"}, {"CVE-2021-1", "GHSA-aaaa-bbbb-cccc"}, {"GHSA-x", "CVE-2021-3", "CVE-2021-4"}, {"CVE-2021-2"}}
 	if !reflect.DeepEqual(names, want) || *groups[1].Score != 7 {
 		t.Errorf("%v", names)
+	}
+}
+
+// TestFailures: the last scan under a name is told where it failed, in its scope and of its names alone.
+func TestFailures(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("a", 64)
+	at := func(hour int) time.Time { return time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC) }
+	scan := func(image, digest, failed string, hour int, scope api.Scope) api.Scan {
+		return api.Scan{Image: image, Digest: digest, Error: failed, ScannedAt: at(hour), Scope: scope}
+	}
+	const name = "registry.example.com/shop/web"
+	prod, evil := api.Scope{Cluster: "prod"}, api.Scope{Registry: "evil.example.com"}
+	hostile := strings.Repeat("é\n\x1b[2J", 400)
+	data := Data([]api.Scan{
+		scan(name+":1", "", "no such image", 3, api.Scope{}),
+		scan(name+":1", "", "an older one", 2, api.Scope{}),
+		scan(name+":2", digest, "a broken layer", 3, api.Scope{}),
+		scan(name+":3", "", "it was there later", 3, api.Scope{}),
+		scan(name+":3", "sha256:"+strings.Repeat("b", 64), "", 4, api.Scope{}),
+		scan(name+":4", digest, "", 3, api.Scope{}),
+		scan(name+":4", "", "gone since", 4, api.Scope{}),
+		scan(name+":5", "", "in prod", 3, prod),
+		scan(name+":6", "", "not its name", 3, evil),
+		scan(name+"@"+digest, "", "by digest", 1, prod),
+		scan(name+":7", "", hostile, 3, api.Scope{}),
+		scan("Not A Name", "", "unreadable", 3, api.Scope{}),
+	}, nil, Needs{})
+	failed := func(path ...string) string {
+		text, _ := lookUp(data, append(path, "failed", "error")).(string)
+		return text
+	}
+	for key, want := range map[string]string{
+		"1": "no such image", "2": "a broken layer", "3": "", "4": "gone since", "5": "", "6": "", DigestKey(digest): "",
+	} {
+		if got := failed("names", name, key); got != want {
+			t.Errorf("%s: %q, not %q", key, got, want)
+		}
+	}
+	if got := failed("spaces", "cluster:prod", "names", name, "5"); got != "in prod" {
+		t.Errorf("in prod: %q", got)
+	}
+	if got := failed("spaces", "cluster:prod", "names", name, DigestKey(digest)); got != "by digest" {
+		t.Errorf("in prod, by digest: %q", got)
+	}
+	if got := failed("names", name, "7"); utf8.RuneCountInString(got) != maxFailure || strings.ContainsAny(got, "\n\x1b") {
+		t.Errorf("a hostile error is %q", got)
+	}
+	if lookUp(data, []string{"names", name, "2", "digest"}) != digest || lookUp(data, []string{"names", name, "1", "digest"}) != nil {
+		t.Error("what tags lead to is another")
 	}
 }

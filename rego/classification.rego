@@ -182,6 +182,7 @@ of_digest(s, named, digest) := of_image(covering.keys(s, named, digest), digest,
 
 # Of packages of which nothing could be looked up it is not known that they have no vulnerabilities.
 of_image(keys, digest, image) := object.union(placed, {"result": "Unknown"}) if {
+	image.unplaced # most have none
 	unplaced(image)
 	placed := of_placed(keys, digest, image)
 	placed.result != "Fail"
@@ -285,7 +286,20 @@ packages(n) := "1 package" if {
 	n == 1
 } else := sprintf("%v packages", [n])
 
-unscanned(s, judged) := {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"} if {
+# The error of a scan that failed says more than that there is no good one.
+unscanned(s, judged) := {
+	"why": concat("", [cause.why, "; the last scan failed: ", failure(s, judged)]),
+	"remedy": "put that right, and have it scanned again",
+} if {
+	cause := without_result(s, judged)
+} else := without_result(s, judged)
+
+# failure is that of the digest judged, or else of the tag.
+failure(s, judged) := evidence.failure(s.name, concat("", ["@", substring(judged.digest, 7, -1)])) if {
+	true
+} else := evidence.failure(s.name, s.tag)
+
+without_result(s, judged) := {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"} if {
 	object.get(s, "name", "") == ""
 } else := scan_it(sprintf("no good scan of %v is known", [short(judged.digest)])) if {
 	judged.digest == s.digest

@@ -356,7 +356,7 @@ unknown_of(s) := u if {
 		with data.assay.generated.thresholds as thresholds
 		with data.assay.generated.settings.platforms as ["linux/amd64", "linux/s390x"]
 		with data.assay.images as images
-		with data.assay.names as object.union(names, {"docker.io/library/nginx": {"multi": {"digest": index}}})
+		with data.assay.names as object.union(names, {"docker.io/library/nginx": {"multi": {"digest": index}, "gone": {"failed": {"at": now, "error": "no such image"}}}})
 		with data.assay.indexes as {index: {"platforms": {"linux/amd64": other}}, bare: {"platforms": {"linux/arm64": other}}}
 		with data.assay.details as {}
 		with data.assay.exceptions as {}
@@ -377,6 +377,26 @@ test_why_unknown if {
 	}
 	not unknown_of(nginx({"tag": "1"}))
 }
+
+# The error of the last scan is the reason, by digest before by tag.
+test_why_a_scan_failed if {
+	unknown_of(nginx({"tag": "gone"})) == failed_scan("no scan of it is known, and not what its tag leads to; the last scan failed: no such image")
+	of_failed({"new": {"digest": other, "at": "5", "failed": {"at": "6", "error": "denied"}}}) == failed_scan("its tag leads to sha256:cd0000000000…, of which no good scan is known; the last scan failed: denied")
+	of_failed({
+		"new": {"digest": other, "at": "5", "failed": {"at": "6", "error": "denied"}},
+		"@cd00000000000000000000000000000000000000000000000000000000000000": {"failed": {"at": "1", "error": "a broken layer"}},
+	}) == failed_scan("its tag leads to sha256:cd0000000000…, of which no good scan is known; the last scan failed: a broken layer")
+}
+
+of_failed(tags) := u if {
+	u := explained_unknown(nginx({"tag": "new"})) with input as {"now": now}
+		with data.assay.generated.thresholds as thresholds
+		with data.assay.images as images
+		with data.assay.names as {"docker.io/library/nginx": tags}
+		with data.assay.indexes as {}
+}
+
+failed_scan(why) := {"why": why, "remedy": "put that right, and have it scanned again"}
 
 nginx(more) := object.union({"name": "docker.io/library/nginx"}, more)
 

@@ -66,6 +66,12 @@ seen(space, name, tag) := data.assay.names[name][tag] if {
 
 # METADATA
 # description: >-
+#   failure(name, key) is the error of the last scan under a name that is told, where it
+#   failed: by tag, or by "@" and the digits of a digest.
+failure(name, key) := max([[o.failed.at, o.failed.error] | some space in spaces; o := seen(space, name, key)])[1]
+
+# METADATA
+# description: >-
 #   platforms(name, digest) are the members of an index. Its bytes prove what they are,
 #   and that a digest is one; without them the newest claim counts that speaks of the
 #   name. Claims about digests whose bytes are known are not in the data.

@@ -195,3 +195,47 @@ test_manifests if {
 	manifests({}, scanned) == {third: {"image": image("7", 3)}}
 	manifests({}, {}) == {}
 }
+
+# --- Scans that failed ---
+
+failure_in(cluster, names, spaces, key) := e if {
+	e := evidence.failure(shop, key) with input as {"cluster": cluster}
+		with data.assay.names as {shop: names}
+		with data.assay.clusters as {"prod": {"spaces": ["cluster:prod"]}, "dev": {"spaces": ["cluster:dev"]}}
+		with data.assay.spaces as {space: {"names": {shop: of}} | some space, of in spaces}
+}
+
+failed(at, error) := {"failed": {"at": at, "error": error}}
+
+# An error is told where its scope is read: the last one.
+test_failure if {
+	names := {"1": failed("5", "no such image"), "2": {"digest": digest, "at": "9"}, "@ab": failed("4", "broken layer")}
+	every cluster in ["", "prod"] {
+		failure_in(cluster, names, {}, "1") == "no such image"
+		failure_in(cluster, names, {}, "@ab") == "broken layer"
+		not failure_in(cluster, names, {}, "2")
+		not failure_in(cluster, names, {}, "3")
+	}
+	spaces := {"cluster:prod": {"1": failed("6", "timeout")}, "cluster:dev": {"1": failed("7", "denied"), "2": failed("1", "late")}}
+	failure_in("prod", names, spaces, "1") == "timeout"
+	failure_in("dev", names, spaces, "1") == "denied"
+	failure_in("dev", names, spaces, "2") == "late"
+	failure_in("", names, spaces, "1") == "no such image"
+	not failure_in("prod", names, spaces, "2")
+}
+
+# A tag that only failed leads nowhere.
+test_failure_is_no_observation if {
+	every spaces in [{}, {"cluster:prod": {"x": {"digest": other, "at": "1"}}}, {"cluster:prod": {"1": failed("9", "x")}}] {
+		not tagged_in("prod", {"1": failed("5", "no such image")}, spaces, "1")
+	}
+	tagged_in("prod", {"1": failed("5", "x")}, {"cluster:prod": {"1": {"digest": other, "at": "1"}}}, "1") == other
+	tagged_in("prod", {"1": object.union(failed("5", "x"), {"digest": digest, "at": "1"})}, {}, "1") == digest
+}
+
+tagged_in(cluster, names, spaces, tag) := d if {
+	d := evidence.tagged(shop, tag) with input as {"cluster": cluster}
+		with data.assay.names as {shop: names}
+		with data.assay.clusters as {"prod": {"spaces": ["cluster:prod"]}}
+		with data.assay.spaces as {space: {"names": {shop: of}} | some space, of in spaces}
+}

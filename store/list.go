@@ -890,6 +890,9 @@ func (t *Tx) DeleteImage(ctx context.Context, digest string) error {
 	if _, err := t.exec(ctx, "UPDATE terms SET images = images - 1 WHERE id IN (SELECT x.term_id FROM images i JOIN image_terms x ON x.image_id = i.id WHERE i.digest = ?)", digest); err != nil {
 		return err
 	}
+	if err := t.failuresGo(ctx, "l.digest = ?", digest); err != nil {
+		return err
+	}
 	listings, err := t.exec(ctx, "DELETE FROM listings WHERE digest = ?", digest)
 	if err != nil {
 		return err

@@ -123,7 +123,7 @@ func (t *Tx) addScan(ctx context.Context, scan api.Scan, cause string) (Added, e
 	if added.Listing, err = t.listing(ctx, ref, image, scan.Digest, scan.Source, at); err != nil {
 		return added, err
 	}
-	if err := t.failure(ctx, added.Listing, origin, scan); err != nil {
+	if err := t.failure(ctx, added.Listing, ref, where, scan); err != nil {
 		return added, err
 	}
 	if err := t.changed(ctx, ScanAdded, cmp.Or(scan.Digest, reference)); err != nil {
@@ -179,18 +179,6 @@ func (t *Tx) found(scan api.Scan) string {
 // named keeps a name under which a piece was handed in.
 func (t *Tx) named(ctx context.Context, image int64, name string) error {
 	_, err := t.exec(ctx, "INSERT INTO image_names (image_id, name) VALUES (?, ?) ON CONFLICT (image_id, name) DO NOTHING", image, name)
-	return err
-}
-
-// failure keeps that the last scan of a listing by an origin failed, or that it did not.
-func (t *Tx) failure(ctx context.Context, listing, origin int64, scan api.Scan) error {
-	if scan.Error == "" {
-		_, err := t.exec(ctx, "DELETE FROM failures WHERE listing_id = ? AND origin_id = ?", listing, origin)
-		return err
-	}
-	_, err := t.exec(ctx, `INSERT INTO failures (listing_id, origin_id, identity, source, error, at) VALUES (`+marks(6)+`)
-		ON CONFLICT (listing_id, origin_id) DO UPDATE SET identity = excluded.identity, source = excluded.source, error = excluded.error, at = excluded.at`,
-		listing, origin, t.identity, scan.Source, scan.Error, min(documents.Time(scan.ScannedAt), t.at))
 	return err
 }
 

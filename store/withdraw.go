@@ -120,6 +120,9 @@ func (t *Tx) withdraw(ctx context.Context, where string, args ...any) error {
 	}); err != nil {
 		return err
 	}
+	if err := t.failuresGo(ctx, "f."+where, args...); err != nil {
+		return err
+	}
 	for _, statement := range []string{
 		"UPDATE images SET scan_id = NULL WHERE scan_id IN (SELECT id FROM scans WHERE " + where + ")",
 		"DELETE FROM work WHERE scan_id IN (SELECT id FROM scans WHERE " + where + ")",
@@ -160,8 +163,12 @@ func (t *Tx) withdraw(ctx context.Context, where string, args ...any) error {
 		}
 	}
 	// What nobody knows anything of any more, and does not run, is no row of lists.
-	_, err = t.exec(ctx, `DELETE FROM listings WHERE instances = 0 AND NOT EXISTS (SELECT 1 FROM scans s WHERE s.digest = listings.digest AND (listings.digest <> '' OR s.reference = listings.image))
-		AND NOT EXISTS (SELECT 1 FROM images i WHERE i.digest = listings.digest)`)
+	const nothing = `l.instances = 0 AND NOT EXISTS (SELECT 1 FROM scans s WHERE s.digest = l.digest AND (l.digest <> '' OR s.reference = l.image))
+		AND NOT EXISTS (SELECT 1 FROM images i WHERE i.digest = l.digest)`
+	if err := t.failuresGo(ctx, nothing); err != nil {
+		return err
+	}
+	_, err = t.exec(ctx, "DELETE FROM listings AS l WHERE "+nothing)
 	return err
 }
 

@@ -73,12 +73,46 @@ func evidence(ctx context.Context, t *store.Tx, w store.Within, needs documents.
 	return err
 }
 
-// tags gives the documents of what tags lead to.
+// tags gives the documents of what tags lead to, and of scans that failed: of some name:key, of all
+// where names is nil.
 func tags(ctx context.Context, t *store.Tx, names, spaces []string, to put) error {
-	return t.NewestNames(ctx, names, spaces, func(o store.Observation) error {
-		to(documents.NamePath(spaceOf(o.Space), o.Name, o.Tag), map[string]any{"digest": o.Digest, "at": o.Last})
+	type told struct {
+		path    []string
+		failure map[string]any
+	}
+	failed, asked := map[string]told{}, map[string]bool{}
+	for _, name := range names {
+		asked[name] = true
+	}
+	if err := t.Failures(ctx, names, spaces, func(f store.Failure) error {
+		for _, key := range documents.FailureKeys(f.Tag, f.Digest) {
+			if names != nil && !asked[f.Name+":"+key] {
+				continue
+			}
+			path := documents.NamePath(spaceOf(f.Origin.Space), f.Name, key)
+			failed[strings.Join(path, "\x00")] = told{path, documents.Failure(f.At, f.Error)}
+		}
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	if err := t.NewestNames(ctx, names, spaces, func(o store.Observation) error {
+		path := documents.NamePath(spaceOf(o.Space), o.Name, o.Tag)
+		observed := map[string]any{"digest": o.Digest, "at": o.Last}
+		key := strings.Join(path, "\x00")
+		if f, ok := failed[key]; ok {
+			observed = documents.AddFailure(observed, f.failure)
+			delete(failed, key)
+		}
+		to(path, observed)
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(failed)) {
+		to(failed[key].path, documents.AddFailure(nil, failed[key].failure))
+	}
+	return nil
 }
 
 // indexes gives the documents of indexes that count for all.
