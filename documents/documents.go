@@ -6,6 +6,7 @@
 //	                           CVEs, highest first; "a": the other ids of those CVEs that have
 //	                           some; "db": when the vulnerability database was built, "" if not
 //	                           known; "found": when the packages were determined, if not "at";
+//	                           "p": the packages and fixes, in words, of the first of these CVEs;
 //	                           "way": how it came to be known, if that is known; "unplaced": a list of
 //	                           [distribution or "", number of packages], where nothing could be looked up for some
 //	details[shard][digest]     cve → members, where a criterion needs more than the score

@@ -98,3 +98,32 @@ func TestFailures(t *testing.T) {
 		t.Error("what tags lead to is another")
 	}
 }
+
+func TestPackagesInWords(t *testing.T) {
+	v := func(name, version string, fixed ...string) *api.Vulnerability {
+		return &api.Vulnerability{Package: name, Version: version, Fix: api.Fix{Versions: fixed}}
+	}
+	for want, members := range map[string][]*api.Vulnerability{
+		"log4j-core 2.14.1, fixed in 2.15.0": {v("log4j-core", "2.14.1", "2.15.0")},
+		"zlib 1, no fix":                     {v("zlib", "1"), v("zlib", "1")},
+		"a 1 and 2 more, fixed in 2 or 3.1":  {v("a", "1", "2", "3.1"), v("a", "2"), v("b", "1")},
+		"x y 1, no fix":                      {v("x\n\x1b\ty", "1")},
+	} {
+		if got := packagesText(members); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+	if got := packagesText([]*api.Vulnerability{v(strings.Repeat("é", 1<<20), "1")}); utf8.RuneCountInString(got) != maxPackages || !utf8.ValidString(got) {
+		t.Errorf("%d runes", utf8.RuneCountInString(got))
+	}
+	// Of more than some, no evaluator holds the text.
+	scan := api.Scan{}
+	for i := range 3 * namedCVEs {
+		score := 9 - float64(i)/10
+		scan.Vulnerabilities = append(scan.Vulnerabilities, api.Vulnerability{ID: "CVE-2026-" + strings.Repeat("1", i+1), Package: "p", Version: "1", CVSS: &score})
+	}
+	image, _ := Image(scan, Needs{})
+	if p, _ := image["p"].(map[string]any); len(p) != namedCVEs || p["CVE-2026-1"] != "p 1, no fix" {
+		t.Errorf("%v", image["p"])
+	}
+}

@@ -31,11 +31,19 @@ const maxFailure = 200
 // Failure is the member "failed" of a document at [NamePath]: when a scan failed, as [Time]
 // writes it, and why, in one line.
 func Failure(at, text string) map[string]any {
-	line := strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
-	if r := []rune(line); len(r) > maxFailure {
-		line = string(r[:maxFailure-1]) + "…"
+	return map[string]any{"at": at, "error": oneLine(text, maxFailure)}
+}
+
+// oneLine is a text of others for a message: without line ends and controls, of most runes.
+func oneLine(text string, most int) string {
+	if cut := 4 * 4 * most; len(text) > cut { // whatever comes after is not read
+		text = text[:cut]
 	}
-	return map[string]any{"at": at, "error": line}
+	line := strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
+	if r := []rune(line); len(r) > most {
+		line = string(r[:most-1]) + "…"
+	}
+	return line
 }
 
 // AddFailure adds a failure to the document of a tag, which may be nil: it is not told where

@@ -97,7 +97,7 @@ func compareScores(a, b *float64) int {
 // the image that claims them: one hostile scan must not widen the exceptions of
 // another image.
 func imageDocument(scan api.Scan, groups []Group) map[string]any {
-	ids, scores, aliases := []any{}, []any{}, map[string]any{}
+	ids, scores, aliases, packages := []any{}, []any{}, map[string]any{}, map[string]any{}
 	for _, g := range groups {
 		if len(g.Names) > 1 {
 			aliases[g.Names[0]] = toAny(g.Names[1:])
@@ -105,6 +105,9 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 		if g.Score != nil {
 			ids = append(ids, g.Names[0])
 			scores = append(scores, number(*g.Score))
+			if len(packages) < namedCVEs {
+				packages[g.Names[0]] = packagesText(g.Members)
+			}
 		}
 	}
 	doc := map[string]any{"at": Time(scan.ScannedAt), "db": "", "ids": ids, "s": scores}
@@ -113,6 +116,9 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 	}
 	if len(aliases) > 0 {
 		doc["a"] = aliases
+	}
+	if len(packages) > 0 {
+		doc["p"] = packages
 	}
 	if found := scan.FoundAt(); !found.Equal(scan.ScannedAt) {
 		doc["found"] = Time(found)
@@ -128,6 +134,32 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 		doc["way"] = string(scan.Way)
 	}
 	return doc
+}
+
+// namedCVEs is of how many CVEs of an image, the highest first, an evaluator knows packages and
+// fixes: each text takes it some hundred bytes for each image.
+const namedCVEs = 5
+
+// maxPackages bounds the text of the packages of a CVE, in runes.
+const maxPackages = 100
+
+// packagesText says what has a vulnerability and what fixes it: "zlib 1, no fix", "a 1 and 2 more,
+// fixed in 2".
+func packagesText(members []*api.Vulnerability) string {
+	more := map[[2]string]bool{}
+	for _, m := range members {
+		more[[2]string{m.Package, m.Version}] = true
+	}
+	text := strings.TrimSpace(members[0].Package + " " + members[0].Version)
+	if n := len(more) - 1; n > 0 {
+		text += " and " + strconv.Itoa(n) + " more"
+	}
+	if fixed := members[0].Fix.Versions; len(fixed) > 0 {
+		text += ", fixed in " + strings.Join(fixed, " or ")
+	} else {
+		text += ", no fix"
+	}
+	return oneLine(text, maxPackages)
 }
 
 // number writes a float with as few digits as tell it apart.

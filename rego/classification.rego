@@ -262,6 +262,14 @@ over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 
 # METADATA
 # description: >-
+#   packages(s, judged) are those of the highest vulnerabilities of the image judged, with
+#   what fixes them, in words, by the id of the vulnerability.
+packages(s, judged) := evidence.of(s.name, judged.digest).p if {
+	true
+} else := {}
+
+# METADATA
+# description: >-
 #   unknown(s, judged) is why the status judged of a subject is Unknown, and what would
 #   make it known: {"why", "remedy"}. It is undefined where the evidence gives a result.
 unknown(s, judged) := {
@@ -278,11 +286,11 @@ unknown(s, judged) := {
 
 evident(s, judged) if evidence.of(s.name, judged.digest)
 
-unplaced_text(of) := sprintf("nothing could be looked up for %v of no known distribution", [packages(of[1])]) if {
+unplaced_text(of) := sprintf("nothing could be looked up for %v of no known distribution", [counted(of[1])]) if {
 	of[0] == ""
-} else := sprintf("nothing could be looked up for %v of %v, which the vulnerability database does not have", [packages(of[1]), of[0]])
+} else := sprintf("nothing could be looked up for %v of %v, which the vulnerability database does not have", [counted(of[1]), of[0]])
 
-packages(n) := "1 package" if {
+counted(n) := "1 package" if {
 	n == 1
 } else := sprintf("%v packages", [n])
 

@@ -447,15 +447,17 @@ describe(c, status, list) := concat("", [
 	concat("", [sprintf(", since %v", [u.why]) | u := classification.unknown(c, status)]),
 	concat("", [sprintf(", maximum CVSS %v", [m]) | m := status.max_cvss]),
 	concat("", [sprintf(", last scanned %v", [t]) | t := substring(status.scanned_at, 0, 19)]),
-	listed(list),
+	listed(list, classification.packages(c, status)),
 ])
 
-listed(list) := "" if {
+listed(list, packages) := "" if {
 	count(list) == 0
-} else := concat("", [": ", concat(", ", [cited(v) | some v in array.slice(list, 0, 10)]), more(list)])
+} else := concat("", [": ", concat(", ", [cited(v, packages) | some v in array.slice(list, 0, 10)]), more(list)])
 
-cited(v) := sprintf("%v (%v)", [v.id, v.score]) if {
-	v.score
+# cited(v, packages) is "CVE-2021-44228 (9.8: log4j-core 2.14.1, fixed in 2.15.0)", as far as it is known.
+cited(v, packages) := sprintf("%v (%v)", [v.id, concat(": ", facts)]) if {
+	facts := array.concat([sprintf("%v", [score]) | score := v.score], [text | text := packages[v.id]])
+	count(facts) > 0
 } else := v.id
 
 more(list) := sprintf(" and %v more", [n]) if {

@@ -615,6 +615,12 @@ test_a_rejection_tells_of_unplaced_packages if {
 	])
 }
 
+# The highest CVEs are named with their packages and what fixes them.
+test_a_rejection_names_packages if {
+	image := object.union(images.ab[digest], {"p": {"CVE-2": "libssl3 3.0.7-1, fixed in 3.0.8-1", "CVE-9": "zlib 1, no fix"}})
+	contains(rejected(bad, ["status"], {"images": {"ab": {digest: image}}}), ": CVE-2 (9.8: libssl3 3.0.7-1, fixed in 3.0.8-1), CVE-1 (9); to admit it")
+}
+
 # What the author of a policy says comes first.
 test_the_authors_message if {
 	worded := object.union(rule("a", 0, 3, "Reject", ["path"]), {"message": "ask #platform: https://wiki.example.com/images"})

@@ -25,7 +25,7 @@ func TestKinds(t *testing.T) {
 			at("good:1"):                        nil,
 			at("warn:1"):                        nil,
 			at("good@" + digest("a")):           nil,
-			at("bad:1"):                         {"policy seed rule 2", "result Fail", "maximum CVSS 9.8", "CVE-2026-0001 (9.8), CVE-2026-0002 (9.1)", "container app"},
+			at("bad:1"):                         {"policy seed rule 2", "result Fail", "maximum CVSS 9.8", "CVE-2026-0001 (9.8: ", "CVE-2026-0002 (9.1: ", "container app"},
 			at("never:1"):                       {"policy seed rule 2", "result Unknown"},
 			"registry.example.com/other/good:1": {"policy seed rule 2"},
 			"nginx":                             {"nginx (container app)", "result Unknown"},

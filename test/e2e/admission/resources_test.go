@@ -97,7 +97,7 @@ func TestClusterPolicies(t *testing.T) {
 	cluster.Eventually(t, func() error { return dryRun(t, pod("p", at("bad:1")), namespace) })
 	shared.Apply(t, "apiVersion: assay.dev/v1alpha1\nkind: Thresholds\nmetadata: {name: default}\nspec: {warn: 1.0, fail: 2.5}\n")
 	cluster.Eventually(t, func() error {
-		if err := dryRun(t, pod("p", at("bad:1")), namespace); !refused(err) || !strings.Contains(err.Error(), "CVE-2026-0003 (3)") {
+		if err := dryRun(t, pod("p", at("bad:1")), namespace); !refused(err) || !strings.Contains(err.Error(), "CVE-2026-0003 (3: ") {
 			return fmt.Errorf("the thresholds are not in force: %v", err)
 		}
 		return nil
