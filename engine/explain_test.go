@@ -115,14 +115,17 @@ spec:
 
 func TestExplainWithoutOptions(t *testing.T) {
 	s := shop(time.Hour)
+	odd := scan("registry.example.com/odd:1", "c", time.Hour)
+	odd.Unplaced = []api.Unplaced{{Packages: 2}}
 	for name, c := range map[string]struct{ policy, image, reason string }{
 		"never scanned":      {rejectFailed[:strings.Index(rejectFailed, "[Fail]")] + "[Fail, Unknown]}}]}", "nginx:1", "it has no result yet: have it scanned, so that its result is known; it is admitted when the result is Pass or Warn"},
+		"cannot be placed":   {rejectFailed[:strings.Index(rejectFailed, "[Fail]")] + "[Fail, Unknown]}}]}", odd.Image, "say what distribution its packages are of, as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds; it is admitted when the result is Pass or Warn"},
 		"does not parse":     {strings.Replace(rejectFailed, "[Fail]", "[Unknown]", 1), "NGINX", "does not parse"},
 		"by its reference":   {strings.Replace(rejectFailed, "imageScanStatus: {operator: IsOneOf, values: [Fail]}", "imagePath: {operator: IsOneOf, values: [shop]}", 1), s.Image, "for its reference, workload or namespace"},
 		"only when it fails": {strings.Replace(rejectFailed, "[Fail]", "[Pass]", 1), "registry.example.com/clean:1", "it is admitted only when its result is Warn or Fail"},
 	} {
-		e := load(t, c.policy, s, scan("registry.example.com/clean:1", "b", time.Hour))
-		got := explain(t, e, at(s), c.image).Images[0].Counterfactual
+		e := load(t, c.policy, s, scan("registry.example.com/clean:1", "b", time.Hour), odd)
+		got := explain(t, e, at(s, odd), c.image).Images[0].Counterfactual
 		if len(got.Options) != 0 || !strings.Contains(got.Reason, c.reason) {
 			t.Errorf("%s: %s", name, asJSON(t, got))
 		}
@@ -145,5 +148,46 @@ func TestExplainExceptions(t *testing.T) {
 	want := "ended registry.example.com/shop [false,true,false]; other-tag registry.example.com/shop:2 [true,false,false]"
 	if got := strings.Join(told, "; "); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+// TestExplainUnknown: why a result is Unknown is said beside it, and of another nothing is.
+func TestExplainUnknown(t *testing.T) {
+	odd := scan("registry.example.com/odd:1", "c", time.Hour)
+	odd.Unplaced = []api.Unplaced{{Packages: 2}, {Distro: "debian 99", Packages: 1}}
+	failed := scan("registry.example.com/gone:1", "d", time.Hour)
+	failed.Digest, failed.Error = "", "no such image"
+	e := load(t, rejectFailed, shop(time.Hour), odd, failed)
+	for image, why := range map[string]string{
+		odd.Image: "nothing could be looked up for 2 packages of no known distribution; " +
+			"nothing could be looked up for 1 package of debian 99, which the vulnerability database does not have",
+		failed.Image: "no scan of it is known, and not what its tag leads to; the last scan failed: no such image",
+		"nginx:1":    "no scan of it is known, and not what its tag leads to",
+		"NGINX":      "the reference cannot be read",
+	} {
+		got := explain(t, e, nil, image).Images[0]
+		if got.Result != api.Unknown || got.Unknown == nil || got.Unknown.Why != why || got.Unknown.Remedy == "" {
+			t.Errorf("%s: %s", image, asJSON(t, got))
+		}
+	}
+	if got := explain(t, e, nil, shop(time.Hour).Image).Images[0]; got.Unknown != nil {
+		t.Errorf("%s", asJSON(t, got))
+	}
+}
+
+// TestAnnotateCounts: a scan is told how many of its records have no score, whatever it says itself.
+func TestAnnotateCounts(t *testing.T) {
+	s := shop(time.Hour)
+	s.Vulnerabilities = append(s.Vulnerabilities, api.Vulnerability{ID: "CVE-2026-9", Package: "x", Version: "1", Severity: "Critical"})
+	s.Unscored, s.Unplaced = 77, []api.Unplaced{{Packages: 2}}
+	s.Vulnerabilities = s.Vulnerabilities[2:]
+	for i := range s.Vulnerabilities {
+		if v := &s.Vulnerabilities[i]; v.CVSS != nil {
+			v.CVSS = score(5)
+		}
+	}
+	e := load(t, rejectFailed, s)
+	if err := e.Annotate(t.Context(), s.Image, s.Digest, &s, now); err != nil || s.Unscored != 1 || s.Result != api.Unknown || *s.MaxCVSS != 5 {
+		t.Errorf("%d unscored, %s %v, %v", s.Unscored, s.Result, s.MaxCVSS, err)
 	}
 }
