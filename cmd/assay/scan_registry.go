@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +26,7 @@ import (
 	"github.com/assay-dev/assay/bundles"
 	"github.com/assay-dev/assay/engine"
 	"github.com/assay-dev/assay/scanner"
+	"github.com/assay-dev/assay/scanner/match"
 	"github.com/assay-dev/assay/scanner/pace"
 	"github.com/assay-dev/assay/scanner/registries"
 	"github.com/assay-dev/assay/server/client"
@@ -176,15 +176,7 @@ func (o only) Resolve(r authn.Resource) (authn.Authenticator, error) {
 // madeBy is what a scan is made with, but for the database: where it changes, images
 // are scanned again.
 func (f *scanFlags) madeBy() string {
-	made := []string{}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			if d.Path == "github.com/anchore/syft" || d.Path == "github.com/anchore/grype" {
-				made = append(made, filepath.Base(d.Path)+" "+d.Version)
-			}
-		}
-	}
-	return strings.Join(append(made, cmp.Or(f.platform, "any platform")), ", ")
+	return match.Version + ", " + cmp.Or(f.platform, "any platform")
 }
 
 // registryOutputs are the outputs that can be written image by image.
