@@ -22,11 +22,11 @@ func packagesOf(s sbom.SBOM) ([]pkg.Package, pkg.Context) {
 	if s.Artifacts.Packages == nil {
 		return nil, pkgContext
 	}
-	// An SBOM of Syft tells distribution and source packages outright. Others tell
-	// source packages, and perhaps the distribution, in the PURLs alone, where Grype then reads them.
-	enhancers := []pkg.Enhancer{upstreamsOfOthers}
+	// An SBOM of Syft tells distribution and source packages outright. Others tell source
+	// packages, and perhaps the distribution, in the PURLs alone, where Grype then reads them.
+	enhancers := []pkg.Enhancer{upstreamsFromPURL}
 	if s.Artifacts.LinuxDistribution == nil {
-		enhancers = []pkg.Enhancer{upstreamsFromPURL, distroFromPURL}
+		enhancers = append(enhancers, distroFromPURL)
 	}
 	packages := pkg.FromCollection(s.Artifacts.Packages, s.Relationships, pkg.SynthesisConfig{
 		Distro: pkg.DistroConfig{FixChannels: channels},
@@ -104,16 +104,9 @@ func ofSystem(p *pkg.Package) bool {
 	return false
 }
 
-// upstreamsOfOthers is upstreamsFromPURL for what Syft has no metadata of.
-func upstreamsOfOthers(out *pkg.Package, purl packageurl.PackageURL, p syftpkg.Package) {
-	if p.Metadata == nil {
-		upstreamsFromPURL(out, purl, p)
-	}
-}
-
 // upstreamsFromPURL reads the source package, as in "…?upstream=openssl@3.0.1".
 func upstreamsFromPURL(out *pkg.Package, purl packageurl.PackageURL, p syftpkg.Package) {
-	if len(out.Upstreams) > 0 && out.PURL != "" {
+	if len(out.Upstreams) > 0 {
 		return
 	}
 	var upstreams []pkg.UpstreamPackage
