@@ -105,7 +105,7 @@ func imageDocument(scan api.Scan, groups []Group) map[string]any {
 		if g.Score != nil {
 			ids = append(ids, g.Names[0])
 			scores = append(scores, number(*g.Score))
-			if len(packages) < namedCVEs {
+			if len(ids) <= namedCVEs && g.Members[0].Package != "" {
 				packages[g.Names[0]] = packagesText(g.Members)
 			}
 		}
