@@ -12,7 +12,8 @@
 //	details[shard][digest]     cve → members, where a criterion needs more than the score
 //	names[name][tag]           {"digest", "at"}: the newest observation of a tag, and "failed": {"at",
 //	                           "error"} where the last scan of it failed; at "@" with the digits of a
-//	                           digest ([DigestKey]), "failed" of scans under the name of that digest
+//	                           digest ([DigestKey]), "failed" of scans under the name of that digest, and
+//	                           "waits": true where an SBOM of it was matched with no database yet
 //	indexes[digest]            {"platforms": {"linux/amd64": digest}}, and "proven" where its bytes
 //	                           are known, else "found" ([Index])
 //	spaces[space].evidence     [shard][digest] → a list of evidence of bounded scopes ([Piece]): image

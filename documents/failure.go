@@ -9,7 +9,10 @@ import (
 )
 
 // DigestKey is the key of a digest among the tags of a name, none of which begins so.
-func DigestKey(digest string) string { return "@" + strings.TrimPrefix(digest, "sha256:") }
+func DigestKey(digest string) string {
+	_, digits, _ := strings.Cut(digest, ":")
+	return "@" + digits
+}
 
 // FailureKeys are the keys below a name where it is told that a scan failed: by the tag and the
 // digest that are known, "" where they are not.

@@ -294,8 +294,14 @@ counted(n) := "1 package" if {
 	n == 1
 } else := sprintf("%v packages", [n])
 
-# The error of a scan that failed says more than that there is no good one.
+# What became of the SBOM, or the error of the scan, says more than that there is no good one.
 unscanned(s, judged) := {
+	"why": concat("", [cause.why, "; its SBOM is there, and was matched with no vulnerability database yet"]),
+	"remedy": "see that the server has a vulnerability database, and wait until it has matched the SBOM",
+} if {
+	evidence.waits(s.name, digest_key(judged))
+	cause := without_result(s, judged)
+} else := {
 	"why": concat("", [cause.why, "; the last scan failed: ", failure(s, judged)]),
 	"remedy": "put that right, and have it scanned again",
 } if {
@@ -303,9 +309,11 @@ unscanned(s, judged) := {
 } else := without_result(s, judged)
 
 # failure is that of the digest judged, or else of the tag.
-failure(s, judged) := evidence.failure(s.name, concat("", ["@", substring(judged.digest, 7, -1)])) if {
+failure(s, judged) := evidence.failure(s.name, digest_key(judged)) if {
 	true
 } else := evidence.failure(s.name, s.tag)
+
+digest_key(judged) := concat("", ["@", substring(judged.digest, 7, -1)])
 
 without_result(s, judged) := {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"} if {
 	object.get(s, "name", "") == ""

@@ -388,6 +388,16 @@ test_why_a_scan_failed if {
 	}) == failed_scan("its tag leads to sha256:cd0000000000…, of which no good scan is known; the last scan failed: a broken layer")
 }
 
+# An SBOM that was not matched yet is the reason, before an error; one of another digest is none.
+test_why_an_sbom_waits if {
+	waiting := {"@cd00000000000000000000000000000000000000000000000000000000000000": {"waits": true, "failed": {"at": "1", "error": "a broken layer"}}}
+	of_failed(object.union(waiting, {"new": {"digest": other, "at": "5"}})) == {
+		"why": "its tag leads to sha256:cd0000000000…, of which no good scan is known; its SBOM is there, and was matched with no vulnerability database yet",
+		"remedy": "see that the server has a vulnerability database, and wait until it has matched the SBOM",
+	}
+	of_failed(object.union(waiting, {"new": {"digest": bare, "at": "5"}})) == scan_it("its tag leads to sha256:120000000000…, of which no good scan is known")
+}
+
 of_failed(tags) := u if {
 	u := explained_unknown(nginx({"tag": "new"})) with input as {"now": now}
 		with data.assay.generated.thresholds as thresholds

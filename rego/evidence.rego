@@ -72,6 +72,15 @@ failure(name, key) := max([[o.failed.at, o.failed.error] | some space in spaces;
 
 # METADATA
 # description: >-
+#   waits(name, key) says that an SBOM handed in under a name was matched with no
+#   vulnerability database yet; by "@" and the digits of a digest.
+waits(name, key) if {
+	some space in spaces
+	seen(space, name, key).waits
+}
+
+# METADATA
+# description: >-
 #   platforms(name, digest) are the members of an index. Its bytes prove what they are,
 #   and that a digest is one; without them the newest claim counts that speaks of the
 #   name. Claims about digests whose bytes are known are not in the data.

@@ -224,6 +224,26 @@ test_failure if {
 	not failure_in("prod", names, spaces, "2")
 }
 
+waits_in(cluster, names, spaces, key) if {
+	evidence.waits(shop, key) with input as {"cluster": cluster}
+		with data.assay.names as {shop: names}
+		with data.assay.clusters as {"prod": {"spaces": ["cluster:prod"]}, "dev": {"spaces": ["cluster:dev"]}}
+		with data.assay.spaces as {space: {"names": {shop: of}} | some space, of in spaces}
+}
+
+# That an SBOM waits is told where its scope is read.
+test_waits if {
+	spaces := {"cluster:prod": {"@cd": {"waits": true}}}
+	every cluster in ["", "prod", "dev"] {
+		waits_in(cluster, {"@ab": {"waits": true}}, spaces, "@ab")
+		not waits_in(cluster, {"@ab": failed("4", "broken layer")}, spaces, "@ab")
+		not waits_in(cluster, {}, spaces, "@ab")
+	}
+	waits_in("prod", {}, spaces, "@cd")
+	not waits_in("dev", {}, spaces, "@cd")
+	not waits_in("", {}, spaces, "@cd")
+}
+
 # A tag that only failed leads nowhere.
 test_failure_is_no_observation if {
 	every spaces in [{}, {"cluster:prod": {"x": {"digest": other, "at": "1"}}}, {"cluster:prod": {"1": failed("9", "x")}}] {

@@ -893,6 +893,9 @@ func (t *Tx) DeleteImage(ctx context.Context, digest string) error {
 	if err := t.failuresGo(ctx, "l.digest = ?", digest); err != nil {
 		return err
 	}
+	if err := t.waitingChanged(ctx, "i.digest = ?", digest); err != nil {
+		return err
+	}
 	listings, err := t.exec(ctx, "DELETE FROM listings WHERE digest = ?", digest)
 	if err != nil {
 		return err

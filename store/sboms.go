@@ -94,6 +94,9 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 	if before == key && reference == ref.Canonical() {
 		return false, nil
 	}
+	if err := t.waitingChanged(ctx, "m.image_id = ?", *image); err != nil { // it may be of another name
+		return false, err
+	}
 	document := compress(b.Document)
 	if _, err := t.exec(ctx, `INSERT INTO sboms (image_id, reference, sha256, format, header, document, received) VALUES (`+marks(7)+`)
 		ON CONFLICT (image_id) DO UPDATE SET reference = excluded.reference, sha256 = excluded.sha256, format = excluded.format, header = excluded.header, document = excluded.document,
@@ -118,6 +121,9 @@ func (t *Tx) AddSBOM(ctx context.Context, b SBOM) (bool, error) {
 		if err := t.disagreement(ctx, scan.Digest, listing); err != nil {
 			return false, err
 		}
+	}
+	if err := t.waitingChanged(ctx, "m.image_id = ?", *image); err != nil {
+		return false, err
 	}
 	// Until it is matched, a result says that it is not known.
 	if err := t.changed(ctx, SBOMAdded, scan.Digest); err != nil {
@@ -285,6 +291,9 @@ type Searches struct {
 // it is added in the same transaction.
 func (t *Tx) Matched(ctx context.Context, m Matched) error {
 	image := m.Piece
+	if err := t.waitingChanged(ctx, "m.image_id = ?", image); err != nil {
+		return err
+	}
 	if _, err := t.exec(ctx, "UPDATE matches SET matched_at = ?, checksum = ?, built = ?, matcher = ?, error = ?, urgent = FALSE WHERE image_id = ?",
 		t.at, m.Checksum, documents.Time(m.Built), m.Matcher, clean(m.Fault), image); err != nil {
 		return err

@@ -123,6 +123,9 @@ func (t *Tx) withdraw(ctx context.Context, where string, args ...any) error {
 	if err := t.failuresGo(ctx, "f."+where, args...); err != nil {
 		return err
 	}
+	if err := t.waitingChanged(ctx, "m.image_id IN (SELECT image_id FROM matches WHERE "+ofImages+")", args...); err != nil {
+		return err
+	}
 	for _, statement := range []string{
 		"UPDATE images SET scan_id = NULL WHERE scan_id IN (SELECT id FROM scans WHERE " + where + ")",
 		"DELETE FROM work WHERE scan_id IN (SELECT id FROM scans WHERE " + where + ")",

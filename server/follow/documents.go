@@ -73,25 +73,38 @@ func evidence(ctx context.Context, t *store.Tx, w store.Within, needs documents.
 	return err
 }
 
-// tags gives the documents of what tags lead to, and of scans that failed: of some name:key, of all
-// where names is nil.
+// tags gives the documents of what tags lead to, of scans that failed, and of SBOMs that wait: of
+// some name:key, of all where names is nil.
 func tags(ctx context.Context, t *store.Tx, names, spaces []string, to put) error {
 	type told struct {
 		path    []string
-		failure map[string]any
+		failure map[string]any // nil: none
+		waits   bool
 	}
-	failed, asked := map[string]told{}, map[string]bool{}
+	reasons, asked := map[string]*told{}, map[string]bool{}
 	for _, name := range names {
 		asked[name] = true
 	}
+	reason := func(space, name, key string) *told {
+		path := documents.NamePath(spaceOf(space), name, key)
+		joined := strings.Join(path, "\x00")
+		if reasons[joined] == nil {
+			reasons[joined] = &told{path: path}
+		}
+		return reasons[joined]
+	}
 	if err := t.Failures(ctx, names, spaces, func(f store.Failure) error {
 		for _, key := range documents.FailureKeys(f.Tag, f.Digest) {
-			if names != nil && !asked[f.Name+":"+key] {
-				continue
+			if names == nil || asked[f.Name+":"+key] {
+				reason(f.Origin.Space, f.Name, key).failure = documents.Failure(f.At, f.Error)
 			}
-			path := documents.NamePath(spaceOf(f.Origin.Space), f.Name, key)
-			failed[strings.Join(path, "\x00")] = told{path, documents.Failure(f.At, f.Error)}
 		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := t.WaitingSBOMs(ctx, names, spaces, func(w store.Waiting) error {
+		reason(w.Origin.Space, w.Name, documents.DigestKey(w.Digest)).waits = true
 		return nil
 	}); err != nil {
 		return err
@@ -100,17 +113,25 @@ func tags(ctx context.Context, t *store.Tx, names, spaces []string, to put) erro
 		path := documents.NamePath(spaceOf(o.Space), o.Name, o.Tag)
 		observed := map[string]any{"digest": o.Digest, "at": o.Last}
 		key := strings.Join(path, "\x00")
-		if f, ok := failed[key]; ok {
-			observed = documents.AddFailure(observed, f.failure)
-			delete(failed, key)
+		if r := reasons[key]; r != nil { // a tag, of which no SBOM waits
+			observed = documents.AddFailure(observed, r.failure)
+			delete(reasons, key)
 		}
 		to(path, observed)
 		return nil
 	}); err != nil {
 		return err
 	}
-	for _, key := range slices.Sorted(maps.Keys(failed)) {
-		to(failed[key].path, documents.AddFailure(nil, failed[key].failure))
+	for _, key := range slices.Sorted(maps.Keys(reasons)) {
+		r := reasons[key]
+		document := map[string]any{}
+		if r.failure != nil {
+			document = documents.AddFailure(nil, r.failure)
+		}
+		if r.waits {
+			document["waits"] = true
+		}
+		to(r.path, document)
 	}
 	return nil
 }
