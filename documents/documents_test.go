@@ -61,7 +61,7 @@ func TestFailures(t *testing.T) {
 	prod, evil := api.Scope{Cluster: "prod"}, api.Scope{Registry: "evil.example.com"}
 	hostile := strings.Repeat("é\n\x1b[2J", 400)
 	data := Data([]api.Scan{
-		scan(name+":1", "", "no such image", 3, api.Scope{}),
+		scan("Registry.example.com:443/shop/web:1", "", "no such image", 3, api.Scope{}),
 		scan(name+":1", "", "an older one", 2, api.Scope{}),
 		scan(name+":2", digest, "a broken layer", 3, api.Scope{}),
 		scan(name+":3", "", "it was there later", 3, api.Scope{}),

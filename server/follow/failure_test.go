@@ -102,6 +102,11 @@ func TestFailuresAreReasons(t *testing.T) {
 		r.add(t, failed("broken:2", long, "a longer digest", api.Scope{}))
 		r.expect(t, "", "broken@"+long, "the last scan failed: a longer digest")
 
+		// However the host is written, it is one name.
+		r.add(t, failed("Registry.example.com:443/odd:1", digest(5), "under a name", api.Scope{}))
+		r.expect(t, "", "registry.example.com/odd:1", "the last scan failed: under a name")
+		r.expect(t, "", "REGISTRY.example.com/odd@"+digest(5), "the last scan failed: under a name")
+
 		// One of another registry is not of this name, one of a cluster not for all.
 		r.add(t, failed("bounded:1", digest(4), "not its name", api.Scope{Registry: "evil.example.com"}))
 		r.expect(t, "", "bounded@"+digest(4), "… is known")
@@ -141,7 +146,7 @@ func TestWaitingSBOMsAreReasons(t *testing.T) {
 		r.expect(t, "", "shop@"+digest(1), waits)
 		r.expect(t, "", "shop:2", "not what its tag leads to")
 		r.expect(t, "", "other@"+digest(1), "… is known")
-		come("renamed:1", 1, api.Scope{})
+		come("registry-1.docker.io/renamed:1", 1, api.Scope{})
 		r.expect(t, "", "renamed:1", waits)
 		r.expect(t, "", "shop:1", "no good scan is known")
 
