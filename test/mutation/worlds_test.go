@@ -337,21 +337,24 @@ func reworded(list []string) []string {
 }
 
 // refused is what the decision becomes when a user's own Rego refuses some images,
-// or the whole: they are rejected, by no policy.
+// or the whole: they are rejected, by no policy, unless an override admits them.
 func refused(w reference.World, d api.Decision, r json.RawMessage, now time.Time, labels map[string]string) api.Decision {
 	whole, unknown := labels["app"] == "web", labels["tier"] == "db"
-	if !d.Judged {
+	if !d.Judged || !whole && !unknown {
 		return d
 	}
 	w.Policies = nil
 	w.Settings = &api.AdmissionSettings{Spec: settingsOf(w)}
 	w.Settings.Spec.DefaultAction = api.Reject
-	if d.Allowed = d.Allowed && !whole; whole || unknown {
-		for i, image := range reference.Admit(w, r, now).Images {
-			if whole || image.Result == api.Unknown {
-				d.Allowed, d.Images[i] = false, image
-			}
+	all := reference.Admit(w, r, now)
+	d.Allowed = d.Allowed && !whole
+	for i, image := range all.Images {
+		if whole || image.Result == api.Unknown {
+			d.Allowed, d.Images[i] = false, image
 		}
+	}
+	if !d.Allowed && all.Override != nil {
+		d.Allowed, d.Override = true, all.Override
 	}
 	return d
 }
