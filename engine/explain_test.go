@@ -161,8 +161,8 @@ func TestExplainUnknown(t *testing.T) {
 	for image, why := range map[string]string{
 		odd.Image: "nothing could be looked up for 2 packages of no known distribution; " +
 			"nothing could be looked up for 1 package of debian 99, which the vulnerability database does not have",
-		failed.Image: "no scan of it is known, and not what its tag leads to; the last scan failed: no such image",
-		"nginx:1":    "no scan of it is known, and not what its tag leads to",
+		failed.Image: "no good scan of this tag is known; the last scan failed: no such image",
+		"nginx:1":    "no good scan of this tag is known",
 		"NGINX":      "the reference cannot be read",
 	} {
 		got := explain(t, e, nil, image).Images[0]

@@ -328,7 +328,7 @@ without_result(s, judged) := {"why": "the reference cannot be read", "remedy": "
 	"remedy": "use one that has such an image, or name the platforms of the nodes in AdmissionSettings",
 } if {
 	named(s)
-} else := scan_it("no scan of it is known, and not what its tag leads to")
+} else := scan_it("no good scan of this tag is known")
 
 scan_it(why) := {"why": why, "remedy": "have it scanned, so that its result is known"}
 

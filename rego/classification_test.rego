@@ -270,7 +270,7 @@ test_explain_exceptions_that_miss if {
 test_explain_of_unknown if {
 	explained("nginx:2", plain({"any": {"CVE-1": [{}]}}), []) == {
 		"result": "Unknown", "thresholds": {"warn": 7, "fail": 9}, "vulnerabilities": [], "exceptions": [],
-		"unknown": scan_it("no scan of it is known, and not what its tag leads to"),
+		"unknown": scan_it("no good scan of this tag is known"),
 	}
 	explained("nginx:new", {}, []).digest == other
 }
@@ -365,8 +365,8 @@ unknown_of(s) := u if {
 # Why a result is Unknown, and what would make it known.
 test_why_unknown if {
 	unknown_of({}) == {"why": "the reference cannot be read", "remedy": "write one such as registry.example.com/shop/web:1.4"}
-	unknown_of(nginx({"tag": "none"})) == scan_it("no scan of it is known, and not what its tag leads to")
-	unknown_of(nginx({})) == scan_it("no scan of it is known, and not what its tag leads to")
+	unknown_of(nginx({"tag": "none"})) == scan_it("no good scan of this tag is known")
+	unknown_of(nginx({})) == scan_it("no good scan of this tag is known")
 	unknown_of(nginx({"tag": "new"})) == scan_it("its tag leads to sha256:cd0000000000…, of which no good scan is known")
 	unknown_of(nginx({"digest": other})) == scan_it("no good scan of sha256:cd0000000000… is known")
 	unknown_of(nginx({"tag": "multi"})) == scan_it("no good scan of sha256:cd0000000000… is known, its image for one of the platforms linux/amd64, linux/s390x")
@@ -380,7 +380,7 @@ test_why_unknown if {
 
 # The error of the last scan is the reason, by digest before by tag.
 test_why_a_scan_failed if {
-	unknown_of(nginx({"tag": "gone"})) == failed_scan("no scan of it is known, and not what its tag leads to; the last scan failed: no such image")
+	unknown_of(nginx({"tag": "gone"})) == failed_scan("no good scan of this tag is known; the last scan failed: no such image")
 	of_failed({"new": {"digest": other, "at": "5", "failed": {"at": "6", "error": "denied"}}}) == failed_scan("its tag leads to sha256:cd0000000000…, of which no good scan is known; the last scan failed: denied")
 	of_failed({
 		"new": {"digest": other, "at": "5", "failed": {"at": "6", "error": "denied"}},

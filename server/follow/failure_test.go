@@ -90,7 +90,7 @@ func TestFailuresAreReasons(t *testing.T) {
 		}
 		r.add(t, failed("gone:1", "", "no such image", api.Scope{}))
 		r.expect(t, "", "gone:1", "the last scan failed: no such image")
-		r.expect(t, "", "gone:2", "not what its tag leads to")
+		r.expect(t, "", "gone:2", "no good scan of this tag is known")
 		r.add(t, failed("gone:1", "", "denied", api.Scope{}))
 		r.expect(t, "", "gone:1", "the last scan failed: denied")
 
@@ -144,7 +144,7 @@ func TestWaitingSBOMsAreReasons(t *testing.T) {
 		come("shop:1", 1, api.Scope{})
 		r.expect(t, "", "shop:1", waits)
 		r.expect(t, "", "shop@"+digest(1), waits)
-		r.expect(t, "", "shop:2", "not what its tag leads to")
+		r.expect(t, "", "shop:2", "no good scan of this tag is known")
 		r.expect(t, "", "other@"+digest(1), "… is known")
 		come("registry-1.docker.io/renamed:1", 1, api.Scope{})
 		r.expect(t, "", "renamed:1", waits)
