@@ -105,8 +105,10 @@ type Counterfactual struct {
 type ChangeSet struct {
 	// Kind is upgrades, exceptions, mixed or scan.
 	Kind string `json:"kind"`
-	// Result is the image's with the changes.
+	// Result is the image's with the changes; Reason says why it is then admitted, where a
+	// rule still rejects that result.
 	Result  Result   `json:"result"`
+	Reason  string   `json:"reason,omitempty"`
 	Changes []Change `json:"changes"`
 }
 

@@ -23,10 +23,10 @@ type demand struct {
 }
 
 // demandsOf reads the ways from the records of each blocker. A vulnerability no
-// longer blocks once none of its records reaches the limit or fails by itself; or
+// longer blocks once none of its records keeps the goal from being met; or
 // once none is left that an exception does not cover. Where exceptions cover some
 // of its records, one way may take other packages than the other.
-func demandsOf(blockers []blocker, scan api.Scan, limit float64) []demand {
+func demandsOf(blockers []blocker, scan api.Scan, g goal) []demand {
 	groups := map[string][]*api.Vulnerability{}
 	for _, g := range documents.Groups(scan.Vulnerabilities) {
 		groups[g.Names[0]] = g.Members
@@ -46,7 +46,7 @@ func demandsOf(blockers []blocker, scan api.Scan, limit float64) []demand {
 			}
 			r := records[k]
 			fixed := r.Fix.State == "fixed"
-			if m.Score != nil && *m.Score >= limit || m.Exploited && !m.Covered {
+			if m.Score != nil && *m.Score >= g.limit || g.exploited && m.Exploited && !m.Covered {
 				high[idOf(*r)] = r.Fix.Versions
 				highFixed = highFixed && fixed
 			}
@@ -70,11 +70,11 @@ const maxCombinations = 64
 
 // chosen are the fewest changes of a kind that resolve all blockers of a manifest;
 // nil when the kind cannot.
-func chosen(blockers []blocker, scan api.Scan, digest, kind string, limit float64) []api.Change {
+func chosen(blockers []blocker, scan api.Scan, digest, kind string, g goal) []api.Change {
 	if len(blockers) == 0 {
 		return nil
 	}
-	demands := demandsOf(blockers, scan, limit)
+	demands := demandsOf(blockers, scan, g)
 	if kind == "exceptions" {
 		for i := range demands {
 			demands[i].ways = nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -222,36 +223,52 @@ func (w *whatIf) options(out *api.Counterfactual, i int, c api.Container, image 
 			return err
 		}
 		if d.Action == api.Allow {
-			out.Options = append(out.Options, api.ChangeSet{Kind: "scan", Result: d.Result, Changes: first})
+			out.Options = append(out.Options, api.ChangeSet{Kind: "scan", Result: d.Result, Reason: d.Reason, Changes: first})
 			return nil
 		}
 	}
-	for _, target := range []api.Result{api.Warned, api.Pass} {
-		if worst[target] >= worst[image.Result] {
-			continue
+	better, err := w.better(image.Result)
+	if err != nil {
+		return err
+	}
+	var sets []api.ChangeSet
+	for _, g := range better {
+		if sets, err = w.sets(start, i, c, g, first); err != nil {
+			return err
 		}
-		for _, kind := range []string{"upgrades", "mixed", "exceptions"} {
-			changes, result, err := w.solve(start, i, c, target, kind)
-			if err != nil {
-				return err
-			}
-			if changes == nil {
-				continue
-			}
-			set := api.ChangeSet{Kind: kind, Result: result, Changes: slices.Concat(first, changes)}
-			out.Options = append(out.Options, set)
-		}
-		if n := len(out.Options); n > 0 {
-			// A mixture is of use only where it is smaller than what is of one kind.
-			out.Options = slices.DeleteFunc(out.Options, func(s api.ChangeSet) bool {
-				return s.Kind == "mixed" && slices.ContainsFunc(out.Options, func(o api.ChangeSet) bool {
-					return o.Kind != "mixed" && len(o.Changes) <= len(s.Changes)
-				})
-			})
-			return nil
+		if len(sets) > 0 {
+			break // the next is further away
 		}
 	}
+	noWorse, err := w.noWorse(start, c)
+	if err != nil {
+		return err
+	}
+	for _, g := range noWorse {
+		more, err := w.sets(start, i, c, g, first)
+		if err != nil {
+			return err
+		}
+		sets = append(sets, more...)
+	}
+	out.Options = smallestOfEach(sets)
 	return nil
+}
+
+// smallestOfEach keeps of each kind the smallest set, the first of several; a mixture is
+// of use only where it is smaller than what is of one kind.
+func smallestOfEach(sets []api.ChangeSet) []api.ChangeSet {
+	return slices.DeleteFunc(slices.Clone(sets), func(s api.ChangeSet) bool {
+		return slices.ContainsFunc(sets, func(o api.ChangeSet) bool {
+			switch {
+			case o.Kind == s.Kind:
+				return len(o.Changes) < len(s.Changes)
+			case s.Kind == "mixed":
+				return len(o.Changes) <= len(s.Changes)
+			}
+			return false
+		})
+	})
 }
 
 // rescanned is the state in which the image's manifests were scanned now, with what they had.
@@ -317,24 +334,66 @@ type blocker struct {
 // maxManifests bounds how many platforms of an index are looked at.
 const maxManifests = 16
 
-// limit is the threshold of a result.
-func (w *whatIf) limit(result string) (float64, error) {
-	t, err := w.thresholds()
-	if err != nil {
-		return 0, err
-	}
-	if result == string(api.Fail) {
-		return t.Fail.Float64()
-	}
-	return t.Warn.Float64()
-}
-
 type limits struct{ Warn, Fail json.Number }
 
 func (w *whatIf) thresholds() (limits, error) {
 	var explained struct{ Thresholds limits }
 	err := w.ask(w.state, queryClassifyX, classifyInput("", "", w.now), &explained)
 	return explained.Thresholds, err
+}
+
+// goal is what changes bring an image to: the score of no vulnerability that counts is at
+// or over the limit and, where exploited is set, none fails by itself.
+type goal struct {
+	limit     float64
+	exploited bool
+}
+
+// better are the goals that give an image a better result, the nearest first.
+func (w *whatIf) better(than api.Result) ([]goal, error) {
+	thresholds, err := w.thresholds()
+	if err != nil {
+		return nil, err
+	}
+	var goals []goal
+	for _, target := range []struct {
+		result api.Result
+		limit  json.Number
+	}{{api.Warned, thresholds.Fail}, {api.Pass, thresholds.Warn}} {
+		if worst[target.result] >= worst[than] {
+			continue
+		}
+		limit, err := target.limit.Float64()
+		if err != nil {
+			return nil, err
+		}
+		goals = append(goals, goal{limit, true})
+	}
+	return goals, nil
+}
+
+// noWorse are the goals with which an image is no worse than what it replaces, where the
+// settings let such an update through.
+func (w *whatIf) noWorse(state *loaded, c api.Container) ([]goal, error) {
+	var goals []goal
+	if !state.program.settings.AllowNoWorse || w.review.Operation != "UPDATE" {
+		return goals, nil
+	}
+	for _, o := range w.review.OldContainers {
+		if o.Container != c.Container || o.Name != c.Name {
+			continue
+		}
+		var old Classification
+		if err := w.ask(state, queryClassify, classifyInput(o.Image, "", w.now), &old); err != nil {
+			return nil, err
+		}
+		g := goal{exploited: old.Result != api.Fail}
+		if old.MaxCVSS != nil {
+			g.limit = math.Nextafter(*old.MaxCVSS, math.Inf(1))
+		}
+		goals = append(goals, g)
+	}
+	return goals, nil
 }
 
 // scanned are the changes that put a manifest's scan in place, with all details.
@@ -344,23 +403,39 @@ func (w *whatIf) scanned(digest, at string, scan api.Scan) []Change {
 	return w.evidence(digest, image, details)
 }
 
-// solve looks for changes of one kind that admit the image by bringing its result to
-// the target; nil when there are none. An index may ask for changes to one
-// platform's manifest after another, so it goes on until the image is admitted.
-func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result, kind string) ([]api.Change, api.Result, error) {
-	over := map[api.Result]string{api.Warned: string(api.Fail), api.Pass: string(api.Warned)}[target]
+// sets are the smallest sets of changes, one of each kind, that admit the image by
+// bringing it to the goal; they begin with the first changes, which the state has.
+func (w *whatIf) sets(state *loaded, i int, c api.Container, g goal, first []api.Change) ([]api.ChangeSet, error) {
+	var sets []api.ChangeSet
+	for _, kind := range []string{"upgrades", "mixed", "exceptions"} {
+		changes, d, err := w.solve(state, i, c, g, kind)
+		if err != nil {
+			return nil, err
+		}
+		if changes != nil {
+			sets = append(sets, api.ChangeSet{Kind: kind, Result: d.Result, Reason: d.Reason, Changes: slices.Concat(first, changes)})
+		}
+	}
+	return sets, nil
+}
+
+// solve looks for changes of one kind that admit the image by bringing it to the goal;
+// nil when there are none. An index may ask for changes to one platform's manifest
+// after another, so it goes on until the image is admitted.
+func (w *whatIf) solve(state *loaded, i int, c api.Container, g goal, kind string) ([]api.Change, api.ImageDecision, error) {
+	none := api.ImageDecision{}
 	var all []api.Change
 	patched := map[string]api.Scan{}
 	for range maxManifests {
 		d, err := w.image(state, i)
 		if err != nil {
-			return nil, "", err
+			return nil, none, err
 		}
 		if d.Action == api.Allow {
-			return all, d.Result, nil
+			return all, d, nil
 		}
-		if worst[d.Result] <= worst[target] || d.Digest == "" {
-			return nil, "", nil
+		if d.Digest == "" {
+			return nil, none, nil
 		}
 		scan, known := patched[d.Digest]
 		if !known {
@@ -368,22 +443,19 @@ func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result,
 		}
 		if known {
 			if state, err = w.with(state, w.scanned(d.Digest, d.ScannedAt, scan)...); err != nil {
-				return nil, "", err
+				return nil, none, err
 			}
 		}
 		input := classifyInput(c.Image, "", w.now).(ast.Object)
-		input.Insert(ast.InternedTerm("over"), str(over))
+		input.Insert(ast.InternedTerm("limit"), ast.FloatNumberTerm(g.limit))
+		input.Insert(ast.InternedTerm("exploited"), ast.BooleanTerm(g.exploited))
 		var blockers []blocker
 		if err := w.ask(state, queryBlocking, input, &blockers); err != nil {
-			return nil, "", err
+			return nil, none, err
 		}
-		limit, err := w.limit(over)
-		if err != nil {
-			return nil, "", err
-		}
-		changes := chosen(blockers, scan, d.Digest, kind, limit)
+		changes := chosen(blockers, scan, d.Digest, kind, g)
 		if changes == nil {
-			return nil, "", nil
+			return nil, none, nil
 		}
 		all = append(all, changes...)
 		scan = upgraded(scan, changes)
@@ -400,8 +472,8 @@ func (w *whatIf) solve(state *loaded, i int, c api.Container, target api.Result,
 			}
 		}
 		if state, err = w.with(state, edits...); err != nil {
-			return nil, "", err
+			return nil, none, err
 		}
 	}
-	return nil, "", nil
+	return nil, none, nil
 }

@@ -3,6 +3,8 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +89,50 @@ func TestExplainUpgradesAndExceptions(t *testing.T) {
 	// Without the scan, packages are not known.
 	if c := explain(t, e, nil, s.Image).Images[0].Counterfactual; len(c.Options) != 1 || c.Options[0].Kind != "exceptions" {
 		t.Errorf("%s", asJSON(t, c))
+	}
+}
+
+// Where an update goes through that is no worse than what runs, what makes it so is an option too.
+func TestExplainNoWorse(t *testing.T) {
+	s, before := shop(time.Hour), scan("registry.example.com/shop:0", "b", time.Hour)
+	before.Vulnerabilities = []api.Vulnerability{{ID: "CVE-2026-9", Package: "zlib", Version: "1.0", Type: "deb", CVSS: score(9)}}
+	const settings = "\n---\napiVersion: assay.dev/v1alpha1\nkind: AdmissionSettings\nmetadata: {name: default}\nspec: {allowNoWorse: true}\n"
+	const kev = "\n---\napiVersion: assay.dev/v1alpha1\nkind: Thresholds\nmetadata: {name: default}\nspec: {failOnKEV: true}\n"
+	r := deployment("prod", s.Image)
+	r.Operation, r.OldContainers = "UPDATE", []api.Container{api.NewContainer("c0", before.Image)}
+	for name, c := range map[string]struct {
+		yaml   string
+		change func(s, before *api.Scan)
+		want   string // of the first option
+	}{
+		"by the score": {rejectFailed + settings, nil, "upgrades Fail 1 true"},
+		"not allowed":  {rejectFailed, nil, "mixed Pass 2 false"},
+		"what runs fails by itself": {rejectFailed + settings + kev, func(s, before *api.Scan) {
+			s.Vulnerabilities[2].KEV = true
+			before.Vulnerabilities[0].KEV = true
+		}, "upgrades Fail 1 true"},
+		"what runs has less, but fails by itself": {rejectFailed + settings + kev, func(s, before *api.Scan) {
+			s.Vulnerabilities[3].KEV = true
+			before.Vulnerabilities[0].KEV, before.Vulnerabilities[0].CVSS = true, score(5)
+		}, "mixed Fail 2 true"},
+		"what runs is Unknown": {rejectFailed + settings, func(_, before *api.Scan) {
+			before.Unplaced, before.Vulnerabilities[0].CVSS = []api.Unplaced{{Packages: 1}}, score(1)
+		}, "mixed Pass 2 false"},
+	} {
+		s, before := shop(time.Hour), before
+		before.Vulnerabilities = slices.Clone(before.Vulnerabilities)
+		if c.change != nil {
+			c.change(&s, &before)
+		}
+		x, err := load(t, c.yaml, s, before).Explain(t.Context(), r, now, at(s, before))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := x.Images[0].Counterfactual.Options[0]
+		noWorse := strings.Contains(o.Reason, "it is no worse than registry.example.com/shop:0, which it replaces")
+		if got := fmt.Sprintf("%s %s %d %t", o.Kind, o.Result, len(o.Changes), noWorse); got != c.want {
+			t.Errorf("%s: %s: %s", name, got, asJSON(t, x.Images[0].Counterfactual))
+		}
 	}
 }
 

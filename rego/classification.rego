@@ -58,17 +58,18 @@ grounds(s, judged) := object.union_n([
 # METADATA
 # title: blocking
 # description: >-
-#   What keeps the image from a result better than input.over (Fail or Warn): each such
-#   vulnerability with its records, in the order of the image's details, and for each
-#   record whether it counts, is covered, fails by itself, and its score.
+#   What keeps the image's maximum from being less than input.limit and, where
+#   input.exploited is true, what fails by itself: each such vulnerability with its
+#   records, in the order of the image's details, and for each record whether it counts,
+#   is covered, fails by itself, and its score.
 # entrypoint: true
 blocking := [{"id": v.id, "members": members} |
 	timed
-	judged := object.union(status(subject), {"result": input.over})
+	judged := status(subject)
 	digest := judged.digest
 	image := evidence.of(subject.name, digest)
 	keys := keys_of(subject, judged)
-	some v in over_threshold(subject, judged)
+	some v in reaching(subject, judged, input.limit, input.exploited)
 	records := records_of(image, digest, v.id)
 	members := [object.union(said, {"score": score_of(m) | score_of(m)}) |
 		some m in records
@@ -242,8 +243,13 @@ first_not_in(ids, covered) := 0 if {
 # description: >-
 #   over_threshold(s, judged) lists {"id", "score"} of the uncovered vulnerabilities
 #   that make the status judged of s Fail or Warn, the highest first.
-over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
-	limit := limits[judged.result]
+over_threshold(s, judged) := reaching(s, judged, limits[judged.result], true) if {
+	true
+} else := []
+
+# reaching lists those whose score is at or over a limit and, where exploited is true,
+# those that fail by themselves.
+reaching(s, judged, limit, exploited) := [{"id": id, "score": image.s[i]} |
 	image := evidence.of(s.name, judged.digest)
 	keys := keys_of(s, judged)
 	digest := judged.digest
@@ -257,7 +263,7 @@ over_threshold(s, judged) := [{"id": id, "score": image.s[i]} |
 } else := [object.union({"id": id}, {"score": score | score := open[id].score}) |
 	image := evidence.of(s.name, judged.digest)
 	open := open_groups(keys_of(s, judged), judged.digest, image)
-	some [_, id] in sort([[sort_key(group), id] | some id, group in open; guilty(group, judged.result)])
+	some [_, id] in sort([[sort_key(group), id] | some id, group in open; guilty(group, limit, exploited)])
 ]
 
 # METADATA

@@ -74,6 +74,9 @@ exploited(member) if {
 
 exploited(member) if member.epss >= thresholds.options.fail_on_epss
 
-guilty(group, _) if group.exploited
+guilty(group, _, exploited) if {
+	exploited
+	group.exploited
+}
 
-guilty(group, result) if group.score >= limits[result]
+guilty(group, limit, _) if group.score >= limit

@@ -184,7 +184,7 @@ test_explain_of_what_is_not_classified if {
 # --- What keeps an image from a better result ---
 
 blocked(change, options, exceptions) := b if {
-	b := classification.blocking with input as object.union({"now": now, "image": "nginx:1", "over": "Fail"}, change)
+	b := classification.blocking with input as object.union({"now": now, "image": "nginx:1", "limit": 9, "exploited": true}, change)
 		with data.assay.generated.thresholds as object.union(thresholds, options)
 		with data.assay.images as images
 		with data.assay.names as names
@@ -201,8 +201,8 @@ test_blocking if {
 	plainly := {"counts": true, "covered": false, "exploited": false}
 	scored := [object.union(plainly, {"score": 9.8}), object.union(plainly, {"score": 3}), plainly]
 	blocked({}, {}, {}) == [{"id": "CVE-1", "members": scored}]
-	blocked({"over": "Warn"}, {}, {}) == [{"id": "CVE-1", "members": scored}, {"id": "CVE-2", "members": []}]
-	blocked({"over": "Pass"}, {}, {}) == []
+	blocked({"limit": 7}, {}, {}) == [{"id": "CVE-1", "members": scored}, {"id": "CVE-2", "members": []}]
+	blocked({"limit": 11}, {}, {}) == []
 	blocked({"now": "today"}, {}, {}) == []
 	blocked({"image": "NGINX"}, {}, {}) == []
 	blocked({"image": "nginx:2"}, {}, {}) == []
@@ -215,6 +215,14 @@ test_blocking_says_of_each_record if {
 	said("counts", options, {}) == [false, true, false]
 	said("exploited", options, {}) == [false, true, false]
 	said("covered", options, limited({"any": {"CVE-1": [{"packages": [{"package": "deb/debian/x", "version": ""}]}]}})) == [true, false, true]
+}
+
+# What fails by itself blocks where that is asked for, whatever its score.
+test_blocking_of_exploited if {
+	options := {"detailed": true, "options": {"fail_on_kev": true}}
+	[b.id | some b in blocked({"limit": 11}, options, {})] == ["CVE-1"]
+	blocked({"limit": 11, "exploited": false}, options, {}) == []
+	[b.id | some b in blocked({"limit": 9, "exploited": false}, options, {})] == ["CVE-1"]
 }
 
 # However many are covered, the first that is not makes the result.

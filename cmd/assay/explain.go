@@ -68,7 +68,11 @@ func (a *app) printCounterfactual(line func(int, string, ...any), c api.Counterf
 		if i > 0 {
 			lead = "or"
 		}
-		line(2, "%s (%d %s, then %s):", lead, len(o.Changes), plural(len(o.Changes), "change", "changes"), o.Result)
+		then := string(o.Result)
+		if o.Reason != "" {
+			then += ": " + o.Reason
+		}
+		line(2, "%s (%d %s, then %s):", lead, len(o.Changes), plural(len(o.Changes), "change", "changes"), then)
 		for _, change := range o.Changes {
 			line(3, "%s", changeText(change))
 		}

@@ -1,8 +1,9 @@
 package agreement_test
 
 import (
-	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -111,50 +112,104 @@ var strict = func() [5][]api.ContainerAdmissionPolicy {
 // Each option of a counterfactual admits the image, says the plain reference, and
 // no smaller set of changes does: all sets of fewer changes are tried.
 func TestCounterfactuals(t *testing.T) {
-	ctx := context.Background()
-	explained, options, exhaustive := 0, map[string]int{}, 0
-	for seed := range min(cases(t), 80) {
+	seen := tried{options: map[string]int{}}
+	for seed := range min(cases(t), 120) {
 		c := corpus.Generate(seed)
 		if p := strict[seed%5]; len(p) > 0 {
 			c.World.Policies = p
 		}
 		w := loadCase(t, seed, c)
-		for n, r := range w.Reviews {
-			in, err := review.FromAdmissionReview(r, review.KindsOf(w.set.Settings))
-			if err != nil {
-				t.Fatal(err)
+		for _, r := range w.Reviews {
+			seen.review(t, seed, w, r)
+		}
+	}
+	seen.enough(t, 120, "upgrades", "exceptions", "mixed", "scan")
+}
+
+// The same of updates that go through where the new image is no worse than what runs.
+func TestCounterfactualsOfUpdates(t *testing.T) {
+	seen := tried{options: map[string]int{}}
+	for seed := range min(cases(t), 120) {
+		c := corpus.Generate(seed)
+		c.World.Policies = strict[1+seed%4]
+		if c.World.Settings == nil {
+			s := api.AdmissionSettings{TypeMeta: api.TypeMeta{APIVersion: api.GroupAssay, Kind: api.KindAdmissionSettings}}
+			s.Metadata.Name = "default"
+			c.World.Settings = &s
+		}
+		c.World.Settings.Spec.AllowNoWorse = true
+		w := loadCase(t, seed, c)
+		digests := map[string][]string{}
+		for _, s := range w.World.Scans {
+			if ref, err := api.ParseReference(s.Image); err == nil && s.Error == "" && !slices.Contains(digests[ref.Name()], s.Digest) {
+				digests[ref.Name()] = append(digests[ref.Name()], s.Digest)
 			}
-			x, err := w.engine.Explain(ctx, in.Review, w.Now, scansOf(w))
-			if err != nil {
-				t.Fatalf("seed %d review %d: %v", seed, n, err)
-			}
-			d, err := w.engine.Admit(ctx, in.Review, w.Now)
-			if err != nil || show(d) != show(x.Decision) {
-				t.Fatalf("seed %d review %d: explained %s, decided %s (%v)", seed, n, show(x.Decision), show(d), err)
-			}
-			for i, image := range x.Images {
-				if (image.Counterfactual != nil) != (d.Images[i].Action == api.Reject) {
-					t.Fatalf("seed %d review %d: %s", seed, n, show(image))
-				}
-				if image.Counterfactual == nil {
-					continue
-				}
-				explained++
-				verify(t, seed, w, r, i, image, options)
-				if smallest(t, seed, w, r, i, image) {
-					exhaustive++
-				}
-			}
-			if t.Failed() {
-				t.FailNow()
+		}
+		for _, name := range slices.Sorted(maps.Keys(digests)) {
+			for i, d := range digests[name][1:] {
+				seen.review(t, seed, w, update(name+"@"+digests[name][i], name+"@"+d))
+				seen.review(t, seed, w, update(name+"@"+d, name+"@"+digests[name][i]))
 			}
 		}
 	}
-	t.Logf("%d refused images explained, with options %v; %d of them searched for smaller sets", explained, options, exhaustive)
-	for _, kind := range []string{"upgrades", "exceptions", "mixed", "scan"} {
-		if options[kind] < 3 && cases(t) >= 80 {
-			t.Errorf("the corpus is too thin: %d options of kind %s", options[kind], kind)
+	seen.enough(t, 120, "upgrades", "exceptions", "no worse")
+}
+
+// update is a review of a Deployment whose only image is replaced.
+func update(before, after string) json.RawMessage {
+	object := func(image string) string {
+		return fmt.Sprintf(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","namespace":"prod"},"spec":{"template":{"spec":{"containers":[{"name":"web","image":%q}]}}}}`, image)
+	}
+	return fmt.Appendf(nil, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"1","kind":{"group":"apps","version":"v1","kind":"Deployment"},`+
+		`"resource":{"group":"apps","version":"v1","resource":"deployments"},"name":"web","namespace":"prod","operation":"UPDATE","userInfo":{},"object":%s,"oldObject":%s}}`, object(after), object(before))
+}
+
+// tried counts what was explained: images refused, options by kind, and images searched for smaller sets.
+type tried struct {
+	refused, exhaustive int
+	options             map[string]int
+}
+
+func (n *tried) enough(t *testing.T, of uint64, kinds ...string) {
+	t.Helper()
+	t.Logf("%d refused images explained, with options %v; %d of them searched for smaller sets", n.refused, n.options, n.exhaustive)
+	for _, kind := range kinds {
+		if n.options[kind] < 3 && cases(t) >= of {
+			t.Errorf("the corpus is too thin: %d options of kind %s", n.options[kind], kind)
 		}
+	}
+}
+
+func (n *tried) review(t *testing.T, seed uint64, w world, r json.RawMessage) {
+	t.Helper()
+	ctx := t.Context()
+	in, err := review.FromAdmissionReview(r, review.KindsOf(w.set.Settings))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := w.engine.Explain(ctx, in.Review, w.Now, scansOf(w))
+	if err != nil {
+		t.Fatalf("seed %d: %v\n%s", seed, err, r)
+	}
+	d, err := w.engine.Admit(ctx, in.Review, w.Now)
+	if err != nil || show(d) != show(x.Decision) {
+		t.Fatalf("seed %d: explained %s, decided %s (%v)\n%s", seed, show(x.Decision), show(d), err, r)
+	}
+	for i, image := range x.Images {
+		if (image.Counterfactual != nil) != (d.Images[i].Action == api.Reject) {
+			t.Fatalf("seed %d: %s\n%s", seed, show(image), r)
+		}
+		if image.Counterfactual == nil {
+			continue
+		}
+		n.refused++
+		verify(t, seed, w, r, i, image, n.options)
+		if smallest(t, seed, w, r, i, image) {
+			n.exhaustive++
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
 	}
 }
 
@@ -165,6 +220,9 @@ func verify(t *testing.T, seed uint64, w world, r json.RawMessage, i int, image 
 	}
 	for _, o := range image.Counterfactual.Options {
 		options[o.Kind]++
+		if o.Reason != "" {
+			options["no worse"]++
+		}
 		got := reference.Admit(changed(w, image.Image, o.Changes), r, w.Now).Images[i]
 		if got.Action != api.Allow || got.Result != o.Result {
 			t.Errorf("seed %d: %s is %s %s after %s", seed, image.Image, got.Action, got.Result, show(o))
@@ -172,7 +230,7 @@ func verify(t *testing.T, seed uint64, w world, r json.RawMessage, i int, image 
 	}
 }
 
-// smallest tries all sets of changes smaller than the best option: none gives a result that is admitted.
+// smallest tries all sets of changes smaller than the best option: none admits the image.
 func smallest(t *testing.T, seed uint64, w world, r json.RawMessage, i int, image api.ImageExplanation) bool {
 	t.Helper()
 	options := image.Counterfactual.Options
@@ -191,8 +249,7 @@ func smallest(t *testing.T, seed uint64, w world, r json.RawMessage, i int, imag
 	}
 	var try func(from int, set []api.Change)
 	try = func(from int, set []api.Change) {
-		got := reference.Admit(changed(w, image.Image, set), r, w.Now).Images[i]
-		if noWorse := strings.HasPrefix(got.Reason, "no worse than"); got.Action == api.Allow && !noWorse && len(set) > 0 {
+		if got := reference.Admit(changed(w, image.Image, set), r, w.Now).Images[i]; got.Action == api.Allow && len(set) > 0 {
 			t.Errorf("seed %d: %s is admitted after %s alone, but the options are %s", seed, image.Image, show(set), show(options))
 		}
 		if len(set)+1 >= limit || t.Failed() {
