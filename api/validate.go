@@ -12,7 +12,7 @@ const (
 	maxLayers      = 1000
 	maxInstruction = 2000 // bytes
 	maxUnplaced    = 20
-	maxDistro      = 100 // bytes
+	maxDistro      = 128 // bytes
 )
 
 // Validate checks what a scan that was read from a file must have for a

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,26 @@ func TestValidateLayers(t *testing.T) {
 		change(&s)
 		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestValidateUnplaced(t *testing.T) {
+	// What a matcher counts is 32 runes long at most, of four bytes each.
+	good := Scan{ScannedAt: time.Unix(1, 0), Unplaced: []Unplaced{{Packages: 1}, {Distro: strings.Repeat("\U0001F427", 32), Packages: 2}}}
+	if err := good.Validate(); err != nil {
+		t.Error(err)
+	}
+	for name, list := range map[string][]Unplaced{
+		"none":      {{Distro: "debian 99"}},
+		"too long":  {{Distro: strings.Repeat("x", 1000), Packages: 1}},
+		"too many":  slices.Repeat([]Unplaced{{Packages: 1}}, 1000),
+		"less than": {{Packages: -1}},
+	} {
+		s := good
+		s.Unplaced = list
+		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "unplaced") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

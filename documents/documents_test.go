@@ -106,7 +106,7 @@ func TestPackagesInWords(t *testing.T) {
 	for want, members := range map[string][]*api.Vulnerability{
 		"log4j-core 2.14.1, fixed in 2.15.0": {v("log4j-core", "2.14.1", "2.15.0")},
 		"zlib 1, no fix":                     {v("zlib", "1"), v("zlib", "1")},
-		"a 1 and 2 more, fixed in 2 or 3.1":  {v("a", "1", "2", "3.1"), v("a", "2"), v("b", "1")},
+		"a 1, fixed in 2 or 3.1, and 2 more": {v("a", "1", "2", "3.1"), v("a", "2"), v("b", "1")},
 		"x y 1, no fix":                      {v("x\n\x1b\ty", "1")},
 	} {
 		if got := packagesText(members); got != want {

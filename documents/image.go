@@ -143,21 +143,21 @@ const namedCVEs = 5
 // maxPackages bounds the text of the packages of a CVE, in runes.
 const maxPackages = 100
 
-// packagesText says what has a vulnerability and what fixes it: "zlib 1, no fix", "a 1 and 2 more,
-// fixed in 2".
+// packagesText says what has a vulnerability and what fixes it: "zlib 1, no fix", "a 1, fixed in 2,
+// and 2 more".
 func packagesText(members []*api.Vulnerability) string {
 	more := map[[2]string]bool{}
 	for _, m := range members {
 		more[[2]string{m.Package, m.Version}] = true
 	}
 	text := strings.TrimSpace(members[0].Package + " " + members[0].Version)
-	if n := len(more) - 1; n > 0 {
-		text += " and " + strconv.Itoa(n) + " more"
-	}
 	if fixed := members[0].Fix.Versions; len(fixed) > 0 {
 		text += ", fixed in " + strings.Join(fixed, " or ")
 	} else {
 		text += ", no fix"
+	}
+	if n := len(more) - 1; n > 0 {
+		text += ", and " + strconv.Itoa(n) + " more"
 	}
 	return oneLine(text, maxPackages)
 }

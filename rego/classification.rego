@@ -280,7 +280,7 @@ packages(s, judged) := evidence.of(s.name, judged.digest).p if {
 #   make it known: {"why", "remedy"}. It is undefined where the evidence gives a result.
 unknown(s, judged) := {
 	"why": concat("; ", [unplaced_text(of) | some of in array.slice(image.unplaced, 0, 3)]),
-	"remedy": "say what distribution its packages are of, as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds",
+	"remedy": concat("", [place_them(image.unplaced), ", or write unplaced: Ignore in the Thresholds"]),
 } if {
 	judged.result == "Unknown"
 	image := evidence.of(s.name, judged.digest)
@@ -295,6 +295,11 @@ evident(s, judged) if evidence.of(s.name, judged.digest)
 unplaced_text(of) := sprintf("nothing could be looked up for %v of no known distribution", [counted(of[1])]) if {
 	of[0] == ""
 } else := sprintf("nothing could be looked up for %v of %v, which the vulnerability database does not have", [counted(of[1]), of[0]])
+
+place_them(unplaced) := "say what distribution its packages are of, as in assay scan --distro debian:12" if {
+	some of in unplaced
+	of[0] == ""
+} else := "have it scanned with a vulnerability database that has the distribution, or as the one that it is built from, as in assay scan --distro debian:12"
 
 counted(n) := "1 package" if {
 	n == 1

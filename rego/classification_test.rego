@@ -455,6 +455,10 @@ test_why_unplaced if {
 		"nothing could be looked up for 3 packages of a, which the vulnerability database does not have",
 	])
 	r.unknown.remedy == "say what distribution its packages are of, as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds"
+	of_unplaced(8, [["debian 99", 1]], {}).unknown.remedy == concat("", [
+		"have it scanned with a vulnerability database that has the distribution, or as the one that it is built from, ",
+		"as in assay scan --distro debian:12, or write unplaced: Ignore in the Thresholds",
+	])
 	not of_unplaced(9, some_unplaced, {}).unknown
 }
 

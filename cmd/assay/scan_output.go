@@ -173,6 +173,9 @@ func (a *app) printScan(w io.Writer, s api.Scan) {
 	for _, u := range s.Unplaced {
 		fmt.Fprintf(w, "\n%s %s: %s\n", a.paint(w, yellow, "Warning:"), printable(s.Image), printable(u.String()))
 	}
+	if len(s.Unplaced) > 0 && s.Result == api.Unknown {
+		fmt.Fprintln(w, "assay scan --distro debian:12 says what such packages are of; unplaced: Ignore in the Thresholds leaves them out")
+	}
 	if s.SBOM != nil {
 		fmt.Fprintf(w, "\n%s: %s\n", printable(s.Image), printable(attestedText(s.SBOM)))
 	}

@@ -83,7 +83,7 @@ func releaseText(r *linux.Release) string {
 }
 
 // maxDistroText bounds the words for a distribution, in runes of at most four bytes.
-const maxDistroText = 24
+const maxDistroText = 32
 
 func clip(text string) string {
 	if r := []rune(text); len(r) > maxDistroText {

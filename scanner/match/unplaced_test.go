@@ -51,7 +51,7 @@ func TestUnplaced(t *testing.T) {
 		"the PURLs say another":      {smallSBOM(nil, ofPURL(pkg.DebPkg, "apt", "1", "pkg:deb/x/apt@1?distro=x-3")), []api.Unplaced{{Distro: "x 3", Packages: 1}}},
 		"each type that has one":     {smallSBOM(nil, ofPURL(pkg.RpmPkg, "a", "1", ""), ofPURL(pkg.ApkPkg, "b", "1", ""), ofPURL(pkg.AlpmPkg, "c", "1", ""), ofPURL(pkg.PortagePkg, "d", "1", "")), []api.Unplaced{{Packages: 4}}},
 		"a name that is no name":     {smallSBOM(nil, ofPURL(pkg.DebPkg, "apt", "1", "pkg:deb/x/apt@1?distro=%00%0a'; DROP TABLE x--3")), nil},
-		"a name longer than any one": {smallSBOM(&linux.Release{ID: strings.Repeat("é", 400)}, ofPURL(pkg.DebPkg, "apt", "1", "")), []api.Unplaced{{Distro: strings.Repeat("é", 23) + "…", Packages: 1}}},
+		"a name longer than any one": {smallSBOM(&linux.Release{ID: strings.Repeat("é", 400)}, ofPURL(pkg.DebPkg, "apt", "1", "")), []api.Unplaced{{Distro: strings.Repeat("é", 31) + "…", Packages: 1}}},
 	} {
 		_, got, err := match.New(db.Provider).Match(t.Context(), c.s)
 		if err != nil {
