@@ -179,7 +179,7 @@ func (b *bed) start() (stop func()) {
 // eventually waits for what must come to be.
 func (b *bed) eventually(what string, holds func() bool) {
 	b.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.Fatalf("never: %s\n%s", what, b.log.String())
 		}

@@ -81,7 +81,7 @@ func TestCallersAreRecorded(t *testing.T) {
 				return
 			}
 			var record api.Record
-			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 				if err = json.Unmarshal(log.bytes(), &record); err == nil || time.Now().After(deadline) {
 					break
 				}
@@ -129,7 +129,7 @@ func serveTo(t *testing.T, s Serving, shows *tls.Certificate) (url string, clien
 		config.Certificates = []tls.Certificate{*shows}
 	}
 	url, client = "https://"+s.Listener.Addr().String(), &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		r, err := client.Get(url + "/readyz")
 		if err == nil {
 			_ = r.Body.Close()

@@ -47,7 +47,7 @@ func TestClientsLeaveBeforeTheEnd(t *testing.T) {
 		return r, err
 	}
 	var r *http.Response
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if r, err = ask(); err == nil || time.Now().After(deadline) {
 			break
 		}

@@ -58,7 +58,7 @@ func serve(t *testing.T, s Serving) served {
 			t.Error(err)
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		r, err := out.client("127.0.0.1").Get("https://" + out.address + "/livez")
 		if err == nil {
 			r.Body.Close()

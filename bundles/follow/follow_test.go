@@ -230,7 +230,7 @@ func (w *world) run(f *Follower) (stop func()) {
 
 func (w *world) until(what string, check func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !check(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !check(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("not %s\n%s", what, w.log.String())
 		}

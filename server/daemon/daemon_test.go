@@ -557,7 +557,7 @@ func TestHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.want(201, "POST", "/api/v1/scans", report("a/b:1", 1, clock, nil))
-	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := io.ReadAll(conn); err != nil || strings.Contains(string(text), " 200 ") || strings.Contains(string(text), " 201 ") {

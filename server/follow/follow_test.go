@@ -211,7 +211,7 @@ func TestAtOnce(t *testing.T) {
 		settle(t, f)
 		expect("back", "Pass 7.5", "nginx Fail>Pass true")
 		c.add(time.Hour) // to the very second
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(3 * time.Minute)
 		for results(t, s)["docker.io/library/nginx:1 "+digest(1)] != "Fail 9.8" && time.Now().Before(deadline) {
 			time.Sleep(5 * time.Millisecond)
 		}

@@ -83,7 +83,7 @@ func (w *world) work() jobs.Work {
 
 func (w *world) wait(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		w.mu.Lock()
 		ok := done()
 		w.mu.Unlock()

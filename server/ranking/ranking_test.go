@@ -37,7 +37,7 @@ func follower(t testing.TB, s *store.Store, now func() time.Time) *follow.Follow
 			t.Error(err)
 		}
 	})
-	for deadline := time.Now().Add(30 * time.Second); f.Ready() != nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); f.Ready() != nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(f.Ready())
 		}

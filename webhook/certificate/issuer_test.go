@@ -522,7 +522,7 @@ func TestServedWithoutRestart(t *testing.T) {
 	run, stop := context.WithCancel(ctx)
 	done := make(chan error)
 	go func() { done <- i.Run(run) }()
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+	for until := time.Now().Add(3 * time.Minute); time.Now().Before(until); {
 		if now, err := connect(); err == nil && now != first {
 			stop()
 			if err := <-done; err != nil {
