@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,20 @@ func cellsOf(m store.Image) []string {
 		strconv.FormatBool(m.Fixable), strconv.FormatBool(m.KEV), decimal(m.EPSS), strconv.Itoa(m.Instances)}
 }
 
+// countedCells come last, so that the cells before them stay where they were.
+var countedCells = []string{"Findings Without Score", "Packages Not Looked Up"}
+
+// countedOf is empty where nothing was counted.
+func countedOf(m store.Image) []string {
+	cells := []string{"", ""}
+	for i, n := range []*int{m.Unscored, m.Unplaced} {
+		if n != nil {
+			cells[i] = strconv.Itoa(*n)
+		}
+	}
+	return cells
+}
+
 // exportImages writes a row for each image, or with pods for each container that runs one.
 func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) error {
 	q := queryOf(r)
@@ -81,12 +96,12 @@ func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) error {
 	s.download(w, "text/csv; charset=utf-8", "images.csv")
 	out := newTable(w)
 	if pods == nil || !*pods {
-		if err := out.row(imageCells...); err != nil {
+		if err := out.row(slices.Concat(imageCells, countedCells)...); err != nil {
 			return err
 		}
-		return s.ended(s.Store.EachImage(r.Context(), f, func(m store.Image) error { return out.row(cellsOf(m)...) }), out)
+		return s.ended(s.Store.EachImage(r.Context(), f, func(m store.Image) error { return out.row(append(cellsOf(m), countedOf(m)...)...) }), out)
 	}
-	if err := out.row(append(append([]string{}, imageCells...), "Cluster", "Namespace", "Pod", "Container", "Stale")...); err != nil {
+	if err := out.row(slices.Concat(imageCells, []string{"Cluster", "Namespace", "Pod", "Container", "Stale"}, countedCells)...); err != nil {
 		return err
 	}
 	return s.ended(s.Store.EachPod(r.Context(), f, func(m store.Image, list []store.StaleInstance) error {
@@ -98,7 +113,7 @@ func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) error {
 			if i.Pod != "" {
 				stale = strconv.FormatBool(i.Stale)
 			}
-			if err := out.row(append(cellsOf(m), i.Cluster, i.Namespace, i.Pod, i.Container, stale)...); err != nil {
+			if err := out.row(slices.Concat(cellsOf(m), []string{i.Cluster, i.Namespace, i.Pod, i.Container, stale}, countedOf(m))...); err != nil {
 				return err
 			}
 		}

@@ -73,8 +73,12 @@ type Image struct {
 	Fixable    bool       `json:"fixable"`
 	Dismissed  bool       `json:"dismissed"`
 	Packages   int        `json:"packages"`
-	Instances  int        `json:"instances"` // containers that run it
-	Clusters   []string   `json:"clusters"`  // where they run
+	// Unscored are the findings without a CVSS v3 score, Unplaced the packages of which nothing could be looked up; absent of
+	// an image without scan, and of scans that were stored before they were counted.
+	Unscored  *int     `json:"unscored,omitempty"`
+	Unplaced  *int     `json:"unplaced,omitempty"`
+	Instances int      `json:"instances"` // containers that run it
+	Clusters  []string `json:"clusters"`  // where they run
 	// Differs says that it is not the same in all clusters: what is shown without a cluster is the worst.
 	Differs bool  `json:"differs,omitempty"`
 	Piece   int64 `json:"-"` // of evidence; 0 is none
@@ -83,7 +87,7 @@ type Image struct {
 }
 
 const imageColumns = `l.id, l.image, l.digest, l.registry, l.repository, l.tag, COALESCE(i.platform, ''), COALESCE(i.distro, ''), CASE WHEN l.result = '' THEN 'Unknown' ELSE l.result END,
-	l.max_cvss, l.scanned_at, l.first_seen, l.source, l.error, l.epss, l.kev, l.fixable, l.dismissed, COALESCE(i.packages, 0), l.instances, l.differs, COALESCE(l.image_id, 0), ` + viewOf
+	l.max_cvss, l.scanned_at, l.first_seen, l.source, l.error, l.epss, l.kev, l.fixable, l.dismissed, COALESCE(i.packages, 0), i.unscored, i.unplaced, l.instances, l.differs, COALESCE(l.image_id, 0), ` + viewOf
 
 // viewOf is the view of a listing that lists show: the first of those with its result and evidence.
 const viewOf = `COALESCE((SELECT w.view FROM listing_views w WHERE w.listing_id = l.id AND w.result = l.result AND COALESCE(w.image_id, 0) = COALESCE(l.image_id, 0) ORDER BY w.view LIMIT 1), '')`
@@ -99,7 +103,7 @@ func readerOf(view string) string {
 
 func (m *Image) dest() []any {
 	return []any{&m.ID, &m.Image, &m.Digest, &m.Registry, &m.Repository, &m.Tag, &m.Platform, &m.Distro, &m.Result,
-		&m.MaxCVSS, &m.ScannedAt, &m.FirstSeen, &m.Source, &m.Error, &m.EPSS, &m.KEV, &m.Fixable, &m.Dismissed, &m.Packages, &m.Instances, &m.Differs, &m.Piece, &m.Reader}
+		&m.MaxCVSS, &m.ScannedAt, &m.FirstSeen, &m.Source, &m.Error, &m.EPSS, &m.KEV, &m.Fixable, &m.Dismissed, &m.Packages, &m.Unscored, &m.Unplaced, &m.Instances, &m.Differs, &m.Piece, &m.Reader}
 }
 
 // imageOrders are the orders of the list of images, by columns that are never absent.

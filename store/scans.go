@@ -266,9 +266,13 @@ func (t *Tx) newest(ctx context.Context, image, id int64, scan api.Scan) (bool, 
 		return false, nil
 	}
 	epss, kev, fixable := worst(scan.Vulnerabilities)
-	if _, err := t.exec(ctx, `UPDATE images SET scan_id = ?, distro = ?, packages = CASE WHEN ? > 0 THEN ? ELSE packages END, epss = ?, kev = ?, fixable = ?, (found, way, identity) =
+	unplaced := 0
+	for _, u := range scan.Unplaced {
+		unplaced += u.Packages
+	}
+	if _, err := t.exec(ctx, `UPDATE images SET scan_id = ?, unscored = ?, unplaced = ?, distro = ?, packages = CASE WHEN ? > 0 THEN ? ELSE packages END, epss = ?, kev = ?, fixable = ?, (found, way, identity) =
 		(SELECT CASE WHEN found = '' THEN CASE WHEN scanned_at > stored_at THEN stored_at ELSE scanned_at END ELSE found END, way, identity FROM scans WHERE id = ?) WHERE id = ?`,
-		id, scan.Distro, scan.Packages, scan.Packages, epss, kev, fixable, id, image); err != nil {
+		id, api.Unscored(scan.Vulnerabilities), unplaced, scan.Distro, scan.Packages, scan.Packages, epss, kev, fixable, id, image); err != nil {
 		return false, err
 	}
 	var content int64
