@@ -12,10 +12,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 )
 
-// ErrFull says that bodies that wait take all the disk that they may.
-var ErrFull = errors.New("bodies that wait take all the room that there is")
+// ErrFull says that bodies that wait take all the disk that they may, and ErrDisk that the disk has no more.
+var (
+	ErrFull = errors.New("bodies that wait take all the room that there is")
+	ErrDisk = errors.New("the disk for bodies is full")
+)
 
 // Spool keeps bodies until there is room to make something of them: small ones in memory,
 // others in files without a name, which are gone with the process however it ends. It is safe
@@ -73,8 +77,8 @@ type Body struct {
 	file   *os.File
 }
 
-// Receive reads a body to its end. Errors of in are given as they are; ErrFull says that
-// there is no room for it now. The caller bounds in, and closes the body.
+// Receive reads a body to its end. Errors of in are given as they are; ErrFull and ErrDisk say
+// that there is no room for it now. The caller bounds in, and closes the body.
 func (s *Spool) Receive(in io.Reader, client string) (body *Body, err error) {
 	b := &Body{spool: s, client: client}
 	defer func() {
@@ -114,21 +118,28 @@ func (b *Body) add(p []byte) error {
 	if b.file == nil {
 		f, err := os.CreateTemp(b.spool.Dir, prefix)
 		if err != nil {
-			return fmt.Errorf("keeping a body: %w", err)
+			return notKept(err)
 		}
 		b.file = f
 		if err := os.Remove(f.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("keeping a body: %w", err)
+			return notKept(err)
 		}
 		if _, err := f.Write(b.small); err != nil {
-			return fmt.Errorf("keeping a body: %w", err)
+			return notKept(err)
 		}
 		b.small = nil
 	}
 	if _, err := b.file.Write(p); err != nil {
-		return fmt.Errorf("keeping a body: %w", err)
+		return notKept(err)
 	}
 	return nil
+}
+
+func notKept(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrDisk, err)
+	}
+	return fmt.Errorf("keeping a body: %w", err)
 }
 
 func (s *Spool) take(client string, n int64) bool {
@@ -188,6 +199,7 @@ func (s *Spool) Whole(limit func(*http.Request) int64, h http.Handler) http.Hand
 		}
 		most := limit(r)
 		body, err := s.Receive(http.MaxBytesReader(w, r.Body, most), host)
+		var disk *os.PathError
 		switch tooLarge := new(http.MaxBytesError); {
 		case errors.As(err, &tooLarge):
 			http.Error(w, fmt.Sprintf("what was sent has more than %d bytes", most), http.StatusRequestEntityTooLarge)
@@ -195,8 +207,14 @@ func (s *Spool) Whole(limit func(*http.Request) int64, h http.Handler) http.Hand
 		case errors.Is(err, ErrFull):
 			http.Error(w, "too much waits: try again", http.StatusServiceUnavailable)
 			return
+		case errors.Is(err, ErrDisk):
+			http.Error(w, "the disk of the server is full: try again", http.StatusServiceUnavailable)
+			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			http.Error(w, "it did not arrive in time", http.StatusRequestTimeout)
+			return
+		case errors.As(err, &disk):
+			http.Error(w, "the server could not keep it", http.StatusInternalServerError)
 			return
 		case err != nil:
 			http.Error(w, "it could not be read", http.StatusBadRequest)

@@ -288,6 +288,8 @@ func readFault(err error) error {
 		return &refused{status: http.StatusRequestEntityTooLarge, detail: tooMany.Error()}
 	case errors.Is(err, intake.ErrFull):
 		return &refused{status: http.StatusServiceUnavailable, detail: intake.ErrFull.Error() + ": try again"}
+	case errors.Is(err, intake.ErrDisk):
+		return &refused{status: http.StatusServiceUnavailable, detail: "the disk of the server is full; nothing was changed: try again"}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &refused{status: http.StatusRequestTimeout, detail: "the body did not arrive in time"}
 	case errors.As(err, &disk):
