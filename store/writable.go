@@ -55,10 +55,11 @@ func (s *Store) Probe(ctx context.Context) error {
 	})
 	if err == nil {
 		s.failing.Store(false)
+		return nil
 	}
-	if unwritable(err) {
-		reason := strings.TrimPrefix(err.Error(), "committing: ")
-		return fmt.Errorf("%w: %s", ErrUnwritable, reason)
+	// One that found no answer says nothing of the disk: what was known stays.
+	if s.failing.Load() {
+		return fmt.Errorf("%w: %s", ErrUnwritable, strings.TrimPrefix(err.Error(), "committing: "))
 	}
 	return nil
 }
